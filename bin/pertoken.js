@@ -1,0 +1,17 @@
+#!/usr/bin/env node
+// Starts pertoken. Plain JavaScript on purpose: it must run on any Node, to be able to say that the Node is too old.
+// In the repository the TypeScript sources run as they are; the published package carries them compiled in dist/.
+import { existsSync } from 'node:fs'
+
+const [major, minor] = process.versions.node.split('.').map(Number)
+if (major < 24 || (major === 24 && minor < 6)) {
+  process.stderr.write(
+    `pertoken needs Node 24.6 or later: this is ${process.version} at ${process.execPath}.\n` +
+      'In the repository: run "make run", or "npm run pertoken -- COMMAND", which use the Node that the project brings.\n' +
+      'Elsewhere: npm install node@26 beside it, and start it with npx pertoken.\n',
+  )
+  process.exit(2)
+}
+const source = new URL('../src/cli/main.ts', import.meta.url)
+const { main } = await import(existsSync(source) ? source.href : new URL('../dist/cli/main.js', import.meta.url).href)
+process.exitCode = await main(process.argv.slice(2))

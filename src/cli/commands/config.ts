@@ -1,0 +1,36 @@
+// `pertoken config --print`: every setting with its value in force, unit, default and source; secrets masked.
+
+import { type Command, UsageError } from '../command.ts'
+import { OPTIONS, type OptionName, shown } from '../config.ts'
+
+export const config: Command = {
+  summary: 'Shows every setting: value, unit, default, and where the value came from',
+  usage: '--print [--json]',
+  flags: { print: { help: 'Prints the settings' }, json: { help: 'Prints them as JSON' } },
+  options: Object.keys(OPTIONS) as OptionName[],
+  async run({ config: values, loaded, flags, print }) {
+    if (flags['print'] === undefined && flags['json'] === undefined)
+      throw new UsageError('Nothing to do: expected --print')
+    const rows = (Object.keys(OPTIONS) as OptionName[]).map((name) => {
+      const option = OPTIONS[name]
+      const unit = 'unit' in option ? option.unit : null
+      return {
+        name,
+        value: shown(name, values[name]),
+        unit,
+        default: option.default as string | number | null,
+        source: loaded.sources[name],
+        help: option.help,
+      }
+    })
+    if (flags['json'] !== undefined) {
+      print(`${JSON.stringify(rows, null, 2)}\n`)
+      return 0
+    }
+    for (const row of rows) {
+      const value = `${row.name}=${row.value ?? ''}${row.unit === null ? '' : ` ${row.unit}`}`
+      print(`${value.padEnd(52)} # ${row.source}; default ${row.default ?? 'unset'}. ${row.help}\n`)
+    }
+    return 0
+  },
+}

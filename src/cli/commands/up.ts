@@ -1,0 +1,43 @@
+// `pertoken up`: everything in one process. With --demo a demo workload shaped like a published trace runs beside it, on
+// the embedded log and store only: demo events have no place among real ones.
+
+import { runDemo } from '../../sources/demo.ts'
+import { type Command, UsageError } from '../command.ts'
+import { runService } from '../service.ts'
+import { SERVICE_OPTIONS } from './processor.ts'
+
+/** The embedded log needs no parallelism: one process reads it all. */
+const EMBEDDED_PARTITIONS = 1
+const KAFKA_PARTITIONS = 12
+
+export const up: Command = {
+  summary: 'Everything in one process: log, processor, HTTP, page; --demo adds a demo workload and fleet',
+  usage: '[--demo] [--embedded]',
+  flags: {
+    demo: { help: 'Adds a demo workload and a demo fleet of six GPUs' },
+    embedded: { help: 'Ignores KAFKA_BOOTSTRAP and MONGO_URL' },
+  },
+  options: SERVICE_OPTIONS,
+  async run(context) {
+    let { config } = context
+    const external = (['KAFKA_BOOTSTRAP', 'MONGO_URL'] as const).filter((name) => config[name] !== null)
+    if (context.flags['embedded'] === true) {
+      if (external.length > 0)
+        context.say(`Ignoring ${external.join(' and ')}: this runs on the embedded log and store\n`)
+      config = { ...config, KAFKA_BOOTSTRAP: null, MONGO_URL: null }
+    } else if (context.flags['demo'] === true && external.length > 0) {
+      throw new UsageError(
+        `--demo runs on the embedded log and store only: ${external.join(' and ')} is set; unset it or add --embedded`,
+      )
+    }
+    const { TOPIC_METRIC: gpu, TOPIC_TOKEN: token } = config
+    return runService(
+      { ...context, config },
+      {
+        host: config.HOST ?? '127.0.0.1',
+        partitions: config.KAFKA_BOOTSTRAP === null ? EMBEDDED_PARTITIONS : KAFKA_PARTITIONS,
+        ...(context.flags['demo'] === true ? { beside: (log, signal) => runDemo(log, { gpu, token }, signal) } : {}),
+      },
+    )
+  },
+}

@@ -1,0 +1,76 @@
+// What `up` and `processor` have in common: log, store, processor and HTTP in one process, until told to stop. HTTP comes
+// first, so that /health can say what the processor is waiting for; it goes last, so that the drain can be watched.
+
+import { buildServer } from '../http/server.ts'
+import type { EventLog } from '../log/event-log.ts'
+import { Processor } from '../processor/processor.ts'
+import { GaveUp } from '../processor/retry.ts'
+import type { CommandContext } from './command.ts'
+import type { Config } from './config.ts'
+import { version } from './version.ts'
+import { makeLogger, openLog, openStore } from './wire.ts'
+
+export interface ServiceOptions {
+  host: string
+  /** Partitions of topics that are made at the start. */
+  partitions: number
+  /** Runs beside the processor and ends when the signal aborts: the demo. */
+  beside?: (log: EventLog, signal: AbortSignal) => Promise<void>
+}
+
+/** Runs until the signal aborts; answers the exit code: 0 when drained, 1 when the drain was cut short. */
+export async function runService(
+  context: Pick<CommandContext, 'config' | 'signal' | 'say'>,
+  options: ServiceOptions,
+): Promise<number> {
+  const { config, signal, say } = context
+  const logger = makeLogger(config)
+  const log = openLog(config, logger)
+  const store = openStore(config, logger)
+  const processor = new Processor(log, store, {
+    ...processorOptions(config),
+    partitions: options.partitions,
+    log: logger,
+  })
+  const server = await buildServer({
+    processor,
+    store,
+    log,
+    topics: { metric: config.TOPIC_METRIC, token: config.TOPIC_TOKEN },
+    version: version(),
+    logger,
+    now: Date.now,
+  })
+  try {
+    await server.listen({ host: options.host, port: config.PORT })
+    const { port } = server.server.address() as { port: number }
+    const shownHost = ['0.0.0.0', '::', '127.0.0.1'].includes(options.host) ? 'localhost' : options.host
+    say(
+      `pertoken ${version()}: look at http://${shownHost}:${port} (log: ${log.description}; store: ${store.description})\n`,
+    )
+    const beside = options.beside?.(log, signal) ?? Promise.resolve()
+    await Promise.all([processor.run(signal), beside])
+    return 0
+  } catch (error) {
+    if (!(error instanceof GaveUp)) throw error
+    logger.error({ error: error.message }, 'Stopped before all was stored; it comes again at the next start')
+    return 1
+  } finally {
+    await server.close()
+    await Promise.allSettled([log.close(), store.close()])
+  }
+}
+
+function processorOptions(config: Config) {
+  return {
+    group: config.KAFKA_GROUP,
+    topicMetric: config.TOPIC_METRIC,
+    topicToken: config.TOPIC_TOKEN,
+    topicDead: config.TOPIC_DEAD,
+    windowSeconds: config.WINDOW_SECONDS,
+    allowedLatenessSeconds: config.ALLOWED_LATENESS_SECONDS,
+    defaultHost: config.DEFAULT_HOST,
+    priceOf: (_slot: object, sample: { price_per_hour_usd?: number } | null) =>
+      sample?.price_per_hour_usd ?? config.PRICE_PER_HOUR_USD,
+  }
+}

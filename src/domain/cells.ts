@@ -1,0 +1,69 @@
+// The ledger's unit: a cell is one minute of event time × one host (null is a host). This file holds its arithmetic and
+// the collection of cells that a batch of events touches, which becomes the batch's marks. A token event touches its own
+// cell; a sample also those within G before and after it, because it covers time back to the sample before it and the
+// next sample covers time back to it.
+
+/** Length of a cell, milliseconds. */
+export const CELL_MS = 60_000
+export const HOUR_MS = 3_600_000
+export const DAY_MS = 86_400_000
+/** G: a sample covers the time back to its slot's previous sample if that is at most this long before, milliseconds. */
+export const MAX_SAMPLE_GAP_MS = 90_000
+
+/** The hosts of one minute that are to be computed anew: what one mark says. */
+export interface DirtyMinute {
+  /** Start of the minute, epoch milliseconds. */
+  startMs: number
+  hosts: (string | null)[]
+}
+
+/** Start of the span of `lengthMs` that an instant lies in. */
+export function floorTo(lengthMs: number, atMs: number): number {
+  return Math.floor(atMs / lengthMs) * lengthMs
+}
+
+/** The cells that a batch of events touches; bounded by the batch. */
+export class TouchedCells {
+  readonly #hostsByMinute = new Map<number, Set<string | null>>()
+  // Events of a batch come in runs of the same minute and host; the last one is remembered to skip both look-ups.
+  #lastMinute = Number.NaN
+  #lastHost: string | null | undefined = undefined
+
+  /** Touches the cell of a token event. */
+  touch(host: string | null, tsMs: number): void {
+    const minute = Math.floor(tsMs / CELL_MS)
+    if (minute === this.#lastMinute && host === this.#lastHost) return
+    this.#lastMinute = minute
+    this.#lastHost = host
+    this.#add(minute, host)
+  }
+
+  /** Touches the cells around a sample. */
+  touchAround(host: string | null, tsMs: number): void {
+    const last = Math.floor((tsMs + MAX_SAMPLE_GAP_MS) / CELL_MS)
+    for (let minute = Math.floor((tsMs - MAX_SAMPLE_GAP_MS) / CELL_MS); minute <= last; minute++)
+      this.#add(minute, host)
+  }
+
+  /** Takes over all cells of another collection. */
+  addAll(other: TouchedCells): void {
+    for (const [minute, hosts] of other.#hostsByMinute) for (const host of hosts) this.#add(minute, host)
+  }
+
+  get isEmpty(): boolean {
+    return this.#hostsByMinute.size === 0
+  }
+
+  /** One entry a minute, in order of time. */
+  dirtyMinutes(): DirtyMinute[] {
+    return [...this.#hostsByMinute]
+      .sort((a, b) => a[0] - b[0])
+      .map(([minute, hosts]) => ({ startMs: minute * CELL_MS, hosts: [...hosts] }))
+  }
+
+  #add(minute: number, host: string | null): void {
+    const hosts = this.#hostsByMinute.get(minute)
+    if (hosts === undefined) this.#hostsByMinute.set(minute, new Set([host]))
+    else hosts.add(host)
+  }
+}

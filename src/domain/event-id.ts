@@ -1,0 +1,25 @@
+// The deterministic `_id` of an event's document: the same event gives the same id whoever writes it and however often,
+// so that writing twice is a no-op. An event's own id comes first, scoped by its host or CloudEvents source and
+// length-prefixed, so that ("ab","c") and ("a","bc") differ; else the place in the log names it: the topic's id (a topic
+// deleted and made anew starts at offset 0 again), partition, offset, and the CRC-32 of the bytes (a broker that lost
+// its tail reuses offsets). Ids of pertoken start with `pt`: documents with other ids are not ours and stay untouched.
+
+/** What all ids of ours start with; the digit is the format. */
+export const ID_PREFIX = 'pt1'
+/** The first string after all ids of ours: the upper bound of a range over them. */
+export const ID_PREFIX_END = 'pt2'
+
+/** Id of an event that brings its own: `scope` is its host, or `ce:` + the CloudEvents source; '' when it has none. */
+export function ownEventId(scope: string, id: string): string {
+  return `${ID_PREFIX}e:${scope.length}:${scope}:${id}`
+}
+
+/** Id of a record's event from its place in the log; `topicId` is the log's own id of the topic, not its name. */
+export function logEventId(place: { topicId: string; partition: number }, offset: number, crc32: number): string {
+  return `${ID_PREFIX}l:${place.topicId}:${place.partition}:${offset}:${crc32.toString(36)}`
+}
+
+/** Whether a document with this `_id` was written by pertoken. */
+export function isOwnId(id: unknown): boolean {
+  return typeof id === 'string' && id.startsWith(ID_PREFIX)
+}

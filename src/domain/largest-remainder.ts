@@ -1,0 +1,34 @@
+// Splitting an integer amount in proportion to integer weights so that the parts add up to it exactly: each part gets the
+// floor of its share, and the units that are left go to the parts with the largest remainders, ties to the part that
+// comes first. Callers put the parts in the order of their keys, so "first" is "smallest key" whatever the input's order.
+// Source: Hamilton's method of apportionment, as DESIGN.md section 4 asks for.
+
+/**
+ * The parts of `total` (not negative) in proportion to `weights` (not negative, their sum not 0 unless `total` is 0), in
+ * the weights' order.
+ */
+export function apportion(total: bigint, weights: readonly bigint[]): bigint[] {
+  if (total === 0n) return weights.map(() => 0n)
+  if (weights.length === 1) return [total]
+  let sum = 0n
+  for (const weight of weights) sum += weight
+  if (sum === 0n) throw new RangeError(`Cannot split ${total}: all ${weights.length} weights are 0`)
+  const parts = new Array<bigint>(weights.length)
+  const remainders = new Array<bigint>(weights.length)
+  let left = total
+  for (let i = 0; i < weights.length; i++) {
+    const share = total * weights[i]!
+    const part = share / sum
+    parts[i] = part
+    remainders[i] = share - part * sum
+    left -= part
+  }
+  if (left === 0n) return parts
+  const order = remainders.map((_, i) => i).sort((a, b) => compare(remainders[b]!, remainders[a]!) || a - b)
+  for (let i = 0; i < Number(left); i++) parts[order[i]!]!++
+  return parts
+}
+
+function compare(a: bigint, b: bigint): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}

@@ -1,0 +1,253 @@
+// The price book, made ready to be asked: what does this GPU cost at this instant, by which rule, and why by no other.
+// A book is one immutable version. Rules for the same GPUs form a group, whose validities do not overlap; the groups
+// that fit a GPU are ranked (uuid with slot, uuid, slot, host, name pattern) and the first with a rule in force wins.
+// Look-ups go through maps, so that ten thousand rules cost a cell no more than ten. Source: DESIGN.md, section 4.
+
+import { nanoUsd } from './money.ts'
+import { NamePattern } from './name-pattern.ts'
+import { DEFAULT_USD_PER_HOUR, type DefaultPrice, type PriceBookData, type PriceMatch } from './price-book-schema.ts'
+import { MATCH_LEVELS, matchKey, type PricedSlot, PriceRule } from './price-rule.ts'
+
+/** A part of a range over which rule and default stay the same; `toMs` is exclusive. */
+export interface PriceSegment {
+  fromMs: number
+  toMs: number
+  /** The rule in force, null where there is none: then the sample's own price counts, then the default. */
+  rule: PriceRule | null
+  defaultNanoUsdPerHour: bigint
+}
+
+/** Why a rule did not price a GPU at an instant. */
+export type NotChosen =
+  | { rule: PriceRule; reason: 'does not match'; field: keyof PriceMatch }
+  | { rule: PriceRule; reason: 'not in force' }
+  | { rule: PriceRule; reason: 'less specific' }
+
+export interface Explanation {
+  /** The rule that won, null when none is in force. */
+  rule: PriceRule | null
+  /** What the winner matches by, or why none won, in words. */
+  because: string
+  /** All other rules, in the order of the book. */
+  others: NotChosen[]
+  defaultNanoUsdPerHour: bigint
+}
+
+/** Weights of tokens as integers of 10⁻⁹. */
+export interface TokenWeights {
+  input: bigint
+  cached: bigint
+  output: bigint
+}
+
+/** Names that are kept in memory with their patterns; a fleet has few. */
+const MAX_CACHED_NAMES = 1000
+
+/** Rules for the same GPUs, ordered by time. */
+type RuleGroup = PriceRule[]
+
+export class PriceBook {
+  readonly version: number
+  readonly data: PriceBookData
+  readonly rules: readonly PriceRule[]
+  readonly weights: Readonly<TokenWeights>
+  /** G: a sample covers the time back to the sample before it if that is at most this far, milliseconds. */
+  readonly maxSampleGapMs: number
+  readonly maxModelsPerCell: number
+  readonly maxTenantsPerCell: number
+  readonly #groups = new Map<string, RuleGroup>()
+  readonly #patterns: { pattern: NamePattern; group: RuleGroup }[] = []
+  readonly #claimsByHost = new Map<string, PriceRule[]>()
+  readonly #defaults: readonly { fromMs: number; nanoUsdPerHour: bigint }[]
+  readonly #patternsOfName = new Map<string, RuleGroup[]>()
+
+  /** `data` has passed the check of price-book-check.ts. */
+  constructor(data: PriceBookData, version: number) {
+    this.version = version
+    this.data = data
+    const { weights, limits } = data
+    this.weights = {
+      input: nanoUsd(weights?.input ?? 1),
+      cached: nanoUsd(weights?.cached ?? 1),
+      output: nanoUsd(weights?.output ?? 1),
+    }
+    this.maxSampleGapMs = (limits?.max_sample_gap_s ?? 90) * 1000
+    this.maxModelsPerCell = limits?.max_models_per_cell ?? 32
+    this.maxTenantsPerCell = limits?.max_tenants_per_cell ?? 100
+    this.#defaults = defaultsOf(data).map((entry) => ({
+      fromMs: entry.from_ms ?? Number.NEGATIVE_INFINITY,
+      nanoUsdPerHour: nanoUsd(entry.usd_per_hour),
+    }))
+    this.rules = data.rules.map((rule) => new PriceRule(rule))
+    for (const rule of this.rules) this.#index(rule)
+    for (const group of this.#groups.values()) group.sort((a, b) => a.fromMs - b.fromMs)
+    this.#patterns.sort((a, b) => NamePattern.compare(a.pattern, b.pattern))
+  }
+
+  /** The rule that prices a GPU at an instant, null when none is in force. */
+  ruleAt(slot: PricedSlot, atMs: number): PriceRule | null {
+    for (const group of this.#groupsOf(slot)) {
+      const rule = group[firstEndingAfter(group, atMs)]
+      if (rule?.isInForce(atMs)) return rule
+    }
+    return null
+  }
+
+  /** The book's default at an instant, 10⁻⁹ USD per hour. */
+  defaultAt(atMs: number): bigint {
+    return this.#defaults.findLast((entry) => entry.fromMs <= atMs)!.nanoUsdPerHour
+  }
+
+  /**
+   * The price of a GPU at an instant without energy, 10⁻⁹ USD per hour: rule, else the sample's own price (USD per
+   * hour, null when it has none), else the default. What the live window divides by its tokens.
+   */
+  priceAt(slot: PricedSlot, sampleUsdPerHour: number | null, atMs: number): bigint {
+    const rule = this.ruleAt(slot, atMs)
+    if (rule !== null) return rule.nanoUsdPerHour
+    return sampleUsdPerHour === null ? this.defaultAt(atMs) : nanoUsd(sampleUsdPerHour)
+  }
+
+  /** Cuts [fromMs, toMs) where the rule of a GPU or the default changes; in order, without gaps, never empty parts. */
+  segments(slot: PricedSlot, fromMs: number, toMs: number): PriceSegment[] {
+    const groups = this.#groupsOf(slot)
+    const cuts = new Set<number>([fromMs])
+    const cut = (atMs: number) => {
+      if (atMs > fromMs && atMs < toMs) cuts.add(atMs)
+    }
+    for (const group of groups) {
+      for (let i = firstEndingAfter(group, fromMs); i < group.length && group[i]!.fromMs < toMs; i++) {
+        cut(group[i]!.fromMs)
+        cut(group[i]!.toMs)
+      }
+    }
+    for (const entry of this.#defaults) cut(entry.fromMs)
+    const starts = cuts.size === 1 ? [fromMs] : [...cuts].sort((a, b) => a - b)
+    return starts.map((startMs, i) => ({
+      fromMs: startMs,
+      toMs: starts[i + 1] ?? toMs,
+      rule: this.ruleAt(slot, startMs),
+      defaultNanoUsdPerHour: this.defaultAt(startMs),
+    }))
+  }
+
+  /** Indexes of the GPUs of a host that rules say are paid for within [fromMs, toMs), samples or not; ascending. */
+  claimedIndexes(host: string | null, fromMs: number, toMs: number): number[] {
+    const claims = host === null ? undefined : this.#claimsByHost.get(host)
+    if (claims === undefined) return []
+    const indexes = new Set<number>()
+    for (const rule of claims) {
+      if (rule.fromMs < toMs && rule.toMs > fromMs) indexes.add(rule.match.gpu_index!)
+    }
+    return [...indexes].sort((a, b) => a - b)
+  }
+
+  /** Hosts with such GPUs within [fromMs, toMs): their cells are to be computed though no event marks them. */
+  claimedHosts(fromMs: number, toMs: number): string[] {
+    return [...this.#claimsByHost.keys()].filter((host) => this.claimedIndexes(host, fromMs, toMs).length > 0).sort()
+  }
+
+  /** Which rule prices a GPU at an instant and, for each other rule, why it does not. */
+  explain(slot: PricedSlot, atMs: number): Explanation {
+    const winner = this.ruleAt(slot, atMs)
+    const others: NotChosen[] = []
+    for (const rule of this.rules) {
+      if (rule === winner) continue
+      const field = rule.mismatch(slot)
+      if (field !== null) others.push({ rule, reason: 'does not match', field })
+      else others.push({ rule, reason: rule.isInForce(atMs) ? 'less specific' : 'not in force' })
+    }
+    const because =
+      winner === null
+        ? 'no rule is in force: the price of the sample counts, else the default'
+        : `matches by ${MATCH_LEVELS[winner.level]}, the most specific rule in force`
+    return { rule: winner, because, others, defaultNanoUsdPerHour: this.defaultAt(atMs) }
+  }
+
+  #index(rule: PriceRule): void {
+    const key = matchKey(rule.match)
+    let group = this.#groups.get(key)
+    if (group === undefined) {
+      group = []
+      this.#groups.set(key, group)
+      if (rule.pattern !== null) this.#patterns.push({ pattern: rule.pattern, group })
+    }
+    group.push(rule)
+    if (!rule.claimsPresence || rule.match.host === undefined) return
+    const claims = this.#claimsByHost.get(rule.match.host)
+    if (claims === undefined) this.#claimsByHost.set(rule.match.host, [rule])
+    else claims.push(rule)
+  }
+
+  /** The groups that fit a GPU, most specific first. */
+  #groupsOf(slot: PricedSlot): RuleGroup[] {
+    if (this.rules.length === 0) return []
+    const found: RuleGroup[] = []
+    const add = (match: PriceMatch) => {
+      const group = this.#groups.get(matchKey(match))
+      if (group !== undefined) found.push(group)
+    }
+    const { uuid, host, gpuIndex, name } = slot
+    if (uuid !== null && host !== null) add({ uuid, host, gpu_index: gpuIndex })
+    if (uuid !== null) add({ uuid })
+    if (host !== null) add({ host, gpu_index: gpuIndex })
+    if (host !== null) add({ host })
+    if (name !== null) found.push(...this.#groupsOfName(name))
+    return found
+  }
+
+  #groupsOfName(name: string): RuleGroup[] {
+    let groups = this.#patternsOfName.get(name)
+    if (groups === undefined) {
+      groups = this.#patterns.filter(({ pattern }) => pattern.matches(name)).map(({ group }) => group)
+      if (this.#patternsOfName.size >= MAX_CACHED_NAMES) this.#patternsOfName.clear()
+      this.#patternsOfName.set(name, groups)
+    }
+    return groups
+  }
+}
+
+/** The default over time of a book, in order of time; the first entry counts since ever. */
+export function defaultsOf(data: PriceBookData): DefaultPrice[] {
+  if (data.defaults === undefined) {
+    return [{ from_ms: null, usd_per_hour: data.default_usd_per_hour ?? DEFAULT_USD_PER_HOUR }]
+  }
+  return data.defaults.toSorted((a, b) => (a.from_ms ?? -1) - (b.from_ms ?? -1))
+}
+
+/** The book of a new store: no rules, and this default since ever. */
+export function initialBook(usdPerHour: number): PriceBookData {
+  return { currency: 'USD', default_usd_per_hour: usdPerHour, rules: [] }
+}
+
+/**
+ * The book with another default from an instant on, or null when that is its default then already: the past keeps its
+ * price. `PRICE_PER_HOUR_USD` at start is such a change. Changes planned for later instants are dropped.
+ */
+export function withDefault(data: PriceBookData, usdPerHour: number, fromMs: number): PriceBookData | null {
+  const { default_usd_per_hour: _, ...rest } = data
+  const kept = defaultsOf(data).filter((entry) => entry.from_ms === null || entry.from_ms <= fromMs)
+  if (kept.at(-1)!.usd_per_hour === usdPerHour) return null
+  const before = kept.filter((entry) => entry.from_ms !== fromMs)
+  return { ...rest, defaults: [...before, { from_ms: fromMs, usd_per_hour: usdPerHour }] }
+}
+
+/** A new book in place of an old one: the default's history goes on, a new default counts from `atMs`. */
+export function succeed(old: PriceBookData, next: PriceBookData, atMs: number): PriceBookData {
+  if (next.defaults !== undefined) return next
+  const { default_usd_per_hour: usdPerHour, ...rest } = next
+  const carried = { ...rest, defaults: defaultsOf(old) }
+  return usdPerHour === undefined ? carried : (withDefault(carried, usdPerHour, atMs) ?? carried)
+}
+
+/** Index of the first rule of a group that ends after an instant; the group's validities are in order. */
+function firstEndingAfter(group: RuleGroup, atMs: number): number {
+  let low = 0
+  let high = group.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (group[middle]!.toMs > atMs) high = middle
+    else low = middle + 1
+  }
+  return low
+}

@@ -1,0 +1,87 @@
+// The two events' one definition: TypeBox schemas from which the type, the compiled validator, the JSON Schema files in
+// schemas/, and the OpenAPI bodies are made. Bounds are the published contract; unknown fields are allowed and kept.
+
+import Type from 'typebox'
+
+/** Largest count (tokens, requests) that one event may carry. */
+const MAX_COUNT = 1_000_000_000
+const MAX_GPU_INDEX = 1023
+
+const Text = (description: string) => Type.String({ minLength: 1, maxLength: 256, description })
+const Count = (description: string) => Type.Integer({ minimum: 0, maximum: MAX_COUNT, description })
+const Quantity = (maximum: number, description: string) => Type.Number({ minimum: 0, maximum, description })
+const GpuIndex = Type.Integer({ minimum: 0, maximum: MAX_GPU_INDEX, description: 'Index of the GPU on its host' })
+const EventTime = Type.Union([Type.String({ minLength: 1, maxLength: 40 }), Type.Integer()], {
+  description:
+    'Event time: ISO 8601 (without zone: UTC) or epoch milliseconds; from 2015 to one hour ahead of the record',
+})
+
+/** One sample of one GPU, as it is on topic gpu.metrics.v1. */
+export const GpuSampleSchema = Type.Object(
+  {
+    ts: EventTime,
+    gpu_index: GpuIndex,
+    host: Type.Optional(Text('Name of the host that the GPU is in')),
+    name: Type.Optional(Text('Model name of the GPU')),
+    utilization: Type.Optional(
+      Type.Number({ minimum: 0, maximum: 1, description: 'Share of time that the GPU was busy, 0 to 1' }),
+    ),
+    mem_used_mb: Type.Optional(Quantity(1e9, 'Used GPU memory, MB')),
+    mem_total_mb: Type.Optional(Quantity(1e9, 'GPU memory, MB')),
+    power_w: Type.Optional(Quantity(1e6, 'Power draw, watts')),
+    price_per_hour_usd: Type.Optional(Quantity(1e6, 'What this GPU costs, USD per hour')),
+    uuid: Type.Optional(Text('UUID of the GPU')),
+    event_id: Type.Optional(Text('Identity of the event on its host; the same id twice is one event')),
+    energy_j: Type.Optional(Quantity(1e15, 'Energy counter of the GPU, joules since the driver was loaded')),
+    mig_profile: Type.Optional(Text('MIG profile of the instance')),
+    model_loaded: Type.Optional(Text('Model whose weights the GPU holds')),
+  },
+  { $id: 'gpu.metrics.v1', title: 'GPU sample', description: 'One sample of one GPU (topic gpu.metrics.v1)' },
+)
+
+/** What one request (or a sum of several) used, as it is on topic token.usage.v1. */
+export const TokenUsageSchema = Type.Object(
+  {
+    ts: EventTime,
+    model: Text('Name of the model that was served'),
+    prompt_tokens: Count('Input tokens, cached ones included'),
+    completion_tokens: Count('Output tokens'),
+    gpu_index: Type.Optional(GpuIndex),
+    latency_ms: Type.Optional(Quantity(1e9, 'Duration of the request, milliseconds')),
+    host: Type.Optional(Text('Name of the host that served it')),
+    gpus: Type.Optional(
+      Type.Array(GpuIndex, {
+        minItems: 1,
+        maxItems: 1024,
+        uniqueItems: true,
+        description: 'All GPUs of the host that served it',
+      }),
+    ),
+    tenant: Type.Optional(Text('Who it was served for')),
+    cached_prompt_tokens: Type.Optional(Count('The part of prompt_tokens that came from a cache')),
+    requests: Type.Optional(Count('How many requests the event sums; 1 when absent')),
+    interval_s: Type.Optional(Quantity(86_400, 'Seconds that the event sums over')),
+    event_id: Type.Optional(Text('Identity of the event on its host; the same id twice is one event')),
+    engine: Type.Optional(Text('Inference engine')),
+    request_id: Type.Optional(Text('Identity of the request')),
+    prefill_ms: Type.Optional(Quantity(1e9, 'Time in prefill, milliseconds')),
+    decode_ms: Type.Optional(Quantity(1e9, 'Time in decode, milliseconds')),
+  },
+  {
+    $id: 'token.usage.v1',
+    title: 'Token usage',
+    description: 'Tokens of one request (topic token.usage.v1); one of gpu_index and gpus is required',
+    anyOf: [{ required: ['gpu_index'] }, { required: ['gpus'] }],
+  },
+)
+
+/** The wire form of a GPU sample; unknown fields may stand beside these. */
+export type GpuSample = Type.Static<typeof GpuSampleSchema>
+/** The wire form of token usage; unknown fields may stand beside these. */
+export type TokenUsage = Type.Static<typeof TokenUsageSchema>
+
+/** Names of the fields that each schema knows. */
+export const KNOWN_FIELDS = {
+  gpu: new Set(Object.keys(GpuSampleSchema.properties)),
+  token: new Set(Object.keys(TokenUsageSchema.properties)),
+} as const

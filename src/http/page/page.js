@@ -1,0 +1,235 @@
+// Fills the page at / with /api/v1/live and /health, about once a second while somebody looks at it. Plain browser
+// JavaScript, served as it is. What comes from outside (model, host and GPU names) only ever becomes text, never markup.
+// When figures cannot be had, or the server says that they are of the past, the page says "stale" and since when.
+
+/**
+ * @typedef {{ model: string, tokens_per_second: number, prompt_tokens_per_second: number,
+ *   completion_tokens_per_second: number, cost_per_token: number | null, usd_per_million_tokens: number | null }} Model
+ * @typedef {{ host: string | null, gpu_index: number, name: string | null, utilization: number | null,
+ *   price_per_hour_usd: number, tokens_per_second: number, cost_per_token: number | null }} Slot
+ * @typedef {{ as_of: string, stale: boolean, window_s: number, models: Model[], slots: Slot[] }} Live
+ * @typedef {{ status: string, problems: { message: string, since?: string }[], lag: number | null,
+ *   last_event: string | null, outcomes: { stored: number, rejected: number }, log: string, store: string,
+ *   version: string }} Health
+ */
+
+const REFRESH_MS = 1000
+const FETCH_TIMEOUT_MS = 4000
+/** Rows of a table; more are counted, not drawn. */
+const MAX_ROWS = 200
+const NONE = '–'
+
+/** When the figures that are shown were true, for the stale mark. */
+let shownAsOf = ''
+
+/** @param {string} id */
+const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id))
+
+/**
+ * Text that changes only when it does, so that selections and screen readers are left alone.
+ * @param {Element} element
+ * @param {string} text
+ */
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text
+}
+
+/** @param {number | null} value @param {number} [digits] */
+function count(value, digits = 0) {
+  return value === null ? NONE : value.toLocaleString('en-US', { maximumFractionDigits: digits })
+}
+
+/** Dollars: cents where there are many of them, four significant digits where there are few. @param {number | null} value */
+function usd(value) {
+  if (value === null) return NONE
+  const options =
+    value === 0 || value >= 1
+      ? { minimumFractionDigits: 2, maximumFractionDigits: 2 }
+      : { minimumSignificantDigits: 3, maximumSignificantDigits: 3 }
+  return `$${value.toLocaleString('en-US', options)}`
+}
+
+/** @param {number} value */
+const speed = (value) => count(value, value < 100 ? 1 : 0)
+
+/** @param {string} iso */
+const clock = (iso) => iso.slice(11, 19)
+
+/** @typedef {{ text: string, className?: string, share?: number | null }} Cell */
+
+/**
+ * Makes the body of a table show these rows, reusing its cells. The first cell of a row is its header.
+ * @param {string} id
+ * @param {Cell[][]} rows
+ * @param {string} empty what to say when there are none
+ */
+function fill(id, rows, empty) {
+  const body = /** @type {HTMLTableSectionElement} */ (byId(id).querySelector('tbody'))
+  const columns = byId(id).querySelectorAll('thead th').length
+  const isEmpty = rows.length === 0
+  if ((body.dataset.empty === 'true') !== isEmpty) body.replaceChildren()
+  body.dataset.empty = String(isEmpty)
+  if (isEmpty) {
+    if (body.rows.length === 0) {
+      const cell = body.insertRow().insertCell()
+      cell.colSpan = columns
+      cell.className = 'none'
+      cell.textContent = empty
+    }
+    return
+  }
+  while (body.rows.length > rows.length) body.deleteRow(-1)
+  rows.forEach((cells, i) => {
+    const row = body.rows[i] ?? newRow(body, cells)
+    cells.forEach((cell, j) => {
+      setCell(/** @type {HTMLTableCellElement} */ (row.cells[j]), cell)
+    })
+  })
+}
+
+/** @param {HTMLTableSectionElement} body @param {Cell[]} cells */
+function newRow(body, cells) {
+  const row = body.insertRow()
+  cells.forEach(({ className = '', share }, i) => {
+    const cell = document.createElement(i === 0 ? 'th' : 'td')
+    if (i === 0) cell.scope = 'row'
+    cell.className = className
+    if (share !== undefined) {
+      const meter = document.createElement('span')
+      meter.className = 'meter'
+      meter.setAttribute('aria-hidden', 'true')
+      meter.append(document.createElement('i'))
+      cell.append(meter)
+    }
+    cell.append(document.createElement('span'))
+    row.append(cell)
+  })
+  return row
+}
+
+/** @param {HTMLTableCellElement} cell @param {Cell} content */
+function setCell(cell, { text, share }) {
+  setText(/** @type {Element} */ (cell.lastElementChild), text)
+  const bar = cell.querySelector('i')
+  if (bar !== null) bar.style.width = `${Math.round((share ?? 0) * 100)}%`
+}
+
+/** @param {Model} model @returns {Cell[]} */
+function modelRow(model) {
+  return [
+    { text: model.model },
+    { text: usd(model.usd_per_million_tokens), className: 'number' },
+    { text: speed(model.tokens_per_second), className: 'number' },
+    { text: speed(model.prompt_tokens_per_second), className: 'number wide' },
+    { text: speed(model.completion_tokens_per_second), className: 'number wide' },
+  ]
+}
+
+/** @param {Slot} slot @returns {Cell[]} */
+function slotRow(slot) {
+  const { utilization } = slot
+  return [
+    { text: `${slot.host ?? '(no host)'} · ${slot.gpu_index}` },
+    { text: slot.name ?? NONE, className: 'wide' },
+    {
+      text: utilization === null ? NONE : `${Math.round(utilization * 100)} %`,
+      className: 'number',
+      share: utilization,
+    },
+    { text: usd(slot.price_per_hour_usd), className: 'number' },
+    { text: speed(slot.tokens_per_second), className: 'number wide' },
+    { text: usd(slot.cost_per_token === null ? null : slot.cost_per_token * 1e6), className: 'number' },
+  ]
+}
+
+/** @param {number} total @param {string} rest */
+function hint(total, rest) {
+  return total > MAX_ROWS ? `first ${MAX_ROWS} of ${count(total)}, ${rest}` : rest
+}
+
+/** @param {Live} live */
+function showLive(live) {
+  const { models, slots } = live
+  fill('models', models.slice(0, MAX_ROWS).map(modelRow), `No tokens in the last ${live.window_s} s`)
+  fill('slots', slots.slice(0, MAX_ROWS).map(slotRow), 'No GPU has been seen yet')
+  setText(byId('models-hint'), hint(models.length, `over the last ${live.window_s} s`))
+  setText(byId('slots-hint'), hint(slots.length, 'newest sample of each'))
+
+  const tokens = models.reduce((sum, model) => sum + model.tokens_per_second, 0)
+  const dollars = models.reduce((sum, model) => sum + model.tokens_per_second * (model.cost_per_token ?? 0), 0)
+  const known = slots.flatMap(({ utilization }) => (utilization === null ? [] : [utilization]))
+  const mean = known.reduce((sum, utilization) => sum + utilization, 0) / known.length
+  setText(byId('cost'), tokens === 0 ? NONE : usd((dollars / tokens) * 1e6))
+  setText(byId('speed'), speed(tokens))
+  setText(byId('price'), slots.length === 0 ? NONE : usd(slots.reduce((sum, slot) => sum + slot.price_per_hour_usd, 0)))
+  setText(byId('utilization'), known.length === 0 ? NONE : `${Math.round(mean * 100)} %`)
+}
+
+/** @param {Health} health */
+function showHealth(health) {
+  setText(byId('lag'), count(health.lag))
+  setText(byId('dead-letters'), count(health.outcomes.rejected))
+  const lastEvent = health.last_event === null ? 'no event yet' : `last event ${clock(health.last_event)} UTC`
+  const about = `pertoken ${health.version} · ${health.log} · ${health.store}`
+  setText(byId('about'), `${about} · ${count(health.outcomes.stored)} stored since the start · ${lastEvent}`)
+}
+
+/** @param {string[]} messages */
+function showProblems(messages) {
+  const list = byId('problems')
+  list.hidden = messages.length === 0
+  while (list.children.length > messages.length) list.lastElementChild?.remove()
+  messages.forEach((message, i) => {
+    setText(list.children[i] ?? list.appendChild(document.createElement('li')), message)
+  })
+}
+
+/** @param {boolean} isStale */
+function showState(isStale) {
+  const state = isStale ? 'stale' : 'live'
+  document.body.dataset.state = state
+  byId('state').dataset.state = state
+  const since = shownAsOf === '' ? 'no figures yet' : `figures of ${clock(shownAsOf)} UTC`
+  setText(byId('state'), isStale ? `stale: ${since}` : 'live')
+}
+
+/** @param {string} url */
+async function fetchJson(url) {
+  const response = await fetch(url, { signal: AbortSignal.timeout(FETCH_TIMEOUT_MS), cache: 'no-store' })
+  // /health answers 503 with the same body when something is wrong.
+  if (!response.ok && response.status !== 503) throw new Error(`${url} answered ${response.status}`)
+  return response.json()
+}
+
+async function refresh() {
+  try {
+    const [live, health] = await Promise.all([
+      /** @type {Promise<Live>} */ (fetchJson('/api/v1/live')),
+      /** @type {Promise<Health>} */ (fetchJson('/health')),
+    ])
+    showLive(live)
+    showHealth(health)
+    const waiting = health.status === 'ok' ? [] : [`The processor is ${health.status}`]
+    const problems = health.problems.map(({ message, since }) =>
+      since ? `${message} (since ${clock(since)} UTC)` : message,
+    )
+    showProblems(problems.length > 0 ? problems : waiting)
+    if (!live.stale || shownAsOf === '') shownAsOf = live.as_of
+    showState(live.stale)
+  } catch {
+    showProblems(['The server does not answer: the figures below are old'])
+    showState(true)
+  }
+}
+
+async function run() {
+  for (;;) {
+    if (!document.hidden) await refresh()
+    await new Promise((resolve) => setTimeout(resolve, REFRESH_MS))
+  }
+}
+
+document.addEventListener('visibilitychange', () => {
+  if (!document.hidden) void refresh()
+})
+void run()

@@ -1,0 +1,121 @@
+// The HTTP server: routes over what the processor, the store and the log say. It adds nothing to the truth and keeps no
+// state. Everything has a limit (connections, time, bytes, requests on one connection), every error is a problem document,
+// and what the routes' schemas say is description only: Fastify's validator would coerce (null to 0, "2" to 2) and its
+// serializer would drop fields that no schema knows, so both are replaced. To add routes: one file, one line in ROUTES.
+
+import { randomUUID } from 'node:crypto'
+import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
+import { addDeadLetterRoutes } from './dead-letter-routes.ts'
+import { addEventRoutes } from './event-routes.ts'
+import { addGpuRoutes } from './gpu-routes.ts'
+import { addHealthRoutes } from './health-routes.ts'
+import { addMetricsRoute } from './metrics.ts'
+import { addOpenApi } from './open-api.ts'
+import { addPage } from './page.ts'
+import type { HttpParts } from './parts.ts'
+import { HttpProblem, handleError, rawProblem, sendProblem } from './problem.ts'
+import { RouteTable } from './route-table.ts'
+import { addSchemaRoutes } from './schema-routes.ts'
+
+export type { HttpParts } from './parts.ts'
+
+const ROUTES: readonly ((app: FastifyInstance, parts: HttpParts) => void)[] = [
+  addHealthRoutes,
+  addMetricsRoute,
+  addGpuRoutes,
+  addEventRoutes,
+  addDeadLetterRoutes,
+  addSchemaRoutes,
+  addPage,
+]
+
+/** Time for headers, for a whole request, for an answer, on an idle connection, on a silent one, and for a drain. */
+const HEADERS_TIMEOUT_MS = 10_000
+const REQUEST_TIMEOUT_MS = 30_000
+const HANDLER_TIMEOUT_MS = 30_000
+const KEEP_ALIVE_TIMEOUT_MS = 5_000
+const CONNECTION_TIMEOUT_MS = 60_000
+const CLOSE_TIMEOUT_MS = 5_000
+const MAX_CONNECTIONS = 1024
+const MAX_REQUESTS_PER_SOCKET = 1000
+/** Largest body where a route says nothing else, bytes. */
+const MAX_BODY_BYTES = 1024 * 1024
+/** Ids in paths may hold a CloudEvent's source and id. */
+const MAX_PARAM_LENGTH = 8192
+
+const SECURITY_HEADERS = {
+  'x-content-type-options': 'nosniff',
+  'x-frame-options': 'DENY',
+  'referrer-policy': 'no-referrer',
+  'cross-origin-resource-policy': 'same-origin',
+  'cross-origin-opener-policy': 'same-origin',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'cache-control': 'no-store',
+}
+
+/** Builds the server with all its routes; the caller listens on it, and closes it before what it was handed. */
+export async function buildServer(parts: HttpParts): Promise<FastifyInstance> {
+  const app = Fastify({
+    logger: false,
+    genReqId: () => randomUUID(),
+    bodyLimit: MAX_BODY_BYTES,
+    connectionTimeout: CONNECTION_TIMEOUT_MS,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    handlerTimeout: HANDLER_TIMEOUT_MS,
+    keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+    maxRequestsPerSocket: MAX_REQUESTS_PER_SOCKET,
+    http: { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: 5_000 },
+    // Requests that are on their way during a drain are answered; the connection closes after them.
+    return503OnClosing: false,
+    forceCloseConnections: 'idle',
+    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
+    frameworkErrors: (_error, _request, reply) => {
+      const detail = 'The path is not a valid URL path: check its percent-encoding'
+      reply.headers(SECURITY_HEADERS)
+      sendProblem(reply as FastifyReply, new HttpProblem(400, 'bad-request', { detail }))
+    },
+    clientErrorHandler: (error, socket) => {
+      if (socket.writable) socket.end(rawProblem(error))
+      else socket.destroy()
+    },
+  })
+  app.server.maxConnections = MAX_CONNECTIONS
+  app.setValidatorCompiler(() => () => true)
+  app.setSerializerCompiler(() => (body) => JSON.stringify(body))
+  app.removeAllContentTypeParsers()
+  app.addHook('onRequest', async (_request, reply) => void reply.headers(SECURITY_HEADERS))
+  app.setErrorHandler(handleError(parts.logger))
+  answerUnknown(app)
+  closeInTime(app)
+  await addOpenApi(app, parts.version)
+  for (const addRoutes of ROUTES) addRoutes(app, parts)
+  await app.ready()
+  return app
+}
+
+/** 404 for paths that do not exist, 405 with `Allow` for those that do. */
+function answerUnknown(app: FastifyInstance): void {
+  const routes = new RouteTable()
+  app.addHook('onRoute', ({ method, url }) => routes.add(method, url))
+  app.setNotFoundHandler((request, reply) => {
+    const path = request.url.split('?', 1)[0]!
+    const allowed = routes.methodsOf(path)
+    const shown = JSON.stringify(path.slice(0, 200))
+    if (allowed.length === 0 || allowed.includes(request.method)) {
+      const detail = `Nothing is at ${shown}: /openapi.json lists what there is`
+      return sendProblem(reply, new HttpProblem(404, 'not-found', { detail }))
+    }
+    const allow = allowed.join(', ')
+    const detail = `${request.method} is not possible on ${shown}: use ${allow}`
+    return sendProblem(reply, new HttpProblem(405, 'method-not-allowed', { detail, headers: { allow } }))
+  })
+}
+
+/** Ends connections that are still busy when a close has lasted long enough. */
+function closeInTime(app: FastifyInstance): void {
+  let timer: NodeJS.Timeout | undefined
+  app.addHook('preClose', async () => {
+    timer = setTimeout(() => app.server.closeAllConnections(), CLOSE_TIMEOUT_MS).unref()
+  })
+  app.addHook('onClose', async () => clearTimeout(timer))
+}

@@ -1,0 +1,62 @@
+// The library's errors in our words. They come nested (one per broker, per attempt, per partition); people need the
+// innermost reason in one line, and the processor needs to know whether the same call may succeed later. Nothing of a
+// request is quoted, so no password can get into a log line this way.
+
+import { findErrorBy } from '@platformatic/kafka'
+import { LogError } from '../event-log.ts'
+
+interface Leaf {
+  message?: string
+  code?: string
+  apiId?: string
+  canRetry?: boolean
+  serverErrorMessage?: string | null
+  errors?: unknown[]
+  cause?: unknown
+}
+
+/** Kafka's name of an error, such as UNKNOWN_TOPIC_ID, anywhere in it. */
+export function hasApiId(error: unknown, ...apiIds: string[]): boolean {
+  return apiIds.some((apiId) => findErrorBy(error as Error, 'apiId', apiId) !== null)
+}
+
+export function isUnknownTopic(error: unknown): boolean {
+  const unknown = findErrorBy(error as Error, 'code', 'PLT_KFK_USER') as Leaf | null
+  return hasApiId(error, 'UNKNOWN_TOPIC_OR_PARTITION') || unknown?.message?.startsWith('Unknown topic') === true
+}
+
+/** The innermost reasons, in one line. */
+export function explain(error: unknown): string {
+  const reasons = new Set(leaves(error).map(reasonOf))
+  return [...reasons].slice(0, 3).join('; ')
+}
+
+export function toLogError(action: string, error: unknown): LogError {
+  if (error instanceof LogError) return error
+  return new LogError(`${action}: ${explain(error)}`, { retriable: leaves(error).every(isRetriable), cause: error })
+}
+
+function leaves(error: unknown): Leaf[] {
+  const nested = (error as Leaf | undefined)?.errors
+  if (Array.isArray(nested) && nested.length > 0) return nested.flatMap(leaves)
+  return [(error ?? {}) as Leaf]
+}
+
+function reasonOf(leaf: Leaf): string {
+  const own = (leaf.serverErrorMessage ?? leaf.message ?? String(leaf)).trim().replace(/\.$/, '')
+  const text = leaf.apiId ? `${leaf.apiId} (${own})` : own
+  if (leaf.cause === undefined) return text
+  const cause = explain(leaf.cause)
+  return cause && !text.includes(cause) ? `${text} ${cause}` : text
+}
+
+const FOR_GOOD = ['PLT_KFK_USER', 'PLT_KFK_AUTHENTICATION', 'PLT_KFK_UNSUPPORTED', 'PLT_KFK_UNSUPPORTED_API']
+
+function isRetriable(leaf: Leaf): boolean {
+  if (leaf.code !== undefined && FOR_GOOD.includes(leaf.code)) return false
+  // The library calls a time-out not retriable, because the request may have been carried out; ours may all be repeated.
+  if (leaf.message?.includes('timed out')) return true
+  const cause = leaf.cause as Leaf | undefined
+  if (cause !== undefined && !isRetriable(cause)) return false
+  return leaf.canRetry !== false
+}

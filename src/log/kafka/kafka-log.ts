@@ -1,0 +1,187 @@
+// The EventLog on Apache Kafka (2.7 or later; topic ids need 2.8). Nothing connects before it is used: a log object can be
+// made while the broker is away. Subscriptions have clients of their own, see kafka-subscription.ts.
+
+import type {
+  EventLog,
+  NewRecord,
+  Position,
+  SubscribeOptions,
+  Subscription,
+  TopicDescription,
+  TopicPartition,
+  TopicSpec,
+} from '../event-log.ts'
+import { LogError } from '../event-log.ts'
+import { EARLIEST, KafkaCluster, LATEST, partitionKey } from './kafka-cluster.ts'
+import { hasApiId, isUnknownTopic, toLogError } from './kafka-errors.ts'
+import { type KafkaLogOptions, type KafkaSettings, kafkaSettings } from './kafka-options.ts'
+import { KafkaProducer } from './kafka-producer.ts'
+import { KafkaSubscription } from './kafka-subscription.ts'
+import { within } from './patience.ts'
+
+const PING_LIMIT_MS = 3_000
+const CLOSE_LIMIT_MS = 3_000
+const CREATED_LIMIT_MS = 10_000
+const CREATED_POLL_MS = 100
+
+export class KafkaLog implements EventLog {
+  readonly description: string
+  readonly #settings: KafkaSettings
+  readonly #cluster: KafkaCluster
+  readonly #producer: KafkaProducer
+  readonly #subscriptions = new Set<KafkaSubscription>()
+  #closed = false
+
+  constructor(options: KafkaLogOptions) {
+    this.#settings = kafkaSettings(options)
+    this.description = `kafka at ${this.#settings.bootstrap}`
+    this.#cluster = new KafkaCluster(this.#settings)
+    this.#producer = new KafkaProducer(this.#settings)
+  }
+
+  async ensureTopics(topics: readonly TopicSpec[]): Promise<string[]> {
+    const names = topics.map((each) => each.name)
+    return this.#doing('Cannot create topics', async () => {
+      const { topics: there } = await this.#cluster.facts(names)
+      const made: string[] = []
+      for (const topic of topics) if (!there.has(topic.name) && (await this.#create(topic))) made.push(topic.name)
+      await this.#untilReadable(made)
+      return made
+    })
+  }
+
+  async describe(topics: readonly string[], group?: string): Promise<TopicDescription[]> {
+    return this.#doing('Cannot describe topics', async () => {
+      const facts = await this.#cluster.facts(topics)
+      const partitions = [...facts.topics].flatMap(([topic, { leaders }]) => partitionsOf(topic, leaders.length))
+      const [earliest, end, committed] = await Promise.all([
+        this.#cluster.offsets(partitions, EARLIEST),
+        this.#cluster.offsets(partitions, LATEST),
+        group === undefined ? new Map<string, number>() : this.#cluster.committed(group, partitions),
+      ])
+      return topics.flatMap((name) => {
+        const topic = facts.topics.get(name)
+        if (!topic) return []
+        const described = partitionsOf(name, topic.leaders.length).map((each) => ({
+          partition: each.partition,
+          earliestOffset: earliest.get(partitionKey(each)) ?? 0,
+          endOffset: end.get(partitionKey(each)) ?? 0,
+          committedOffset: committed.get(partitionKey(each)) ?? null,
+        }))
+        return [{ name, topicId: topic.topicId, partitions: described }]
+      })
+    })
+  }
+
+  async append(topic: string, records: readonly NewRecord[]): Promise<void> {
+    await this.#doing(`Cannot append to topic "${topic}"`, () => this.#producer.append(topic, records))
+  }
+
+  subscribe(options: SubscribeOptions): Subscription {
+    if (this.#closed) throw new LogError('Cannot subscribe: the log is closed', { retriable: false })
+    const subscription = new KafkaSubscription(options, {
+      settings: this.#settings,
+      cluster: this.#cluster,
+      where: this.#settings.bootstrap,
+      closed: (each) => this.#subscriptions.delete(each),
+    })
+    this.#subscriptions.add(subscription)
+    return subscription
+  }
+
+  async resetOffsets(group: string, positions: readonly Position[]): Promise<void> {
+    const action = `Cannot set offsets of group "${group}"`
+    await this.#doing(action, async () => {
+      const members = await this.#cluster.memberCount(group)
+      if (members > 0) throw hasMembers(action, members)
+      try {
+        await this.#cluster.setCommitted(group, positions)
+      } catch (error) {
+        // A member joined between the question and the answer.
+        if (hasApiId(error, 'UNKNOWN_MEMBER_ID', 'ILLEGAL_GENERATION')) throw hasMembers(action, 1)
+        throw error
+      }
+    })
+  }
+
+  async offsetsAt(topic: string, timestampMs: number): Promise<{ partition: number; offset: number }[]> {
+    return this.#doing(`Cannot find offsets of topic "${topic}"`, async () => {
+      const facts = (await this.#cluster.facts([topic])).topics.get(topic)
+      if (!facts) throw new LogError(`Cannot find offsets of topic "${topic}": it does not exist`, { retriable: true })
+      const partitions = partitionsOf(topic, facts.leaders.length)
+      // Below zero are Kafka's special answers, not instants.
+      const [found, end] = await Promise.all([
+        this.#cluster.offsets(partitions, Math.max(0, Math.floor(timestampMs))),
+        this.#cluster.offsets(partitions, LATEST),
+      ])
+      return partitions.map((each) => {
+        const offset = found.get(partitionKey(each)) ?? -1
+        return { partition: each.partition, offset: offset >= 0 ? offset : (end.get(partitionKey(each)) ?? 0) }
+      })
+    })
+  }
+
+  async ping(): Promise<void> {
+    await this.#doing('Cannot reach Kafka', async () => {
+      const answer = this.#cluster.admin.metadata({ topics: [], forceUpdate: true, retries: 0 })
+      if (!(await within(PING_LIMIT_MS, answer))) {
+        throw new LogError(`Cannot reach Kafka at ${this.#settings.bootstrap}: no answer within ${PING_LIMIT_MS} ms`, {
+          retriable: true,
+        })
+      }
+      await answer
+    })
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    await Promise.all([...this.#subscriptions].map((each) => each.close()))
+    await within(CLOSE_LIMIT_MS, Promise.allSettled([this.#producer.close(), this.#cluster.close()]))
+  }
+
+  async #doing<T>(action: string, work: () => Promise<T>): Promise<T> {
+    if (this.#closed) throw new LogError(`${action}: the log is closed`, { retriable: false })
+    try {
+      return await work()
+    } catch (error) {
+      throw toLogError(action, error)
+    }
+  }
+
+  async #create({ name, partitions, replication }: TopicSpec): Promise<boolean> {
+    try {
+      // -1 is the broker's default.
+      await this.#cluster.admin.createTopics({ topics: [{ topic: name, partitions, replicas: replication ?? -1 }] })
+      return true
+    } catch (error) {
+      if (hasApiId(error, 'TOPIC_ALREADY_EXISTS')) return false
+      throw toLogError(`Cannot create topic "${name}"`, error)
+    }
+  }
+
+  /** Brokers learn of a new topic a moment after the controller has made it. */
+  async #untilReadable(names: readonly string[]): Promise<void> {
+    const startedMs = performance.now()
+    while (names.length > 0) {
+      const { topics } = await this.#cluster.facts(names).catch((error) => {
+        if (isUnknownTopic(error)) return { topics: new Map() }
+        throw error
+      })
+      if (topics.size === names.length) return
+      if (performance.now() - startedMs > CREATED_LIMIT_MS) {
+        throw new LogError(`Cannot use new topics yet: ${names.join(', ')} have no leader`, { retriable: true })
+      }
+      await new Promise((resolve) => setTimeout(resolve, CREATED_POLL_MS))
+    }
+  }
+}
+
+function partitionsOf(topic: string, count: number): TopicPartition[] {
+  return Array.from({ length: count }, (_, partition) => ({ topic, partition }))
+}
+
+function hasMembers(action: string, members: number): LogError {
+  const counted = members === 1 ? 'a member' : `${members} members`
+  return new LogError(`${action}: it has ${counted}; stop the processors of this group first`, { retriable: true })
+}

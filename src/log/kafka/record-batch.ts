@@ -1,0 +1,172 @@
+// Reads Kafka's record batches (message format v2) out of a fetch response. The library can do this too, but makes several
+// objects and BigInts per record; this one makes one object and shares the response's bytes (SPIKE.md: 3.3 M records/s
+// against 0.25 M through the stream). Two passes on purpose: `offsetAfter` looks at batch headers only, so that the next
+// fetch can be on its way before `decodeRecords` unpacks and decodes.
+// Format: https://kafka.apache.org/39/documentation.html#recordbatch
+
+import { compressionsAlgorithmsByBitmask } from '@platformatic/kafka'
+import type { LogRecord } from '../event-log.ts'
+
+const LENGTH = 8
+const BEFORE_LENGTH_ENDS = 12
+const MAGIC = 16
+const ATTRIBUTES = 21
+const LAST_OFFSET_DELTA = 23
+const FIRST_TIMESTAMP = 27
+const MAX_TIMESTAMP = 35
+const PRODUCER_ID = 43
+const COUNT = 57
+const RECORDS = 61
+
+const CODEC_MASK = 0b111
+const LOG_APPEND_TIME = 1 << 3
+const TRANSACTIONAL = 1 << 4
+const CONTROL = 1 << 5
+
+/** A transaction that was rolled back: its records from this offset on are not to be seen. */
+export interface AbortedTransaction {
+  producerId: bigint
+  firstOffset: bigint
+}
+
+/** Offset after the last whole batch, `from` when there is none. A response may end in the middle of a batch. */
+export function offsetAfter(bytes: Buffer, from: number): number {
+  let next = from
+  for (const at of wholeBatches(bytes)) {
+    next = int64(bytes, at) + bytes.readInt32BE(at + LAST_OFFSET_DELTA) + 1
+  }
+  // An answer starts with the batch that holds the offset asked for, so it may begin earlier but never end earlier.
+  return Math.max(next, from)
+}
+
+/** Records from offset `from` on. Transaction markers and rolled back records are left out. */
+export function decodeRecords(bytes: Buffer, from: number, aborted: readonly AbortedTransaction[] = []): LogRecord[] {
+  const records: LogRecord[] = []
+  const pending = aborted.toSorted((a, b) => (a.firstOffset < b.firstOffset ? -1 : 1))
+  const rolledBack = new Set<bigint>()
+  for (const at of wholeBatches(bytes)) {
+    const magic = bytes.readInt8(at + MAGIC)
+    if (magic !== 2)
+      throw new Error(`Cannot read records: message format v${magic}, only v2 (Kafka 0.11 and later) is known`)
+    const attributes = bytes.readInt16BE(at + ATTRIBUTES)
+    const baseOffset = int64(bytes, at)
+    const lastOffset = baseOffset + bytes.readInt32BE(at + LAST_OFFSET_DELTA)
+    if ((attributes & TRANSACTIONAL) !== 0 && aborted.length > 0) {
+      while (pending.length > 0 && Number(pending[0]!.firstOffset) <= lastOffset)
+        rolledBack.add(pending.shift()!.producerId)
+      const producerId = bytes.readBigInt64BE(at + PRODUCER_ID)
+      // The first marker after a rolled back transaction's records is the one that ends it.
+      if ((attributes & CONTROL) !== 0) rolledBack.delete(producerId)
+      else if (rolledBack.has(producerId)) continue
+    }
+    if ((attributes & CONTROL) !== 0 || lastOffset < from) continue
+    readBatch(bytes, at, { attributes, baseOffset, from, into: records })
+  }
+  return records
+}
+
+interface BatchContext {
+  attributes: number
+  baseOffset: number
+  from: number
+  into: LogRecord[]
+}
+
+function readBatch(bytes: Buffer, at: number, { attributes, baseOffset, from, into }: BatchContext): void {
+  const end = at + BEFORE_LENGTH_ENDS + bytes.readInt32BE(at + LENGTH)
+  const appendTime = (attributes & LOG_APPEND_TIME) !== 0
+  const firstTimestampMs = int64(bytes, at + (appendTime ? MAX_TIMESTAMP : FIRST_TIMESTAMP))
+  const count = bytes.readInt32BE(at + COUNT)
+  const cursor = new Cursor(unpack(bytes.subarray(at + RECORDS, end), attributes & CODEC_MASK))
+  for (let i = 0; i < count; i += 1) {
+    const length = cursor.varint()
+    const next = cursor.at + length
+    if (length < 0 || next > cursor.bytes.length) throw new Error('Cannot read records: a record ends beyond its batch')
+    // The record's own attributes are not used by any version of Kafka.
+    cursor.at += 1
+    const timestampDelta = cursor.varlong()
+    const offset = baseOffset + cursor.varint()
+    // A compressed batch comes whole, also when an offset in its middle was asked for.
+    if (offset >= from) {
+      into.push({
+        offset,
+        timestampMs: appendTime ? firstTimestampMs : firstTimestampMs + timestampDelta,
+        key: cursor.slice(),
+        value: cursor.slice(),
+        headers: readHeaders(cursor),
+      })
+    }
+    cursor.at = next
+  }
+}
+
+function readHeaders(cursor: Cursor): Map<string, Buffer | null> | null {
+  const count = cursor.varint()
+  if (count <= 0) return null
+  const headers = new Map<string, Buffer | null>()
+  for (let i = 0; i < count; i += 1) headers.set(cursor.slice()?.toString('utf8') ?? '', cursor.slice())
+  return headers
+}
+
+function unpack(bytes: Buffer, codec: number): Buffer {
+  if (codec === 0) return bytes
+  const algorithm = (compressionsAlgorithmsByBitmask as Record<number, Codec | undefined>)[codec]
+  if (!algorithm) throw new Error(`Cannot read records: compression codec ${codec} is not known`)
+  return algorithm.decompressSync(bytes)
+}
+
+interface Codec {
+  decompressSync(bytes: Buffer): Buffer
+}
+
+function* wholeBatches(bytes: Buffer): Generator<number> {
+  for (let at = 0; at + RECORDS <= bytes.length; ) {
+    const next = at + BEFORE_LENGTH_ENDS + bytes.readInt32BE(at + LENGTH)
+    if (next > bytes.length || next <= at) return
+    yield at
+    at = next
+  }
+}
+
+function int64(bytes: Buffer, at: number): number {
+  return bytes.readInt32BE(at) * 4_294_967_296 + bytes.readUInt32BE(at + 4)
+}
+
+/** Walks over varints and slices. Lengths are checked per record by its reader, not per byte. */
+class Cursor {
+  readonly bytes: Buffer
+  at = 0
+
+  constructor(bytes: Buffer) {
+    this.bytes = bytes
+  }
+
+  varint(): number {
+    let byte = this.bytes[this.at++]!
+    let value = byte & 0x7f
+    for (let shift = 7; byte >= 0x80; shift += 7) {
+      byte = this.bytes[this.at++]!
+      value |= (byte & 0x7f) << shift
+    }
+    return (value >>> 1) ^ -(value & 1)
+  }
+
+  /** Wider than 32 bits, as a number: time stamps and their differences stay below 2⁵³. */
+  varlong(): number {
+    let byte = this.bytes[this.at++]!
+    let value = byte & 0x7f
+    for (let factor = 128; byte >= 0x80; factor *= 128) {
+      byte = this.bytes[this.at++]!
+      value += (byte & 0x7f) * factor
+    }
+    return value % 2 === 0 ? value / 2 : -(value + 1) / 2
+  }
+
+  slice(): Buffer | null {
+    const length = this.varint()
+    if (length < 0) return null
+    const from = this.at
+    this.at += length
+    return this.bytes.subarray(from, this.at)
+  }
+}

@@ -1,0 +1,115 @@
+// A step: some consecutive records of some partitions, decoded, priced, and ready to be written. Decoding is synchronous
+// and in the order of the log, so the live window sees events as they came; everything that waits comes later.
+
+import { TouchedCells } from '../domain/cells.ts'
+import { isStructured, readAttributes } from '../domain/cloudevents.ts'
+import { decodeRecord, type RawRecord } from '../domain/decode.ts'
+import type { EventKind, GpuDocument, TokenDocument } from '../domain/documents.ts'
+import { isOwnId } from '../domain/event-id.ts'
+import { Refusal } from '../domain/refusal.ts'
+import type { LogRecord, Position, RecordBatch } from '../log/event-log.ts'
+
+/** Header that carries the id which a redriven record would have had at its first place. */
+export const REDRIVE_ID_HEADER = 'pertoken_id'
+
+/** A refused record with where it lay. */
+export interface Rejected {
+  batch: RecordBatch
+  record: LogRecord
+  refusal: Refusal
+}
+
+/** What one step writes. */
+export interface Step {
+  samples: GpuDocument[]
+  tokens: TokenDocument[]
+  rejected: Rejected[]
+  cells: TouchedCells
+  /** Where each partition of the step stands once the step is done. */
+  positions: Position[]
+  records: number
+  /** Steps of a revoked assignment still finish; their positions are only ever moved forward. */
+  done: boolean
+}
+
+/** What the decoding of a step needs from the processor. */
+export interface StepContext {
+  kindOf(topic: string): EventKind
+  crc32(bytes: Uint8Array): number
+  /** Completes a document before it is written: host, live price. */
+  admitSample(document: GpuDocument): void
+  admitToken(document: TokenDocument, record: LogRecord): void
+}
+
+/** Most records in a step: large enough for the store, small enough to leave the event loop some air. */
+const MAX_STEP_RECORDS = 2000
+
+/** Cuts what one read gave into steps, in order. */
+export function* stepsOf(batches: readonly RecordBatch[], context: StepContext): Generator<Step> {
+  let step = emptyStep()
+  for (const batch of batches) {
+    let from = 0
+    do {
+      const to = Math.min(batch.records.length, from + MAX_STEP_RECORDS - step.records)
+      for (let i = from; i < to; i++) admit(step, batch, batch.records[i]!, context)
+      step.records += to - from
+      const offset = to === batch.records.length ? batch.nextOffset : batch.records[to - 1]!.offset + 1
+      step.positions.push({ topic: batch.topic, topicId: batch.topicId, partition: batch.partition, offset })
+      from = to
+      if (step.records >= MAX_STEP_RECORDS) {
+        yield step
+        step = emptyStep()
+      }
+    } while (from < batch.records.length)
+  }
+  if (step.positions.length > 0) yield step
+}
+
+function emptyStep(): Step {
+  return { samples: [], tokens: [], rejected: [], cells: new TouchedCells(), positions: [], records: 0, done: false }
+}
+
+function admit(step: Step, batch: RecordBatch, record: LogRecord, context: StepContext): void {
+  const kind = context.kindOf(batch.topic)
+  const raw = record.headers === null ? plainRecord(record) : recordWithHeaders(record)
+  const document = raw instanceof Refusal ? raw : decodeRecord(kind, batch, raw, context.crc32)
+  if (document instanceof Refusal) {
+    step.rejected.push({ batch, record, refusal: document })
+  } else if (kind === 'gpu') {
+    const sample = document as GpuDocument
+    context.admitSample(sample)
+    step.samples.push(sample)
+    step.cells.touchAround(sample.host, sample.ts.getTime())
+  } else {
+    const token = document as TokenDocument
+    context.admitToken(token, record)
+    step.tokens.push(token)
+    step.cells.touch(token.host, token.ts.getTime())
+  }
+}
+
+function plainRecord(record: LogRecord): RawRecord {
+  const { offset, timestampMs, value } = record
+  return { offset, timestampMs, value, cloudEvent: null, structured: false, id: null }
+}
+
+/** Reads the CloudEvents envelope of a record's headers, if there is one; other headers are nobody's business here. */
+function recordWithHeaders(record: LogRecord): RawRecord | Refusal {
+  const raw = plainRecord(record)
+  const attributes: Record<string, unknown> = {}
+  let binary = false
+  for (const [name, value] of record.headers!) {
+    const lower = name.toLowerCase()
+    if (lower === REDRIVE_ID_HEADER && isOwnId(value?.toString('utf8'))) raw.id = value!.toString('utf8')
+    else if (lower === 'content-type' && value !== null) raw.structured = isStructured(value.toString('utf8'))
+    else if (lower.startsWith('ce_')) {
+      binary = true
+      attributes[lower.slice(3)] = value?.toString('utf8')
+    }
+  }
+  if (!binary || raw.structured) return raw
+  const read = readAttributes(attributes)
+  if (read instanceof Refusal) return read
+  raw.cloudEvent = read
+  return raw
+}

@@ -1,0 +1,123 @@
+// The store of raw events and of the processor's progress. Two adapters: mongo/ and sqlite-store.ts; one contract suite,
+// test/store/event-store.contract.ts, runs over both. What the ledger needs is the second half, ledger-store.ts.
+//
+// Every write here is idempotent: it may be repeated after a lost reply, and by two processors at once. When a write
+// resolves, what it wrote is durable (MongoDB: majority and journal) and seen by every later read.
+
+import type { DirtyMinute } from '../domain/cells.ts'
+import type { EventKind, GpuDocument, TokenDocument } from '../domain/documents.ts'
+import type { ReasonCode } from '../domain/refusal.ts'
+import type { Position } from '../log/event-log.ts'
+
+/** How many documents of a write were new; the rest was there already. */
+export interface WriteResult {
+  stored: number
+  duplicate: number
+}
+
+/** The copy of a refused record that listing needs. `_id` is made of its place, so writing it again is a no-op. */
+export interface DeadLetter {
+  _id: string
+  reason: ReasonCode
+  message: string
+  topic: string
+  topic_id: string
+  partition: number
+  offset: number
+  /** Log's time of the record. */
+  record_time: Date
+  /** When it was refused. */
+  time: Date
+  key: Buffer | null
+  /** The record's bytes, cut to DEAD_LETTER_COPY_BYTES. */
+  value: Buffer | null
+  /** Length and SHA-256 (hex) of the whole value. */
+  value_length: number
+  value_sha256: string
+  headers: Record<string, string>
+  /** Set once it was put back into its topic. */
+  redriven_at?: Date
+}
+
+/** Longest copy of a refused value that the store keeps; the dead-letter topic has more. */
+export const DEAD_LETTER_COPY_BYTES = 65_536
+
+/** A page of a listing; `cursor` continues it, null at the end. */
+export interface Page<T> {
+  items: T[]
+  cursor: string | null
+}
+
+/** Which events to list, in order of (ts, _id). Times are epoch milliseconds, `toMs` exclusive. */
+export interface EventQuery {
+  fromMs?: number
+  toMs?: number
+  host?: string | null
+  gpuIndex?: number
+  model?: string
+  tenant?: string
+  limit: number
+  cursor?: string
+}
+
+/** Counts for /health and doctor. */
+export interface StoreCounts {
+  gpuMetrics: number
+  tokenUsage: number
+  deadLetters: number
+  /** Documents in the two collections that pertoken did not write; null where counting would take long. */
+  foreign: number | null
+}
+
+/** A failure of the store: `retriable` says whether the same call may succeed later. */
+export class StoreError extends Error {
+  readonly retriable: boolean
+
+  constructor(message: string, options: { retriable: boolean; cause?: unknown }) {
+    super(message, { cause: options.cause })
+    this.name = 'StoreError'
+    this.retriable = options.retriable
+  }
+}
+
+export interface EventStore {
+  /** For log lines and /health: `mongodb ca0 at localhost:27017`. */
+  readonly description: string
+  /**
+   * Makes what is missing (collections, indexes, format number), migrates an older format, refuses a newer one. An
+   * index that exists with other options is returned as a warning. Throws a StoreError; may be called again.
+   */
+  prepare(): Promise<{ warnings: string[] }>
+  /** Resolves when the store answers; throws a StoreError when it does not. */
+  ping(): Promise<void>
+  close(): Promise<void>
+
+  /** Writes documents of one step; both kinds side by side. The documents must not be changed afterwards. */
+  writeDocuments(samples: readonly GpuDocument[], tokens: readonly TokenDocument[]): Promise<WriteResult>
+  writeDeadLetters(letters: readonly DeadLetter[]): Promise<void>
+  /** Inserts marks, one document a minute with fresh ids; never merged with marks that are there. */
+  insertMarks(minutes: readonly DirtyMinute[], atMs: number): Promise<void>
+  /** Moves positions forward; a position that is not ahead of the stored one of the same topic id changes nothing. */
+  advancePositions(group: string, positions: readonly Position[]): Promise<void>
+  /** All stored positions of a group; of every topic id that was ever stored. */
+  readPositions(group: string): Promise<Position[]>
+  /** Replaces the stored positions of these partitions, whatever they were, and drops other topic ids: `topics seek`. */
+  resetPositions(group: string, positions: readonly Position[]): Promise<void>
+
+  /** The newest sample by (ts, _id), of one slot, host, index, or at all; null when there is none. */
+  latestSample(filter: { host?: string | null; gpuIndex?: number }): Promise<GpuDocument | null>
+  /** The newest sample of each slot with a sample at or after `sinceMs`, at most `limit` slots. */
+  latestSamplePerSlot(sinceMs: number, limit: number): Promise<GpuDocument[]>
+  /** Event time of the newest document of a collection, epoch milliseconds; null when it is empty. */
+  newestMs(kind: EventKind): Promise<number | null>
+  /** Documents that pertoken wrote in [fromMs, toMs), by (ts, _id), streamed. */
+  readEvents(kind: 'gpu', fromMs: number, toMs: number): AsyncIterable<GpuDocument>
+  readEvents(kind: 'token', fromMs: number, toMs: number): AsyncIterable<TokenDocument>
+  /** A page of documents as they are stored, foreign ones too. */
+  listEvents(kind: EventKind, query: EventQuery): Promise<Page<Record<string, unknown>>>
+  /** A page of dead letters, newest first. */
+  listDeadLetters(query: { reason?: string; topic?: string; limit: number; cursor?: string }): Promise<Page<DeadLetter>>
+  readDeadLetter(id: string): Promise<DeadLetter | null>
+  markRedriven(id: string, at: Date): Promise<void>
+  count(): Promise<StoreCounts>
+}

@@ -1,0 +1,138 @@
+// Documents of a collection in order of (ts, _id), streamed in bounded memory. The index is {ts: 1}, so the server gives
+// them by ts without sorting, and what has equal ts is put in order here. (Sorting by both on the server is a blocking
+// sort of the whole range, 100 MB and then disk; an index on both costs every insert.) More than MAX_TIES of one ts are
+// fetched in pages that the server sorts, a bounded top-k each, and so are ids of mixed types in a foreign collection.
+// Ids are compared by their UTF-8 bytes, as MongoDB and SQLite do, not by UTF-16 units as `<` does.
+
+import type { Collection, Document, Filter } from 'mongodb'
+import { ObjectId } from 'mongodb'
+import { ID_PREFIX, ID_PREFIX_END } from '../../domain/event-id.ts'
+
+/** Most documents of one ts that are put in order here. */
+const MAX_TIES = 5_000
+/** The first and last instant that a Date can hold; a range over them leaves out what is no date. */
+const EARLIEST_MS = -8.64e15
+const LATEST_MS = 8.64e15
+
+/** Filter for documents that pertoken wrote. */
+export const OWN_IDS: Filter<Document> = { _id: { $gte: ID_PREFIX, $lt: ID_PREFIX_END } as never }
+
+export interface EventRange {
+  filter: Filter<Document>
+  /** Epoch milliseconds; the range has its start and not its end. */
+  fromMs?: number | undefined
+  toMs?: number | undefined
+  /** Begins behind this place. */
+  after?: { tsMs: number; id: unknown } | undefined
+  /** Documents that the server sends at once. */
+  batchSize: number
+  /** Limit of the server's time, for queries that end soon; a stream has none. */
+  maxTimeMs?: number
+}
+
+export async function* eventsInOrder(collection: Collection<Document>, range: EventRange): AsyncGenerator<Document> {
+  const upper = range.toMs === undefined ? { $lte: new Date(LATEST_MS) } : { $lt: new Date(range.toMs) }
+  let lower: Document = { $gte: new Date(range.fromMs ?? EARLIEST_MS) }
+  if (range.after !== undefined) {
+    const { tsMs, id } = range.after
+    const inRange = tsMs >= (range.fromMs ?? EARLIEST_MS) && tsMs < (range.toMs ?? Number.POSITIVE_INFINITY)
+    if (inRange) yield* tiesByServer(collection, range, tsMs, { id })
+    lower = { $gt: new Date(Math.max(tsMs, (range.fromMs ?? EARLIEST_MS) - 1)) }
+  }
+  for (;;) {
+    const tooMany = yield* scan(collection, range, { ...lower, ...upper })
+    if (tooMany === null) return
+    yield* tiesByServer(collection, range, tooMany)
+    lower = { $gt: new Date(tooMany) }
+  }
+}
+
+/** Gives documents by (ts, _id) until the end (null), or up to a ts that has too many, which it returns. */
+async function* scan(
+  collection: Collection<Document>,
+  range: EventRange,
+  ts: Document,
+): AsyncGenerator<Document, number | null> {
+  const options = { batchSize: range.batchSize, ...limitOf(range) }
+  // allowDiskUse is for a collection whose ts index somebody dropped.
+  const cursor = collection
+    .find({ $and: [range.filter, { ts }] }, options)
+    .sort({ ts: 1 })
+    .allowDiskUse(true)
+  let ties: Document[] = []
+  let tiesMs = 0
+  try {
+    for await (const document of cursor) {
+      const tsMs = (document['ts'] as Date).getTime()
+      if (tsMs !== tiesMs || ties.length === 0) {
+        yield* inOrder(collection, range, ties)
+        ties = []
+        tiesMs = tsMs
+      }
+      if (ties.length === MAX_TIES) return tsMs
+      ties.push(document)
+    }
+  } finally {
+    await cursor.close()
+  }
+  yield* inOrder(collection, range, ties)
+  return null
+}
+
+async function* inOrder(
+  collection: Collection<Document>,
+  range: EventRange,
+  ties: Document[],
+): AsyncGenerator<Document> {
+  if (ties.length > 1) {
+    if (ties.every(({ _id }) => typeof _id === 'string')) {
+      ties.sort((a, b) => compareUtf8(a['_id'] as string, b['_id'] as string))
+    } else if (ties.every(({ _id }) => (_id as unknown) instanceof ObjectId)) {
+      ties.sort((a, b) => (String(a['_id']) < String(b['_id']) ? -1 : 1))
+    } else {
+      return yield* tiesByServer(collection, range, (ties[0]!['ts'] as Date).getTime())
+    }
+  }
+  yield* ties
+}
+
+/** All documents of one ts by _id, or those behind `after.id`. */
+async function* tiesByServer(
+  collection: Collection<Document>,
+  range: EventRange,
+  tsMs: number,
+  after?: { id: unknown },
+): AsyncGenerator<Document> {
+  for (let behind = after; ; ) {
+    // $expr compares across types, as the order does; inside $literal nothing of a cursor's value is interpreted.
+    const place = behind === undefined ? {} : { $expr: { $gt: ['$_id', { $literal: behind.id }] } }
+    const page = await collection
+      .find({ $and: [range.filter, { ts: new Date(tsMs) }, place] }, limitOf(range))
+      .sort({ _id: 1 })
+      .limit(range.batchSize)
+      .allowDiskUse(true)
+      .toArray()
+    yield* page
+    if (page.length < range.batchSize) return
+    behind = { id: page.at(-1)!['_id'] }
+  }
+}
+
+function limitOf(range: EventRange): { maxTimeMS?: number } {
+  return range.maxTimeMs === undefined ? {} : { maxTimeMS: range.maxTimeMs }
+}
+
+/** Order of well-formed strings by their UTF-8 bytes: as by UTF-16 units, but surrogates come after all else. */
+export function compareUtf8(a: string, b: string): number {
+  const length = Math.min(a.length, b.length)
+  for (let i = 0; i < length; i++) {
+    const unitA = a.charCodeAt(i)
+    const unitB = b.charCodeAt(i)
+    if (unitA !== unitB) return lift(unitA) - lift(unitB)
+  }
+  return a.length - b.length
+}
+
+function lift(unit: number): number {
+  return unit >= 0xd800 && unit <= 0xdfff ? unit + 0x10000 : unit
+}

@@ -1,0 +1,102 @@
+// Turns whatever the driver throws, and whatever the server answers, into a StoreError that says what failed, where, and
+// whether trying again can help. The processor repeats a retriable step for ever, so the rule is: an error is hopeless
+// only when the same call must fail again (the document, the credentials or the command is wrong); every other one,
+// unknown codes included, is retriable, because waiting loses nothing and giving up might.
+
+import {
+  BSON,
+  MongoAPIError,
+  MongoClientClosedError,
+  MongoError,
+  MongoNotConnectedError,
+  MongoParseError,
+  MongoServerError,
+  MongoServerSelectionError,
+  MongoTopologyClosedError,
+} from 'mongodb'
+import { StoreError } from '../event-store.ts'
+
+/** Codes of the server after which the same call fails again: wrong data, wrong command, no permission. */
+const HOPELESS_CODES = new Set([
+  2, // BadValue
+  9, // FailedToParse
+  13, // Unauthorized
+  14, // TypeMismatch
+  18, // AuthenticationFailed
+  20, // IllegalOperation
+  22, // InvalidBSON
+  40, // ConflictingUpdateOperators
+  52, // DollarPrefixedFieldName
+  53, // InvalidIdField
+  55, // InvalidDBRef
+  56, // EmptyFieldName
+  57, // DottedFieldName
+  59, // CommandNotFound
+  66, // ImmutableField
+  72, // InvalidOptions
+  73, // InvalidNamespace
+  115, // CommandNotSupported
+  121, // DocumentValidationFailure
+  166, // CommandNotSupportedOnView
+  8000, // AtlasError: mostly credentials
+  10334, // BSONObjectTooLarge
+  11000, // DuplicateKey; those on _id are counted before anybody asks here
+  17280, // KeyTooLong
+  40415, // unknown field of a command
+])
+
+/** What a server answers about one failed write, or about its write concern. */
+export interface ServerFault {
+  code?: number
+  errmsg?: string
+}
+
+export function isHopeless(fault: ServerFault): boolean {
+  return fault.code !== undefined && HOPELESS_CODES.has(fault.code)
+}
+
+export function storeErrorOf(error: unknown, action: string): StoreError {
+  if (error instanceof StoreError) return error
+  const options = { retriable: isRetriable(error), cause: error }
+  return new StoreError(`Cannot ${action}: ${textOf(error)}`, options)
+}
+
+function isRetriable(error: unknown): boolean {
+  // After a failed first connection the driver speaks of a closed topology; that passes. A store that was closed by its
+  // owner never comes this far.
+  const notConnected = [MongoNotConnectedError, MongoTopologyClosedError, MongoClientClosedError]
+  if (notConnected.some((type) => error instanceof type)) return true
+  if (error instanceof MongoServerError) return !isHopeless(error as ServerFault)
+  if (error instanceof MongoAPIError || error instanceof MongoParseError) return false
+  if (error instanceof BSON.BSONError) return false
+  if (error instanceof MongoError) return true
+  return isTimeout(error) || isNameLookup(error)
+}
+
+/** The deadline of one call, see MongoConnection.command. */
+function isTimeout(error: unknown): boolean {
+  return error instanceof Error && (error.name === 'TimeoutError' || error.name === 'AbortError')
+}
+
+/** mongodb+srv:// asks DNS before there is a server to ask; such errors are Node's own. */
+function isNameLookup(error: unknown): boolean {
+  return error instanceof Error && 'syscall' in error && String(error.syscall).startsWith('query')
+}
+
+function textOf(error: unknown): string {
+  if (error instanceof MongoServerSelectionError) return selectionText(error)
+  if (isTimeout(error)) return 'no answer in time'
+  if (error instanceof MongoServerError && error.code !== undefined) return `${error.message} (code ${error.code})`
+  return error instanceof Error ? error.message : String(error)
+}
+
+/** The driver says "Server selection timed out"; what people need is which host is in which state, and why. */
+function selectionText(error: MongoServerSelectionError): string {
+  const servers = [...(error.reason?.servers.values() ?? [])]
+  if (servers.length === 0) return error.message
+  const states = servers.map((server) => {
+    const state = server.type === 'Unknown' ? 'not reachable' : server.type
+    return `${server.address} (${state}${server.error ? `: ${server.error.message}` : ''})`
+  })
+  return `no server to write to among ${states.join(', ')}`
+}

@@ -1,0 +1,86 @@
+// Dead letters in the embedded store: written once by their place, listed newest first.
+
+import type { DeadLetter, Page } from '../event-store.ts'
+import { decodeCursor, encodeCursor, type Place } from './cursor.ts'
+import type { Parameter, StoreFile } from './store-file.ts'
+
+type Row = Omit<DeadLetter, 'record_time' | 'time' | 'key' | 'value' | 'headers' | 'redriven_at'> & {
+  record_ms: number
+  time_ms: number
+  key: Uint8Array | null
+  value: Uint8Array | null
+  headers: string
+  redriven_ms: number | null
+}
+
+const INSERT = `INSERT INTO dead_letters (_id, reason, message, topic, topic_id, partition, offset, record_ms, time_ms,
+  key, value, value_length, value_sha256, headers, redriven_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  ON CONFLICT (_id) DO NOTHING`
+
+export function insertDeadLetter(file: StoreFile, letter: DeadLetter): void {
+  file.run(
+    INSERT,
+    letter._id,
+    letter.reason,
+    letter.message,
+    letter.topic,
+    letter.topic_id,
+    letter.partition,
+    letter.offset,
+    letter.record_time.getTime(),
+    letter.time.getTime(),
+    letter.key,
+    letter.value,
+    letter.value_length,
+    letter.value_sha256,
+    JSON.stringify(letter.headers),
+    letter.redriven_at?.getTime() ?? null,
+  )
+}
+
+export function listDeadLetters(
+  file: StoreFile,
+  { reason, topic, limit, cursor }: { reason?: string; topic?: string; limit: number; cursor?: string },
+): Page<DeadLetter> {
+  const conditions = ['true']
+  const values: Parameter[] = []
+  const where = (sql: string, ...parameters: Parameter[]) => {
+    conditions.push(sql)
+    values.push(...parameters)
+  }
+  if (reason !== undefined) where('reason = ?', reason)
+  if (topic !== undefined) where('topic = ?', topic)
+  if (cursor !== undefined) {
+    const before: Place = decodeCursor(cursor)
+    where('(time_ms, _id) < (?, ?)', before.ms, before.id)
+  }
+  const sql = `SELECT * FROM dead_letters WHERE ${conditions.join(' AND ')} ORDER BY time_ms DESC, _id DESC LIMIT ?`
+  const rows = file.all<Row>(sql, ...values, limit + 1)
+  const last = rows.length > limit ? rows[limit - 1]! : null
+  return {
+    items: rows.slice(0, limit).map(toDeadLetter),
+    cursor: last === null ? null : encodeCursor({ ms: last.time_ms, id: last._id }),
+  }
+}
+
+export function readDeadLetter(file: StoreFile, id: string): DeadLetter | null {
+  const row = file.get<Row>('SELECT * FROM dead_letters WHERE _id = ?', id)
+  return row === undefined ? null : toDeadLetter(row)
+}
+
+function toDeadLetter(row: Row): DeadLetter {
+  const { record_ms, time_ms, redriven_ms, key, value, headers, ...same } = row
+  return {
+    ...same,
+    record_time: new Date(record_ms),
+    time: new Date(time_ms),
+    key: toBuffer(key),
+    value: toBuffer(value),
+    headers: JSON.parse(headers),
+    ...(redriven_ms === null ? {} : { redriven_at: new Date(redriven_ms) }),
+  }
+}
+
+function toBuffer(bytes: Uint8Array | null): Buffer | null {
+  return bytes === null ? null : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}

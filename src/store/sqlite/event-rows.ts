@@ -1,0 +1,75 @@
+// Documents to rows and back. `ON CONFLICT(_id) DO NOTHING` and not `INSERT OR IGNORE`: the latter would pass over a row
+// that breaks another constraint as well, and an event would be gone without a word.
+
+import type { EventKind, GpuDocument, TokenDocument } from '../../domain/documents.ts'
+import type { StoreFile } from './store-file.ts'
+
+/** Name of the table of each kind. */
+export const TABLE_OF = { gpu: 'gpu_metrics', token: 'token_usage' } as const satisfies Record<EventKind, string>
+
+/** What reading selects. */
+export interface EventRow {
+  ts: number
+  body: string
+}
+
+const INSERT_SAMPLE = `INSERT INTO gpu_metrics (_id, ts, host, gpu_index, body) VALUES (?, ?, ?, ?, ?)
+  ON CONFLICT (_id) DO NOTHING`
+const INSERT_TOKEN = `INSERT INTO token_usage (_id, ts, host, gpu_index, gpus, model, tenant, prompt_tokens,
+  completion_tokens, cached_prompt_tokens, requests, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  ON CONFLICT (_id) DO NOTHING`
+
+/** Inserts samples inside a transaction; answers how many were new. */
+export function insertSamples(file: StoreFile, samples: readonly GpuDocument[]): number {
+  if (samples.length === 0) return 0
+  const insert = file.statement(INSERT_SAMPLE)
+  let stored = 0
+  for (const sample of samples) {
+    const { _id, ts, host, gpu_index } = sample
+    stored += Number(insert.run(_id, ts.getTime(), host, gpu_index, JSON.stringify(sample)).changes)
+  }
+  addToCounter(file, 'gpu', stored)
+  return stored
+}
+
+/** Inserts token events inside a transaction; answers how many were new. */
+export function insertTokens(file: StoreFile, tokens: readonly TokenDocument[]): number {
+  if (tokens.length === 0) return 0
+  const insert = file.statement(INSERT_TOKEN)
+  let stored = 0
+  for (const token of tokens) {
+    const { changes } = insert.run(
+      token._id,
+      token.ts.getTime(),
+      token.host,
+      token.gpu_index ?? null,
+      token.gpus === undefined ? null : JSON.stringify(token.gpus.toSorted((a, b) => a - b)),
+      token.model,
+      token.tenant ?? null,
+      token.prompt_tokens,
+      token.completion_tokens,
+      token.cached_prompt_tokens ?? 0,
+      token.requests ?? 1,
+      JSON.stringify(token),
+    )
+    stored += Number(changes)
+  }
+  addToCounter(file, 'token', stored)
+  return stored
+}
+
+/** The document of a row; its `ts` is the only Date in it. */
+export function toDocument<T = Record<string, unknown>>(row: EventRow): T {
+  const document = JSON.parse(row.body)
+  document.ts = new Date(row.ts)
+  return document
+}
+
+export function readCounter(file: StoreFile, kind: EventKind): number {
+  return file.get<{ value: number }>('SELECT value FROM counters WHERE name = ?', TABLE_OF[kind])!.value
+}
+
+/** Keeps the size of an event table; negative where events are deleted. Inside the same transaction. */
+export function addToCounter(file: StoreFile, kind: EventKind, count: number): void {
+  if (count !== 0) file.run('UPDATE counters SET value = value + ? WHERE name = ?', count, TABLE_OF[kind])
+}

@@ -1,0 +1,60 @@
+// The tables of the embedded store and their format number. An event's table has the columns that queries and the
+// ledger's grouping need, and `body`, the whole document as JSON, which is what reading gives back. Tables keep SQLite's
+// rowid and a unique index on `_id`: measured 25 % faster to write than a table clustered on the text id, whose every
+// index would repeat it. `counters` holds the sizes of the event tables, since counting rows is a scan: who deletes
+// events takes them off in the same transaction.
+
+import { StoreError } from '../event-store.ts'
+import type { StoreFile } from './store-file.ts'
+
+/** The format that this version reads and writes. */
+const FORMAT = 1
+
+const TABLES = `
+  CREATE TABLE IF NOT EXISTS gpu_metrics (
+    _id TEXT NOT NULL UNIQUE, ts INTEGER NOT NULL, host TEXT, gpu_index INTEGER NOT NULL, body TEXT NOT NULL);
+  CREATE INDEX IF NOT EXISTS gpu_metrics_ts ON gpu_metrics (ts);
+  CREATE INDEX IF NOT EXISTS gpu_metrics_slot ON gpu_metrics (host, gpu_index, ts);
+
+  CREATE TABLE IF NOT EXISTS token_usage (
+    _id TEXT NOT NULL UNIQUE, ts INTEGER NOT NULL, host TEXT, gpu_index INTEGER, gpus TEXT, model TEXT NOT NULL,
+    tenant TEXT, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    cached_prompt_tokens INTEGER NOT NULL, requests INTEGER NOT NULL, body TEXT NOT NULL);
+  CREATE INDEX IF NOT EXISTS token_usage_ts ON token_usage (ts);
+  CREATE INDEX IF NOT EXISTS token_usage_model ON token_usage (model, ts);
+
+  CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+  INSERT OR IGNORE INTO counters VALUES ('gpu_metrics', 0), ('token_usage', 0);
+
+  CREATE TABLE IF NOT EXISTS marks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, level TEXT NOT NULL, start_ms INTEGER NOT NULL, host TEXT,
+    at_ms INTEGER NOT NULL);
+  CREATE INDEX IF NOT EXISTS marks_cell ON marks (level, start_ms, host);
+
+  CREATE TABLE IF NOT EXISTS positions (
+    group_name TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, topic_id TEXT NOT NULL,
+    offset INTEGER NOT NULL, PRIMARY KEY (group_name, topic, partition, topic_id)) WITHOUT ROWID;
+
+  CREATE TABLE IF NOT EXISTS dead_letters (
+    _id TEXT NOT NULL UNIQUE, reason TEXT NOT NULL, message TEXT NOT NULL, topic TEXT NOT NULL,
+    topic_id TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, record_ms INTEGER NOT NULL,
+    time_ms INTEGER NOT NULL, key BLOB, value BLOB, value_length INTEGER NOT NULL, value_sha256 TEXT NOT NULL,
+    headers TEXT NOT NULL, redriven_ms INTEGER);
+  CREATE INDEX IF NOT EXISTS dead_letters_time ON dead_letters (time_ms, _id);
+`
+
+/** Makes what is missing; throws when the file was made by a newer pertoken. */
+export function prepareSchema(file: StoreFile): void {
+  file.transaction('Preparing the store failed', () => {
+    file.exec('CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID')
+    const format = file.get<{ value: number }>("SELECT value FROM meta WHERE name = 'format'")?.value ?? 0
+    if (format > FORMAT) {
+      throw new StoreError(
+        `Preparing the store failed: "${file.path}" has format ${format}, newer than ${FORMAT}, install a newer pertoken`,
+        { retriable: false },
+      )
+    }
+    file.exec(TABLES)
+    if (format < FORMAT) file.run("INSERT OR REPLACE INTO meta (name, value) VALUES ('format', ?)", FORMAT)
+  })
+}

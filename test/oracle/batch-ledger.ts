@@ -1,0 +1,562 @@
+// The ledger as an obvious batch computation over all raw events, to hold the real one against. It is written apart from
+// src/ (nothing of it is imported), slow and plain: each event's tokens are spread one by one, time is cut at every
+// instant at which anything changes, and each elementary span is asked by itself which two samples surround it and which
+// rule is in force. Amounts stay fractions (integer numerators over one denominator) until the one rounding that
+// docs/cost-model.md allows. When this and src/domain/ledger.ts disagree, one of them has misread the rules.
+
+export interface OracleSample {
+  _id: string
+  ts: Date
+  host: string | null
+  gpu_index: number
+  uuid?: string
+  name?: string
+  utilization?: number
+  mem_used_mb?: number
+  mem_total_mb?: number
+  power_w?: number
+  energy_j?: number
+  price_per_hour_usd?: number
+  model_loaded?: string
+}
+
+export interface OracleUsage {
+  ts: Date
+  host: string | null
+  gpu_index?: number
+  gpus?: number[]
+  model: string
+  tenant?: string
+  prompt_tokens: number
+  completion_tokens: number
+  cached_prompt_tokens?: number
+  requests?: number
+}
+
+export interface OracleRule {
+  id: string
+  match: { uuid?: string; host?: string; gpu_index?: number; name?: string }
+  fromMs: number | null
+  toMs: number | null
+  kind: string
+  usd_per_hour?: number
+  purchase_usd?: number
+  salvage_usd?: number
+  life_hours?: number
+  usd_per_kwh?: number
+  pue?: number
+}
+
+export interface OracleBook {
+  defaults: { fromMs: number | null; usdPerHour: number }[]
+  weights: { input: number; cached: number; output: number }
+  gapMs: number
+  maxModels: number
+  maxTenants: number
+  rules: OracleRule[]
+}
+
+/** A row as plain data: `start` and `host` name its cell. */
+export interface OracleRow {
+  start: number
+  host: string | null
+  gpu_index: number
+  gpu_uuid: string | null
+  gpu_name: string | null
+  model: string | null
+  tenant: string | null
+  price_kind: string
+  requests: bigint
+  prompt_tokens: bigint
+  cached_prompt_tokens: bigint
+  completion_tokens: bigint
+  measured_tokens: bigint
+  covered_ms: bigint
+  presence_ms: bigint
+  assumed_ms: bigint
+  uncovered_ms: bigint
+  busy_nano_usd: bigint
+  loaded_idle_nano_usd: bigint
+  unallocated_nano_usd: bigint
+  assumed_nano_usd: bigint
+  uncovered_nano_usd: bigint
+  input_nano_usd: bigint
+  cached_nano_usd: bigint
+  output_nano_usd: bigint
+  energy_mj: bigint | null
+  basis: string
+  method: string
+}
+
+const MINUTE = 60_000
+/** price (10⁻⁹ USD/h) × ms × utilisation (1/10,000) → 10⁻⁹ USD */
+const DENOMINATOR = 3_600_000n * 10_000n
+
+interface Span {
+  ms: number
+  price: bigint
+  kind: string
+  /** Numerators over DENOMINATOR. */
+  busy: bigint
+  idle: bigint
+  basis: 'measured' | 'presence' | 'assumed'
+  model: string | null
+  held: boolean
+  energy: bigint | null
+}
+
+interface Usage {
+  model: string
+  tenant: string | null
+  requests: bigint
+  uncached: bigint
+  cached: bigint
+  output: bigint
+  allRequests: bigint
+  events: bigint
+}
+
+/** All rows of all cells whose minute starts in [fromMs, toMs); both whole minutes. */
+export function batchLedger(
+  samples: OracleSample[],
+  usages: OracleUsage[],
+  options: { book: OracleBook; fromMs: number; toMs: number },
+): OracleRow[] {
+  const { book } = options
+  const rows: OracleRow[] = []
+  const hosts = new Set<string | null>([...samples, ...usages].map((event) => event.host))
+  for (const rule of book.rules) if (rule.match.host !== undefined) hosts.add(rule.match.host)
+  for (let start = options.fromMs; start < options.toMs; start += MINUTE) {
+    for (const host of hosts) {
+      const events = usages.filter(
+        (usage) => usage.host === host && usage.ts.getTime() >= start && usage.ts.getTime() < start + MINUTE,
+      )
+      rows.push(
+        ...cellRows(
+          samples.filter((sample) => sample.host === host),
+          events,
+          { book, start, host },
+        ),
+      )
+    }
+  }
+  return rows
+}
+
+interface CellOptions {
+  book: OracleBook
+  start: number
+  host: string | null
+}
+
+function cellRows(samples: OracleSample[], events: OracleUsage[], options: CellOptions): OracleRow[] {
+  const { book, start, host } = options
+  const indexes = new Set(samples.map((sample) => sample.gpu_index))
+  for (const event of events) for (const index of gpusOf(event)) indexes.add(index)
+  for (const rule of book.rules) {
+    if (rule.match.host === host && host !== null && rule.match.gpu_index !== undefined)
+      indexes.add(rule.match.gpu_index)
+  }
+  const active = activeEvents(events)
+  const used = new Set(active.flatMap(gpusOf))
+  const slots = [...indexes].map((index) => ({ index, own: dedupe(samples.filter((s) => s.gpu_index === index)) }))
+  const loaded: string[] = []
+  for (const { index, own } of slots) {
+    if (used.has(index)) continue
+    for (const span of spansOf(own, index, options).covered) if (span.model !== null) loaded.push(span.model)
+  }
+  const tokens = (event: OracleUsage) => event.prompt_tokens + event.completion_tokens
+  const models = keep(
+    [...loaded.map((name) => ({ name, n: 0 })), ...active.map((e) => ({ name: e.model, n: tokens(e) }))],
+    book.maxModels,
+  )
+  const tenants = keep(
+    active.flatMap((e) => (e.tenant === undefined ? [] : [{ name: e.tenant, n: tokens(e) }])),
+    book.maxTenants,
+  )
+  return slots.flatMap(({ index, own }) => {
+    const { covered, dark, uuid, name } = spansOf(own, index, options)
+    const empty = (model: string | null, tenant: string | null, kind: string) =>
+      emptyRow({ start, host, gpu_index: index, gpu_uuid: uuid, gpu_name: name, model, tenant, price_kind: kind })
+    const mine = active.filter((event) => gpusOf(event).includes(index))
+    const rows =
+      mine.length > 0
+        ? rowsWithTokens([...covered, ...dark.map((d) => d.span)], sumUsage(mine, index, { models, tenants }), {
+            book,
+            empty,
+          })
+        : rowsWithoutTokens(
+            covered.map((span) => ({ ...span, model: span.model === null ? null : models(span.model) })),
+            dark,
+            empty,
+          )
+    return rows.filter((row) => Object.values(row).some((value) => typeof value === 'bigint' && value > 0n))
+  })
+}
+
+/** Events that used something: no tokens and no requests at all is as good as no event. */
+function activeEvents(events: OracleUsage[]): OracleUsage[] {
+  return events.filter((event) => event.prompt_tokens + event.completion_tokens + (event.requests ?? 1) > 0)
+}
+
+function gpusOf(event: OracleUsage): number[] {
+  return event.gpus === undefined ? [event.gpu_index!] : [...event.gpus].sort((a, b) => a - b)
+}
+
+function dedupe(samples: OracleSample[]): OracleSample[] {
+  const best = new Map<number, OracleSample>()
+  for (const sample of samples) {
+    const other = best.get(sample.ts.getTime())
+    if (other === undefined || sample._id < other._id) best.set(sample.ts.getTime(), sample)
+  }
+  return [...best.values()].sort((a, b) => a.ts.getTime() - b.ts.getTime())
+}
+
+/** `names` → the name it goes by: the `limit` names with the most tokens stay, ties by name. */
+function keep(names: { name: string; n: number }[], limit: number): (name: string) => string {
+  const distinct = [...new Set(names.map((entry) => entry.name))]
+  const total = (name: string) => names.filter((entry) => entry.name === name).reduce((sum, entry) => sum + entry.n, 0)
+  const kept = distinct.sort((a, b) => total(b) - total(a) || (a < b ? -1 : 1)).slice(0, limit)
+  return (name) => (kept.includes(name) ? name : 'other')
+}
+
+function spansOf(samples: OracleSample[], index: number, { book, start, host }: CellOptions) {
+  const end = start + MINUTE
+  const near = samples
+    .filter((s) => s.ts.getTime() >= start - book.gapMs && s.ts.getTime() < end + book.gapMs)
+    .sort(
+      (a, b) => Math.abs(a.ts.getTime() - start) - Math.abs(b.ts.getTime() - start) || a.ts.getTime() - b.ts.getTime(),
+    )
+  const uuid = near.find((s) => s.uuid !== undefined)?.uuid ?? null
+  const name = near.find((s) => s.name !== undefined)?.name ?? null
+  const nearPrice = near.find((s) => s.price_per_hour_usd !== undefined)?.price_per_hour_usd ?? null
+  const instants = [start, end, ...samples.map((s) => s.ts.getTime()), ...book.defaults.map((d) => d.fromMs ?? start)]
+  for (const rule of book.rules) instants.push(rule.fromMs ?? start, rule.toMs ?? start)
+  const cuts = [...new Set(instants.filter((at) => at >= start && at <= end))].sort((a, b) => a - b)
+  const covered: Span[] = []
+  const dark: { span: Span; isPaid: boolean }[] = []
+  for (let i = 0; i + 1 < cuts.length; i++) {
+    const at = cuts[i]!
+    const ms = cuts[i + 1]! - at
+    const before = samples.findLast((s) => s.ts.getTime() <= at)
+    const after = samples.find((s) => s.ts.getTime() > at)
+    if (before !== undefined && after !== undefined && after.ts.getTime() - before.ts.getTime() <= book.gapMs) {
+      covered.push(coveredSpan(before, after, { at, ms, book, host, index }))
+      continue
+    }
+    const rule = winner(book, { uuid, host, index, name }, at)
+    const price = rule === null ? (nearPrice === null ? defaultAt(book, at) : nano(nearPrice)) : hourly(rule)
+    const kind = rule === null ? (nearPrice === null ? 'default' : 'sample') : rule.kind
+    const busy = price * BigInt(ms) * 10_000n
+    const span: Span = { ms, price, kind, busy, idle: 0n, basis: 'assumed', model: null, held: false, energy: null }
+    const isPaid =
+      rule !== null && rule.fromMs !== null && (rule.match.uuid !== undefined || rule.match.gpu_index !== undefined)
+    dark.push({ span, isPaid })
+  }
+  return { covered, dark, uuid, name }
+}
+
+function coveredSpan(
+  before: OracleSample,
+  after: OracleSample,
+  { at, ms, book, host, index }: { at: number; ms: number; book: OracleBook; host: string | null; index: number },
+): Span {
+  const over = after.ts.getTime() - before.ts.getTime()
+  const rule = winner(book, { uuid: after.uuid ?? null, host, index, name: after.name ?? null }, at)
+  let microjoules: bigint | null = null
+  if (before.energy_j !== undefined && after.energy_j !== undefined && after.energy_j >= before.energy_j) {
+    microjoules = BigInt(Math.round((after.energy_j - before.energy_j) * 1000)) * 1000n
+  } else if (after.power_w !== undefined) microjoules = BigInt(Math.round(after.power_w * 1000)) * BigInt(over)
+  let price = after.price_per_hour_usd === undefined ? defaultAt(book, at) : nano(after.price_per_hour_usd)
+  if (rule !== null) {
+    price = hourly(rule)
+    // µJ ÷ ms = mW; × 10⁻⁶ kW; × USD/kWh × PUE.
+    if (microjoules !== null && rule.kind === 'owned') {
+      price += roundHalfUp(microjoules * nano(rule.usd_per_kwh ?? 0) * nano(rule.pue ?? 1), BigInt(over) * 10n ** 15n)
+    }
+  }
+  const kind = rule?.kind ?? (after.price_per_hour_usd === undefined ? 'default' : 'sample')
+  const u = after.utilization === undefined ? 10_000 : Math.round(after.utilization * 10_000)
+  const used = (until: number) => (microjoules! * BigInt(until - before.ts.getTime())) / (BigInt(over) * 1000n)
+  const total = after.mem_total_mb ?? 0
+  return {
+    ms,
+    price,
+    kind,
+    busy: price * BigInt(ms) * BigInt(u),
+    idle: price * BigInt(ms) * BigInt(10_000 - u),
+    basis: after.utilization === undefined ? 'presence' : 'measured',
+    model: after.model_loaded ?? null,
+    held: total > 0 && after.mem_used_mb !== undefined && after.mem_used_mb >= total / 20,
+    energy: microjoules === null ? null : used(at + ms) - used(at),
+  }
+}
+
+function winner(
+  book: OracleBook,
+  gpu: { uuid: string | null; host: string | null; index: number; name: string | null },
+  at: number,
+): OracleRule | null {
+  const fits = book.rules.filter((rule) => {
+    const { uuid, host, gpu_index, name } = rule.match
+    if ((rule.fromMs !== null && at < rule.fromMs) || (rule.toMs !== null && at >= rule.toMs)) return false
+    if (uuid !== undefined && uuid !== gpu.uuid) return false
+    if (host !== undefined && host !== gpu.host) return false
+    if (gpu_index !== undefined && gpu_index !== gpu.index) return false
+    return name === undefined || (gpu.name !== null && glob(name).test(gpu.name))
+  })
+  const rank = ({ match }: OracleRule) =>
+    (match.uuid !== undefined ? 4 : 0) + (match.gpu_index !== undefined ? 2 : 0) + (match.host !== undefined ? 1 : 0)
+  const literal = (rule: OracleRule) => (rule.match.name ?? '').replaceAll('*', '').length
+  const stars = (rule: OracleRule) => (rule.match.name ?? '').split('*').length
+  fits.sort(
+    (a, b) =>
+      rank(b) - rank(a) || literal(b) - literal(a) || stars(a) - stars(b) || (a.match.name! < b.match.name! ? -1 : 1),
+  )
+  return fits[0] ?? null
+}
+
+function glob(pattern: string): RegExp {
+  return new RegExp(
+    `^${pattern
+      .split('*')
+      .map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
+      .join('.*')}$`,
+    's',
+  )
+}
+
+function defaultAt(book: OracleBook, at: number): bigint {
+  const past = book.defaults.filter((entry) => entry.fromMs === null || entry.fromMs <= at)
+  return nano(past.sort((a, b) => (a.fromMs ?? -1) - (b.fromMs ?? -1)).at(-1)!.usdPerHour)
+}
+
+function hourly(rule: OracleRule): bigint {
+  if (rule.kind !== 'owned') return nano(rule.usd_per_hour!)
+  return roundHalfUp((nano(rule.purchase_usd!) - nano(rule.salvage_usd ?? 0)) * 10n ** 9n, nano(rule.life_hours!))
+}
+
+function sumUsage(
+  events: OracleUsage[],
+  index: number,
+  names: { models: (name: string) => string; tenants: (name: string) => string },
+): Usage[] {
+  const found: Usage[] = []
+  for (const event of events) {
+    const gpus = gpusOf(event)
+    const share = (count: number) => {
+      const each = Math.floor(count / gpus.length)
+      return BigInt(index === gpus[0] ? count - each * (gpus.length - 1) : each)
+    }
+    const model = names.models(event.model)
+    const tenant = event.tenant === undefined ? null : names.tenants(event.tenant)
+    let usage = found.find((other) => other.model === model && other.tenant === tenant)
+    if (usage === undefined) {
+      usage = { model, tenant, requests: 0n, uncached: 0n, cached: 0n, output: 0n, allRequests: 0n, events: 0n }
+      found.push(usage)
+    }
+    const cached = event.cached_prompt_tokens ?? 0
+    usage.requests += share(event.requests ?? 1)
+    usage.uncached += share(event.prompt_tokens - cached)
+    usage.cached += share(cached)
+    usage.output += share(event.completion_tokens)
+    usage.allRequests += BigInt(event.requests ?? 1)
+    usage.events += 1n
+  }
+  return found.sort((a, b) => order(a.model, b.model) || order(a.tenant, b.tenant))
+}
+
+type EmptyRow = (model: string | null, tenant: string | null, kind: string) => OracleRow
+
+function rowsWithTokens(
+  spans: Span[],
+  usages: Usage[],
+  { book, empty }: { book: OracleBook; empty: EmptyRow },
+): OracleRow[] {
+  const classes = (u: Usage) => [
+    u.uncached * nano(book.weights.input),
+    u.cached * nano(book.weights.cached),
+    u.output * nano(book.weights.output),
+  ]
+  let method = 'weighted-tokens'
+  let shares = usages.map((usage) => sum(classes(usage)))
+  if (sum(shares) === 0n) {
+    method = 'requests'
+    shares = usages.map((usage) => usage.allRequests)
+  }
+  if (sum(shares) === 0n) {
+    method = 'events'
+    shares = usages.map((usage) => usage.events)
+  }
+  const kinds = [...new Set(spans.map((span) => span.kind))].sort()
+  const ofKind = (kind: string, basis?: string) =>
+    spans.filter((s) => s.kind === kind && (basis === undefined || s.basis === basis))
+  const ms = (some: Span[]) => BigInt(some.reduce((total, span) => total + span.ms, 0))
+  const cells = usages.flatMap((usage, u) =>
+    kinds.map((kind) => ({ usage, u, kind, row: empty(usage.model, usage.tenant, kind) })),
+  )
+  for (const kind of kinds) {
+    const mine = cells.filter((cell) => cell.kind === kind)
+    const measured = hamilton(ms(ofKind(kind, 'measured')), shares)
+    const presence = hamilton(ms(ofKind(kind, 'presence')), shares)
+    const assumed = hamilton(ms(ofKind(kind, 'assumed')), shares)
+    const known = ofKind(kind).filter((span) => span.energy !== null)
+    const energy = hamilton(sum(known.map((span) => span.energy!)), shares)
+    const bases = [...new Set(ofKind(kind).map((span) => span.basis))]
+    for (const { u, row } of mine) {
+      row.covered_ms = measured[u]! + presence[u]!
+      row.presence_ms = presence[u]!
+      row.assumed_ms = assumed[u]!
+      if (known.length > 0) row.energy_mj = energy[u]!
+      row.basis = bases.length === 1 ? bases[0]! : 'mixed'
+      row.method = method
+    }
+  }
+  const times = kinds.map((kind) => ms(ofKind(kind)))
+  for (const [u, usage] of usages.entries()) {
+    const [requests, uncached, cached, output] = [usage.requests, usage.uncached, usage.cached, usage.output].map((n) =>
+      hamilton(n, times),
+    )
+    for (const [k, { row, kind }] of cells.filter((cell) => cell.u === u).entries()) {
+      row.requests = requests![k]!
+      row.prompt_tokens = uncached![k]! + cached![k]!
+      row.cached_prompt_tokens = cached![k]!
+      row.completion_tokens = output![k]!
+      const byBasis = ['measured', 'presence', 'assumed'].map((basis) => ms(ofKind(kind, basis)))
+      row.measured_tokens = hamilton(row.prompt_tokens + row.completion_tokens, byBasis)[0]!
+    }
+  }
+  const split = (total: bigint, of: (span: Span) => bigint) =>
+    hamilton(
+      total,
+      cells.map(({ u, kind }) => shares[u]! * sum(ofKind(kind).map(of))),
+    )
+  const total = roundHalfUp(sum(spans.map((span) => span.busy + span.idle)), DENOMINATOR)
+  const busy = roundHalfUp(sum(spans.map((span) => span.busy)), DENOMINATOR)
+  const assumed = roundHalfUp(sum(spans.filter((s) => s.basis === 'assumed').map((span) => span.busy)), DENOMINATOR)
+  const busyParts = split(busy, (span) => span.busy)
+  const idleParts = split(total - busy, (span) => span.idle)
+  const assumedParts = split(assumed, (span) => (span.basis === 'assumed' ? span.busy : 0n))
+  for (const [i, { row, usage }] of cells.entries()) {
+    row.busy_nano_usd = busyParts[i]!
+    row.loaded_idle_nano_usd = idleParts[i]!
+    row.assumed_nano_usd = assumedParts[i]!
+    if (method !== 'weighted-tokens') continue
+    const parts = hamilton(busyParts[i]! + idleParts[i]!, classes(usage))
+    ;[row.input_nano_usd, row.cached_nano_usd, row.output_nano_usd] = parts as [bigint, bigint, bigint]
+  }
+  return cells.map(({ row }) => row)
+}
+
+function rowsWithoutTokens(covered: Span[], dark: { span: Span; isPaid: boolean }[], empty: EmptyRow): OracleRow[] {
+  const rows: OracleRow[] = []
+  const rowOf = (model: string | null, kind: string) => {
+    const found = rows.find((other) => other.model === model && other.price_kind === kind)
+    if (found !== undefined) return found
+    const row = empty(model, null, kind)
+    rows.push(row)
+    return row
+  }
+  for (const span of covered) {
+    const row = rowOf(span.model, span.kind)
+    row.covered_ms += BigInt(span.ms)
+    if (span.basis === 'presence') row.presence_ms += BigInt(span.ms)
+    if (span.energy !== null) row.energy_mj = (row.energy_mj ?? 0n) + span.energy
+    row.basis = row.basis === 'none' || row.basis === span.basis ? span.basis : 'mixed'
+    if (span.model !== null) row.method = 'model-loaded'
+    else if (span.held) row.method = 'memory'
+  }
+  rows.sort((a, b) => order(a.model, b.model) || order(a.price_kind, b.price_kind))
+  const mine = (row: OracleRow) => covered.filter((span) => span.model === row.model && span.kind === row.price_kind)
+  const isLoaded = (span: Span) => span.model !== null || span.held
+  const total = roundHalfUp(sum(covered.map((span) => span.busy + span.idle)), DENOMINATOR)
+  const busy = roundHalfUp(sum(covered.map((span) => span.busy)), DENOMINATOR)
+  const busyParts = hamilton(
+    busy,
+    rows.map((row) => sum(mine(row).map((span) => span.busy))),
+  )
+  const idleWeights = rows.flatMap((row) => [
+    sum(
+      mine(row)
+        .filter(isLoaded)
+        .map((span) => span.idle),
+    ),
+    sum(
+      mine(row)
+        .filter((span) => !isLoaded(span))
+        .map((span) => span.idle),
+    ),
+  ])
+  const idleParts = hamilton(total - busy, idleWeights)
+  for (const [i, row] of rows.entries()) {
+    row.busy_nano_usd = busyParts[i]!
+    row.loaded_idle_nano_usd = idleParts[2 * i]!
+    row.unallocated_nano_usd = idleParts[2 * i + 1]!
+  }
+  const paid = dark.filter((entry) => entry.isPaid).map((entry) => entry.span)
+  const kinds = [...new Set(paid.map((span) => span.kind))].sort()
+  const costs = kinds.map((kind) => sum(paid.filter((span) => span.kind === kind).map((span) => span.busy)))
+  const parts = hamilton(roundHalfUp(sum(costs), DENOMINATOR), costs)
+  for (const [i, kind] of kinds.entries()) {
+    const row = rowOf(null, kind)
+    row.uncovered_nano_usd = parts[i]!
+    for (const span of paid) if (span.kind === kind) row.uncovered_ms += BigInt(span.ms)
+  }
+  return rows
+}
+
+function emptyRow(
+  key: Pick<OracleRow, 'start' | 'host' | 'gpu_index' | 'gpu_uuid' | 'gpu_name' | 'model' | 'tenant' | 'price_kind'>,
+): OracleRow {
+  const zero = 0n
+  const tokens = {
+    requests: zero,
+    prompt_tokens: zero,
+    cached_prompt_tokens: zero,
+    completion_tokens: zero,
+    measured_tokens: zero,
+  }
+  const times = { covered_ms: zero, presence_ms: zero, assumed_ms: zero, uncovered_ms: zero }
+  const money = {
+    busy_nano_usd: zero,
+    loaded_idle_nano_usd: zero,
+    unallocated_nano_usd: zero,
+    assumed_nano_usd: zero,
+    uncovered_nano_usd: zero,
+  }
+  const parts = { input_nano_usd: zero, cached_nano_usd: zero, output_nano_usd: zero }
+  return { ...key, ...tokens, ...times, ...money, ...parts, energy_mj: null, basis: 'none', method: 'none' }
+}
+
+/** Largest remainder, one unit at a time to whoever is owed the most; ties to the first. */
+function hamilton(total: bigint, weights: bigint[]): bigint[] {
+  const all = sum(weights)
+  if (all === 0n) {
+    if (total !== 0n) throw new Error(`Oracle cannot split ${total} over nothing`)
+    return weights.map(() => 0n)
+  }
+  const parts = weights.map((weight) => (total * weight) / all)
+  while (sum(parts) < total) {
+    const owed = weights.map((weight, i) => total * weight - parts[i]! * all)
+    const largest = owed.reduce((max, value) => (value > max ? value : max))
+    parts[owed.indexOf(largest)]! += 1n
+  }
+  return parts
+}
+
+/** USD, or any figure, in 10⁻⁹; rounded half up from the figure's nine decimals. */
+function nano(value: number): bigint {
+  return BigInt(value.toFixed(9).replace('.', ''))
+}
+
+function roundHalfUp(numerator: bigint, denominator: bigint): bigint {
+  return (2n * numerator + denominator) / (2n * denominator)
+}
+
+function sum(values: bigint[]): bigint {
+  return values.reduce((total, value) => total + value, 0n)
+}
+
+function order(a: string | null, b: string | null): number {
+  return a === b ? 0 : a === null ? -1 : b === null ? 1 : a < b ? -1 : 1
+}

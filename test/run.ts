@@ -1,0 +1,34 @@
+// Runs all tests in stages, quick ones first, each stage with its own parallelism: pure tests use both cores; tests that
+// start real servers run one file at a time, so that a slow machine does not turn into a failed test.
+
+import { spawnSync } from 'node:child_process'
+import { globSync } from 'node:fs'
+
+const all = globSync('test/**/*.test.ts').sort()
+const isFlow = (path: string) => path.startsWith('test/flows/')
+const usesServers = (path: string) => /test\/(servers|log|store)\//.test(path)
+const stages = [
+  { name: 'unit', files: all.filter((path) => !isFlow(path) && !usesServers(path)), concurrency: 2 },
+  { name: 'contracts', files: all.filter(usesServers), concurrency: 2 },
+  { name: 'flows', files: all.filter(isFlow), concurrency: 1 },
+]
+const only = process.argv[2]
+let failed = false
+for (const { name, files, concurrency } of stages) {
+  if (files.length === 0 || (only !== undefined && only !== name)) continue
+  const startedMs = performance.now()
+  process.stdout.write(`\n# ${name}: ${files.length} files\n`)
+  const args = [
+    '--test',
+    `--test-concurrency=${concurrency}`,
+    '--test-timeout=300000',
+    '--test-reporter=spec',
+    ...files,
+  ]
+  const { status } = spawnSync(process.execPath, args, { stdio: 'inherit' })
+  process.stdout.write(
+    `# ${name}: ${status === 0 ? 'passed' : 'FAILED'} in ${((performance.now() - startedMs) / 1000).toFixed(0)} s\n`,
+  )
+  failed ||= status !== 0
+}
+process.exit(failed ? 1 : 0)
