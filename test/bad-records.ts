@@ -153,6 +153,8 @@ export function badRecords(nowMs: number): BadRecord[] {
   token('model empty', { model: '' }, 'out_of_range')
   token('model a number', { model: 4 }, 'wrong_type')
   token('latency negative', { latency_ms: -1 }, 'out_of_range')
+  raw('gpus nested 10,000 deep', 'gpus', `${'['.repeat(10_000)}1${']'.repeat(10_000)}`, 'too_deep')
+  raw('_bsontype in an unknown field', 'extra', '{"a":{"_bsontype":"ObjectId"}}', 'forbidden_field')
   token('gpus empty', { gpus: [] }, 'out_of_range')
   token('gpus no array', { gpus: 1 }, 'wrong_type')
   token('gpus twice the same', { gpus: [1, 1] }, 'out_of_range')

@@ -83,7 +83,8 @@ export type DocumentOf<K extends EventKind> = K extends 'gpu' ? GpuDocument : To
  * "one hour ahead" is measured from, milliseconds.
  */
 export function checkEvent(kind: EventKind, event: Record<string, unknown>, recordMs: number): Refusal | null {
-  if (!isValid(kind, event)) return new Refusal(explain(event, validators[kind].Errors(event)))
+  const wrong = checkSchema(kind, event)
+  if (wrong !== null) return wrong
   const known: ReadonlySet<string> = KNOWN_FIELDS[kind]
   for (const name in event) {
     if (!known.has(name)) {
@@ -102,8 +103,15 @@ export function checkEvent(kind: EventKind, event: Record<string, unknown>, reco
   return null
 }
 
-function isValid(kind: EventKind, event: unknown): boolean {
-  return validators[kind].Check(event)
+function checkSchema(kind: EventKind, event: unknown): Refusal | null {
+  try {
+    if (validators[kind].Check(event)) return null
+    return new Refusal(explain(event as Record<string, unknown>, validators[kind].Errors(event)))
+  } catch (error) {
+    // The validator and JSON.stringify recurse: a known field that nests thousands deep overflows the stack.
+    if (error instanceof RangeError) return Refusal.of('too_deep', `Nests deeper than ${MAX_DEPTH} levels: flatten it`)
+    throw error
+  }
 }
 
 /** Whether a posted event is meant as token usage: it names a model or counts tokens; else it is a GPU sample. */
@@ -157,10 +165,15 @@ function toDocument<T>(event: Record<string, unknown>): T {
 
 /** A field that the schema does not know is kept if every store can keep it. */
 function checkUnknown(name: string, value: unknown): Refusal | null {
-  if (name === '__proto__' || name === '' || name.length > 256 || name.includes('\0')) {
+  if (isForbidden(name)) {
     return Refusal.of('forbidden_field', `Name ${JSON.stringify(name.slice(0, 80))} cannot be stored: rename the field`)
   }
   return typeof value === 'object' && value !== null ? checkNested(name, value) : null
+}
+
+/** `__proto__` changes objects, `_bsontype` makes MongoDB's encoder take a plain object for something else. */
+function isForbidden(name: string): boolean {
+  return name === '__proto__' || name === '_bsontype' || name === '' || name.length > 256 || name.includes('\0')
 }
 
 function checkNested(field: string, root: object): Refusal | null {
@@ -170,7 +183,7 @@ function checkNested(field: string, root: object): Refusal | null {
       return Refusal.of('too_deep', `Nests deeper than ${MAX_DEPTH} levels: flatten it`, `/${field.slice(0, 80)}`)
     }
     for (const [name, value] of Object.entries(node.value)) {
-      if (name === '__proto__' || name.includes('\0')) return checkUnknown(name, null)
+      if (isForbidden(name)) return checkUnknown(name, null)
       if (typeof value === 'object' && value !== null) open.push({ value, depth: node.depth + 1 })
     }
   }

@@ -72,6 +72,7 @@ function checkDefaults(defaults: unknown, problems: Problem[]): void {
 }
 
 function checkRules(rules: unknown[], problems: Problem[], warnings: Problem[]): void {
+  const wrongMatches = new Set(problems.map((found) => /^\/rules\/\d+\/match/.exec(found.path)?.[0]))
   const indexOfId = new Map<unknown, number>()
   const groups = new Map<string, Validity[]>()
   for (const [index, rule] of rules.entries()) {
@@ -84,7 +85,7 @@ function checkRules(rules: unknown[], problems: Problem[], warnings: Problem[]):
     } else indexOfId.set(id, index)
     checkMoney(rule, path, problems)
     const validity = checkValidity(rule, path, problems)
-    const key = checkMatch(rule, path, problems)
+    const key = wrongMatches.has(`${path}/match`) ? null : checkMatch(rule, path, problems)
     if (validity === null || key === null) continue
     const group = groups.get(key) ?? []
     group.push({ rule: rule as PriceRuleData, index, ...validity })
@@ -143,7 +144,7 @@ function checkInstant(
 /** The key of the rule's match, null when it makes no sense. */
 function checkMatch(rule: Record<string, unknown>, path: string, problems: Problem[]): string | null {
   const { match } = rule
-  if (!isObject(match) || problems.some((found) => found.path.startsWith(`${path}/match`))) return null
+  if (!isObject(match)) return null
   if (matchLevel(match) === null) {
     problems.push(
       problem(`${path}/match`, match, 'one of: uuid; uuid, host and gpu_index; host and gpu_index; host; name'),

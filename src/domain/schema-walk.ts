@@ -35,6 +35,7 @@ interface Walkable {
 
 const MAX_SHOWN_LENGTH = 80
 
+/** A problem at a JSON pointer: what was found there and what is allowed; its line is filled in by who knows the text. */
 export function problem(path: string, value: unknown, expected: string): Problem {
   return { path, line: null, field: path.slice(path.lastIndexOf('/') + 1), value: show(value), expected }
 }

@@ -68,7 +68,7 @@ export class Query<S extends Record<string, Parameter<unknown>>> {
 
   #unknown(name: string): ProblemIssue {
     const names = Object.keys(this.#parameters)
-    const allowed = names.length === 0 ? 'there is none here' : `allowed are ${names.join(', ')}`
+    const allowed = names.length === 0 ? 'none is allowed here' : `allowed are ${names.join(', ')}`
     return { path: shorten(name), reason: 'unknown_parameter', message: `Is not a parameter: ${allowed}` }
   }
 }

@@ -21,13 +21,13 @@ import { hasOwner } from './sqlite/lease.ts'
 import { LogFile } from './sqlite/log-file.ts'
 import {
   committedOffset,
-  encodeHeaders,
   oldestRecord,
   type PartitionRow,
   partitionsOf,
   setCommittedOffset,
 } from './sqlite/partition-tables.ts'
-import { pruneCommitted, whyNothingGoes } from './sqlite/prune.ts'
+import { makeRoom } from './sqlite/prune.ts'
+import { encodeHeaders } from './sqlite/record-reader.ts'
 
 export interface SqliteLogOptions {
   /** The file; it is made when it is missing, its directory too. */
@@ -61,7 +61,8 @@ export class SqliteLog implements EventLog {
   readonly #waiters = new Set<() => void>()
   readonly #members = new Set<GroupMember>()
   #queue: Append[] = []
-  #isFlushScheduled = false
+  /** The writing of what is queued, while there is some. */
+  #flushing: Promise<void> | null = null
   /** Where the next record without key goes. */
   #turn = 0
 
@@ -73,7 +74,7 @@ export class SqliteLog implements EventLog {
   }
 
   async ensureTopics(topics: readonly TopicSpec[]): Promise<string[]> {
-    return this.#file.transaction('Making topics failed', { durable: true }, () =>
+    return this.#file.patientTransaction('Making topics failed', { durable: true }, () =>
       topics.filter((topic) => this.#makeTopic(topic)).map(({ name }) => name),
     )
   }
@@ -100,7 +101,7 @@ export class SqliteLog implements EventLog {
     this.#file.use('Appending failed', () => checkAppend(this.#file, topic, records))
     return new Promise((resolve, reject) => {
       this.#queue.push({ topic, records, resolve, reject })
-      this.#scheduleFlush()
+      this.#flushing ??= this.#flush()
     })
   }
 
@@ -113,7 +114,7 @@ export class SqliteLog implements EventLog {
 
   async resetOffsets(group: string, positions: readonly Position[]): Promise<void> {
     const file = this.#file
-    file.transaction('Setting offsets failed', { durable: true }, () => {
+    await file.patientTransaction('Setting offsets failed', { durable: true }, () => {
       if (hasOwner(file, group, this.#leaseMs)) {
         const message = `Setting offsets failed: group "${group}" has a member, stop it and wait ${this.#leaseMs} ms`
         throw new LogError(message, { retriable: true })
@@ -146,7 +147,7 @@ export class SqliteLog implements EventLog {
   }
 
   async close(): Promise<void> {
-    while (this.#queue.length > 0) this.#flush()
+    await this.#flushing
     for (const member of this.#members) await member.close()
     this.#members.clear()
     this.#file.close()
@@ -171,39 +172,33 @@ export class SqliteLog implements EventLog {
     return true
   }
 
-  #scheduleFlush(): void {
-    if (this.#isFlushScheduled) return
-    this.#isFlushScheduled = true
-    setImmediate(() => {
-      this.#isFlushScheduled = false
-      this.#flush()
-      if (this.#queue.length > 0) this.#scheduleFlush()
-    })
-  }
-
-  /** Writes what waits, in one transaction of bounded size; an append is never divided. */
-  #flush(): void {
-    let count = 0
-    let records = 0
-    while (count < this.#queue.length && records < RECORDS_PER_TRANSACTION)
-      records += this.#queue[count++]!.records.length
-    const appends = this.#queue.splice(0, count)
-    if (appends.length === 0) return
-    try {
-      this.#write(appends)
-      for (const append of appends) append.resolve()
-    } catch (error) {
-      for (const append of appends) append.reject(error)
+  /** Writes what waits, in transactions of bounded size, until nothing does; an append is never divided. */
+  async #flush(): Promise<void> {
+    while (this.#queue.length > 0) {
+      // Other appends of this turn of the event loop come along.
+      await afterImmediate()
+      let count = 0
+      let records = 0
+      while (count < this.#queue.length && records < RECORDS_PER_TRANSACTION) {
+        records += this.#queue[count]!.records.length
+        count += 1
+      }
+      const appends = this.#queue.splice(0, count)
+      try {
+        await this.#write(appends)
+        for (const append of appends) append.resolve()
+      } catch (error) {
+        for (const append of appends) append.reject(error)
+      }
     }
+    this.#flushing = null
   }
 
-  #write(appends: readonly Append[]): void {
+  async #write(appends: readonly Append[]): Promise<void> {
     const file = this.#file
-    file.use('Appending failed', () => {
+    await file.patientTransaction('Appending failed', { durable: true }, () => {
       file.checkInPlace()
-      this.#makeRoom()
-    })
-    file.transaction('Appending failed', { durable: true }, () => {
+      makeRoom(file, this.#maxBytes)
       for (const { topic, records } of appends) this.#insert(topic, records)
     })
     for (const wake of [...this.#waiters]) wake()
@@ -226,13 +221,6 @@ export class SqliteLog implements EventLog {
 
   #partitionFor(key: Buffer | null, partitions: number): number {
     return key === null ? this.#turn++ % partitions : partitionForKey(key, partitions)
-  }
-
-  #makeRoom(): void {
-    if (this.#file.liveBytes() <= this.#maxBytes) return
-    if (pruneCommitted(this.#file, this.#maxBytes) > 0) return
-    const reason = `it holds its bound of ${this.#maxBytes} bytes and ${whyNothingGoes(this.#file)} or raise the bound`
-    throw new LogError(`Log is full: ${reason}`, { retriable: true })
   }
 
   /** Record times need not ascend (clocks are set back), so this looks at each, in steps. */

@@ -5,12 +5,16 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
+import type { TokenDocument } from '../../src/domain/documents.ts'
+import { computeCell } from '../../src/domain/ledger.ts'
 import { rowFromJson, rowToJson } from '../../src/domain/ledger-json.ts'
 import { spreadNullIdle, sumRows, totalNanoUsd } from '../../src/domain/ledger-rows.ts'
 import { PriceBook } from '../../src/domain/price-book.ts'
 import { checkPriceBook, problemText } from '../../src/domain/price-book-check.ts'
 import type { PriceBookData, PriceRuleData } from '../../src/domain/price-book-schema.ts'
-import { batchLedger, type OracleBook, type OracleRule } from '../oracle/batch-ledger.ts'
+import { totalsOfEvent } from '../../src/domain/token-totals.ts'
+import { batchLedger } from '../oracle/batch-ledger.ts'
+import type { OracleBook, OracleRule } from '../oracle/batch-spans.ts'
 import { cellOf, compareCellRows, ledgerRows, type Sample, type Usage } from '../oracle/ledger-harness.ts'
 
 const MINUTE_MS = 60_000
@@ -116,7 +120,7 @@ const match = fc.oneof(
   fc.record({ uuid: fc.constantFrom('GPU-1'), host: fc.constantFrom('a', 'b'), gpu_index: fc.constantFrom(0, 1) }),
   fc.record({ host: fc.constantFrom('a', 'b', 'd'), gpu_index: fc.integer({ min: 0, max: 4 }) }),
   fc.record({ host: fc.constantFrom('a', 'b', 'c') }),
-  fc.record({ name: fc.constantFrom('*', 'NVIDIA*', '*H100*', 'L4', 'L*', '*4', '*A*0') }),
+  fc.record({ name: fc.constantFrom('*', 'NVIDIA*', '*H100*', 'L4', 'L*', 'L4*', '*4', '*A*0') }),
 )
 const ruleTime = fc.option(
   instant.map((ms) => new Date(ms).toISOString()),
@@ -195,7 +199,7 @@ test('the ledger equals the batch computation, to the last unit', () => {
       const expected = batchLedger(samples, usages as never, { book: oracleBook(data), ...RANGE }).sort(compareCellRows)
       assert.deepEqual(found, expected)
     }),
-    { numRuns: 400 },
+    { numRuns: 250 },
   )
 })
 
@@ -238,16 +242,24 @@ test('every slot and minute closes, and counts and milliseconds add up', () => {
         total((one) => one.requests ?? 1),
       )
     }),
-    { numRuns: 200 },
+    { numRuns: 120 },
   )
 })
 
-test('any order of samples and groups, and any split of groups, gives the same cell', () => {
+test('any order of samples and events, grouped or one by one, gives the same cell', () => {
   fc.assert(
     fc.property(events, book, fc.infiniteStream(fc.nat()), ({ samples, usages }, data, random) => {
       const priceBook = new PriceBook(data, 1)
       const shuffled = { samples: shuffle(samples, random), usages: shuffle(usages, random) }
       assert.deepEqual(ledgerRows(shuffled, RANGE, priceBook), ledgerRows({ samples, usages }, RANGE, priceBook))
+      const cell = { host: 'a', startMs: T0 }
+      const inCell = shuffled.usages.filter(
+        (one) => one.host === 'a' && one.ts.getTime() >= T0 && one.ts.getTime() < T0 + MINUTE_MS,
+      )
+      const tokenTotals = inCell.map((one) => totalsOfEvent(one as TokenDocument))
+      const own = shuffled.samples.filter((one) => one.host === 'a')
+      const single = computeCell({ ...cell, samples: own, tokenTotals, book: priceBook })
+      assert.deepEqual(single, cellOf({ samples, usages }, cell, priceBook))
     }),
     { numRuns: 100 },
   )
@@ -272,7 +284,7 @@ test('sums of rows do not hang on order or grouping, and spreading idle keeps to
         bySlot(some).map(({ input_nano_usd, cached_nano_usd, output_nano_usd, ...rest }) => rest)
       assert.deepEqual(withoutParts(spread), withoutParts(whole))
     }),
-    { numRuns: 200 },
+    { numRuns: 120 },
   )
 })
 

@@ -150,7 +150,7 @@ test('/docs is served whole from here: no address of elsewhere in its page or po
   assert.doesNotMatch(index.body, /https?:\/\//)
   assert.doesNotMatch(String(index.headers['content-security-policy']), /https?:|script-src[^;]*unsafe/)
   for (const [, path] of index.body.matchAll(/(?:src|href)="\.\/([^"]+)"/g)) {
-    assert.equal((await app.inject(`/docs/${path}`)).statusCode, 200, path)
+    assert.equal((await app.inject(`/docs/${path}`)).statusCode, 200, `/docs/${path}`)
   }
 })
 

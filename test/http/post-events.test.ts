@@ -296,3 +296,13 @@ test('posts that are worked on at once are bounded, and each gives its place bac
   assert.equal(statuses.filter((status) => status === 202).length, 32)
   for (let i = 0; i < 40; i++) assert.equal((await post(app, event)).statusCode, 202)
 })
+
+for (const field of ['ts', 'model', 'prompt_tokens', 'extra', 'gpus']) {
+  // typebox walks the values of a uniqueItems array by recursion: domain/decode.ts has to refuse these before it.
+  test(`${field} nested 10,000 deep is refused like any other wrong value`, async (t) => {
+    const { app } = await openServer(t)
+    const deep = '['.repeat(10_000) + ']'.repeat(10_000)
+    const answer = await post(app, JSON.stringify(goodToken(NOW_MS, { [field]: '@' })).replace('"@"', deep))
+    assert.equal(answer.statusCode, 400, answer.body)
+  })
+}

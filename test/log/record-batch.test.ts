@@ -6,7 +6,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type CompressionAlgorithmValue, createRecordsBatch } from '@platformatic/kafka'
-import { decodeRecords, offsetAfter } from '../../src/log/kafka/record-batch.ts'
+import type { LogRecord } from '../../src/log/event-log.ts'
+import { type AbortedTransaction, offsetAfter, RecordReader } from '../../src/log/kafka/record-batch.ts'
 
 const AT_MS = 1_764_000_000_000
 
@@ -33,7 +34,11 @@ function batch({ base = 0, count = 3, compression = 'none', producerId = -1n, at
   return bytes
 }
 
-function offsets(bytes: Buffer, from: number, aborted: { producerId: bigint; firstOffset: bigint }[] = []): number[] {
+function decodeRecords(bytes: Buffer, from: number, aborted: AbortedTransaction[] = []): LogRecord[] {
+  return new RecordReader(bytes, from, aborted).read(Number.POSITIVE_INFINITY).records
+}
+
+function offsets(bytes: Buffer, from: number, aborted: AbortedTransaction[] = []): number[] {
   return decodeRecords(bytes, from, aborted).map((record) => record.offset)
 }
 
@@ -112,4 +117,20 @@ test('what cannot be read is said, never skipped', () => {
   assert.throws(() => decodeRecords(torn, 0), /ends beyond its batch|cannot|Cannot/)
   const unknown = batch({ attributes: 0b111 })
   assert.throws(() => decodeRecords(unknown, 0), /codec 7/)
+})
+
+test('packed batches are unpacked a part at a time, with the position and open transactions kept between', () => {
+  const transactional = 0b010000
+  const bytes = Buffer.concat([
+    batch({ base: 0, count: 500, compression: 'zstd' }),
+    batch({ base: 500, count: 500, compression: 'zstd', producerId: 7n, attributes: transactional }),
+    batch({ base: 1000, count: 500, compression: 'zstd', producerId: 7n, attributes: transactional }),
+    batch({ base: 1500, count: 1, producerId: 7n, attributes: 0b110000 }),
+  ])
+  const reader = new RecordReader(bytes, 100, [{ producerId: 7n, firstOffset: 500n }])
+  assert.equal(reader.packed, true)
+  assert.equal(reader.read(10_000).records.length, 400)
+  assert.deepEqual([reader.next, reader.done], [500, false])
+  assert.deepEqual(reader.read(10_000).records, [])
+  assert.deepEqual([reader.next, reader.done], [1501, true])
 })

@@ -4,21 +4,17 @@
 // rule is in force. Amounts stay fractions (integer numerators over one denominator) until the one rounding that
 // docs/cost-model.md allows. When this and src/domain/ledger.ts disagree, one of them has misread the rules.
 
-export interface OracleSample {
-  _id: string
-  ts: Date
-  host: string | null
-  gpu_index: number
-  uuid?: string
-  name?: string
-  utilization?: number
-  mem_used_mb?: number
-  mem_total_mb?: number
-  power_w?: number
-  energy_j?: number
-  price_per_hour_usd?: number
-  model_loaded?: string
-}
+import {
+  type CellOptions,
+  DENOMINATOR,
+  MINUTE,
+  nano,
+  type OracleBook,
+  type OracleSample,
+  roundHalfUp,
+  type Span,
+  spansOf,
+} from './batch-spans.ts'
 
 export interface OracleUsage {
   ts: Date
@@ -31,29 +27,6 @@ export interface OracleUsage {
   completion_tokens: number
   cached_prompt_tokens?: number
   requests?: number
-}
-
-export interface OracleRule {
-  id: string
-  match: { uuid?: string; host?: string; gpu_index?: number; name?: string }
-  fromMs: number | null
-  toMs: number | null
-  kind: string
-  usd_per_hour?: number
-  purchase_usd?: number
-  salvage_usd?: number
-  life_hours?: number
-  usd_per_kwh?: number
-  pue?: number
-}
-
-export interface OracleBook {
-  defaults: { fromMs: number | null; usdPerHour: number }[]
-  weights: { input: number; cached: number; output: number }
-  gapMs: number
-  maxModels: number
-  maxTenants: number
-  rules: OracleRule[]
 }
 
 /** A row as plain data: `start` and `host` name its cell. */
@@ -86,23 +59,6 @@ export interface OracleRow {
   energy_mj: bigint | null
   basis: string
   method: string
-}
-
-const MINUTE = 60_000
-/** price (10⁻⁹ USD/h) × ms × utilisation (1/10,000) → 10⁻⁹ USD */
-const DENOMINATOR = 3_600_000n * 10_000n
-
-interface Span {
-  ms: number
-  price: bigint
-  kind: string
-  /** Numerators over DENOMINATOR. */
-  busy: bigint
-  idle: bigint
-  basis: 'measured' | 'presence' | 'assumed'
-  model: string | null
-  held: boolean
-  energy: bigint | null
 }
 
 interface Usage {
@@ -141,12 +97,6 @@ export function batchLedger(
     }
   }
   return rows
-}
-
-interface CellOptions {
-  book: OracleBook
-  start: number
-  host: string | null
 }
 
 function cellRows(samples: OracleSample[], events: OracleUsage[], options: CellOptions): OracleRow[] {
@@ -218,122 +168,6 @@ function keep(names: { name: string; n: number }[], limit: number): (name: strin
   const total = (name: string) => names.filter((entry) => entry.name === name).reduce((sum, entry) => sum + entry.n, 0)
   const kept = distinct.sort((a, b) => total(b) - total(a) || (a < b ? -1 : 1)).slice(0, limit)
   return (name) => (kept.includes(name) ? name : 'other')
-}
-
-function spansOf(samples: OracleSample[], index: number, { book, start, host }: CellOptions) {
-  const end = start + MINUTE
-  const near = samples
-    .filter((s) => s.ts.getTime() >= start - book.gapMs && s.ts.getTime() < end + book.gapMs)
-    .sort(
-      (a, b) => Math.abs(a.ts.getTime() - start) - Math.abs(b.ts.getTime() - start) || a.ts.getTime() - b.ts.getTime(),
-    )
-  const uuid = near.find((s) => s.uuid !== undefined)?.uuid ?? null
-  const name = near.find((s) => s.name !== undefined)?.name ?? null
-  const nearPrice = near.find((s) => s.price_per_hour_usd !== undefined)?.price_per_hour_usd ?? null
-  const instants = [start, end, ...samples.map((s) => s.ts.getTime()), ...book.defaults.map((d) => d.fromMs ?? start)]
-  for (const rule of book.rules) instants.push(rule.fromMs ?? start, rule.toMs ?? start)
-  const cuts = [...new Set(instants.filter((at) => at >= start && at <= end))].sort((a, b) => a - b)
-  const covered: Span[] = []
-  const dark: { span: Span; isPaid: boolean }[] = []
-  for (let i = 0; i + 1 < cuts.length; i++) {
-    const at = cuts[i]!
-    const ms = cuts[i + 1]! - at
-    const before = samples.findLast((s) => s.ts.getTime() <= at)
-    const after = samples.find((s) => s.ts.getTime() > at)
-    if (before !== undefined && after !== undefined && after.ts.getTime() - before.ts.getTime() <= book.gapMs) {
-      covered.push(coveredSpan(before, after, { at, ms, book, host, index }))
-      continue
-    }
-    const rule = winner(book, { uuid, host, index, name }, at)
-    const price = rule === null ? (nearPrice === null ? defaultAt(book, at) : nano(nearPrice)) : hourly(rule)
-    const kind = rule === null ? (nearPrice === null ? 'default' : 'sample') : rule.kind
-    const busy = price * BigInt(ms) * 10_000n
-    const span: Span = { ms, price, kind, busy, idle: 0n, basis: 'assumed', model: null, held: false, energy: null }
-    const isPaid =
-      rule !== null && rule.fromMs !== null && (rule.match.uuid !== undefined || rule.match.gpu_index !== undefined)
-    dark.push({ span, isPaid })
-  }
-  return { covered, dark, uuid, name }
-}
-
-function coveredSpan(
-  before: OracleSample,
-  after: OracleSample,
-  { at, ms, book, host, index }: { at: number; ms: number; book: OracleBook; host: string | null; index: number },
-): Span {
-  const over = after.ts.getTime() - before.ts.getTime()
-  const rule = winner(book, { uuid: after.uuid ?? null, host, index, name: after.name ?? null }, at)
-  let microjoules: bigint | null = null
-  if (before.energy_j !== undefined && after.energy_j !== undefined && after.energy_j >= before.energy_j) {
-    microjoules = BigInt(Math.round((after.energy_j - before.energy_j) * 1000)) * 1000n
-  } else if (after.power_w !== undefined) microjoules = BigInt(Math.round(after.power_w * 1000)) * BigInt(over)
-  let price = after.price_per_hour_usd === undefined ? defaultAt(book, at) : nano(after.price_per_hour_usd)
-  if (rule !== null) {
-    price = hourly(rule)
-    // µJ ÷ ms = mW; × 10⁻⁶ kW; × USD/kWh × PUE.
-    if (microjoules !== null && rule.kind === 'owned') {
-      price += roundHalfUp(microjoules * nano(rule.usd_per_kwh ?? 0) * nano(rule.pue ?? 1), BigInt(over) * 10n ** 15n)
-    }
-  }
-  const kind = rule?.kind ?? (after.price_per_hour_usd === undefined ? 'default' : 'sample')
-  const u = after.utilization === undefined ? 10_000 : Math.round(after.utilization * 10_000)
-  const used = (until: number) => (microjoules! * BigInt(until - before.ts.getTime())) / (BigInt(over) * 1000n)
-  const total = after.mem_total_mb ?? 0
-  return {
-    ms,
-    price,
-    kind,
-    busy: price * BigInt(ms) * BigInt(u),
-    idle: price * BigInt(ms) * BigInt(10_000 - u),
-    basis: after.utilization === undefined ? 'presence' : 'measured',
-    model: after.model_loaded ?? null,
-    held: total > 0 && after.mem_used_mb !== undefined && after.mem_used_mb >= total / 20,
-    energy: microjoules === null ? null : used(at + ms) - used(at),
-  }
-}
-
-function winner(
-  book: OracleBook,
-  gpu: { uuid: string | null; host: string | null; index: number; name: string | null },
-  at: number,
-): OracleRule | null {
-  const fits = book.rules.filter((rule) => {
-    const { uuid, host, gpu_index, name } = rule.match
-    if ((rule.fromMs !== null && at < rule.fromMs) || (rule.toMs !== null && at >= rule.toMs)) return false
-    if (uuid !== undefined && uuid !== gpu.uuid) return false
-    if (host !== undefined && host !== gpu.host) return false
-    if (gpu_index !== undefined && gpu_index !== gpu.index) return false
-    return name === undefined || (gpu.name !== null && glob(name).test(gpu.name))
-  })
-  const rank = ({ match }: OracleRule) =>
-    (match.uuid !== undefined ? 4 : 0) + (match.gpu_index !== undefined ? 2 : 0) + (match.host !== undefined ? 1 : 0)
-  const literal = (rule: OracleRule) => (rule.match.name ?? '').replaceAll('*', '').length
-  const stars = (rule: OracleRule) => (rule.match.name ?? '').split('*').length
-  fits.sort(
-    (a, b) =>
-      rank(b) - rank(a) || literal(b) - literal(a) || stars(a) - stars(b) || (a.match.name! < b.match.name! ? -1 : 1),
-  )
-  return fits[0] ?? null
-}
-
-function glob(pattern: string): RegExp {
-  return new RegExp(
-    `^${pattern
-      .split('*')
-      .map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
-      .join('.*')}$`,
-    's',
-  )
-}
-
-function defaultAt(book: OracleBook, at: number): bigint {
-  const past = book.defaults.filter((entry) => entry.fromMs === null || entry.fromMs <= at)
-  return nano(past.sort((a, b) => (a.fromMs ?? -1) - (b.fromMs ?? -1)).at(-1)!.usdPerHour)
-}
-
-function hourly(rule: OracleRule): bigint {
-  if (rule.kind !== 'owned') return nano(rule.usd_per_hour!)
-  return roundHalfUp((nano(rule.purchase_usd!) - nano(rule.salvage_usd ?? 0)) * 10n ** 9n, nano(rule.life_hours!))
 }
 
 function sumUsage(
@@ -542,15 +376,6 @@ function hamilton(total: bigint, weights: bigint[]): bigint[] {
     parts[owed.indexOf(largest)]! += 1n
   }
   return parts
-}
-
-/** USD, or any figure, in 10⁻⁹; rounded half up from the figure's nine decimals. */
-function nano(value: number): bigint {
-  return BigInt(value.toFixed(9).replace('.', ''))
-}
-
-function roundHalfUp(numerator: bigint, denominator: bigint): bigint {
-  return (2n * numerator + denominator) / (2n * denominator)
 }
 
 function sum(values: bigint[]): bigint {

@@ -102,7 +102,7 @@ test('marks keep one row for each host and minute, and ids are not used again', 
   const path = makePath(t)
   const store = await openStore(t, path)
   await store.insertMarks([{ startMs: T0, hosts: ['h1', null] }], T0 + 5)
-  store.file.transaction('Deleting marks failed', () => store.file.run('DELETE FROM marks'))
+  await store.file.transaction('Deleting marks failed', () => store.file.run('DELETE FROM marks'))
   await store.insertMarks([{ startMs: T0, hosts: [null] }], T0 + 6)
   const marks = store.file.use('Reading marks failed', () => store.file.all<object>('SELECT * FROM marks'))
   assert.deepEqual(

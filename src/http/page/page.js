@@ -39,15 +39,18 @@ function count(value, digits = 0) {
   return value === null ? NONE : value.toLocaleString('en-US', { maximumFractionDigits: digits })
 }
 
-/** Dollars: cents where there are many of them, four significant digits where there are few. @param {number | null} value */
-function usd(value) {
+/** @param {number} value @param {Intl.NumberFormatOptions} options */
+const dollars = (value, options) => `$${value.toLocaleString('en-US', options)}`
+
+/** A cost per million tokens: three decimals, so that a column lines up; more where they would all be zeros. @param {number | null} value */
+function cost(value) {
   if (value === null) return NONE
-  const options =
-    value === 0 || value >= 1
-      ? { minimumFractionDigits: 2, maximumFractionDigits: 2 }
-      : { minimumSignificantDigits: 3, maximumSignificantDigits: 3 }
-  return `$${value.toLocaleString('en-US', options)}`
+  if (value > 0 && value < 0.01) return dollars(value, { maximumSignificantDigits: 3 })
+  return dollars(value, { minimumFractionDigits: 3, maximumFractionDigits: 3 })
 }
+
+/** A price per hour. @param {number} value */
+const price = (value) => dollars(value, { minimumFractionDigits: 2, maximumFractionDigits: 4 })
 
 /** @param {number} value */
 const speed = (value) => count(value, value < 100 ? 1 : 0)
@@ -118,7 +121,7 @@ function setCell(cell, { text, share }) {
 function modelRow(model) {
   return [
     { text: model.model },
-    { text: usd(model.usd_per_million_tokens), className: 'number' },
+    { text: cost(model.usd_per_million_tokens), className: 'number' },
     { text: speed(model.tokens_per_second), className: 'number' },
     { text: speed(model.prompt_tokens_per_second), className: 'number wide' },
     { text: speed(model.completion_tokens_per_second), className: 'number wide' },
@@ -136,9 +139,9 @@ function slotRow(slot) {
       className: 'number',
       share: utilization,
     },
-    { text: usd(slot.price_per_hour_usd), className: 'number' },
+    { text: price(slot.price_per_hour_usd), className: 'number' },
     { text: speed(slot.tokens_per_second), className: 'number wide' },
-    { text: usd(slot.cost_per_token === null ? null : slot.cost_per_token * 1e6), className: 'number' },
+    { text: cost(slot.cost_per_token === null ? null : slot.cost_per_token * 1e6), className: 'number' },
   ]
 }
 
@@ -156,12 +159,15 @@ function showLive(live) {
   setText(byId('slots-hint'), hint(slots.length, 'newest sample of each'))
 
   const tokens = models.reduce((sum, model) => sum + model.tokens_per_second, 0)
-  const dollars = models.reduce((sum, model) => sum + model.tokens_per_second * (model.cost_per_token ?? 0), 0)
+  const usd = models.reduce((sum, model) => sum + model.tokens_per_second * (model.cost_per_token ?? 0), 0)
   const known = slots.flatMap(({ utilization }) => (utilization === null ? [] : [utilization]))
   const mean = known.reduce((sum, utilization) => sum + utilization, 0) / known.length
-  setText(byId('cost'), tokens === 0 ? NONE : usd((dollars / tokens) * 1e6))
+  setText(byId('cost'), tokens === 0 ? NONE : cost((usd / tokens) * 1e6))
   setText(byId('speed'), speed(tokens))
-  setText(byId('price'), slots.length === 0 ? NONE : usd(slots.reduce((sum, slot) => sum + slot.price_per_hour_usd, 0)))
+  setText(
+    byId('price'),
+    slots.length === 0 ? NONE : price(slots.reduce((sum, slot) => sum + slot.price_per_hour_usd, 0)),
+  )
   setText(byId('utilization'), known.length === 0 ? NONE : `${Math.round(mean * 100)} %`)
 }
 

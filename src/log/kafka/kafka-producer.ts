@@ -74,18 +74,20 @@ export class KafkaProducer {
           retriable: false,
         })
       }
-      const headers = new Map<Buffer, Buffer>()
       let bytes = (key?.length ?? 0) + (record.value?.length ?? 0) + RECORD_OVERHEAD_BYTES
-      for (const [name, value] of Object.entries(record.headers ?? {})) {
-        const [nameBytes, valueBytes] = [Buffer.from(name), Buffer.from(value as Buffer)]
-        bytes += nameBytes.length + valueBytes.length + 4
-        headers.set(nameBytes, valueBytes)
-      }
       // The library takes what is left out as null; its types do not know null.
       const message: Placed['message'] = { topic, partition }
       if (key !== null) message.key = key
       if (record.value !== null) message.value = record.value
-      if (headers.size > 0) message.headers = headers
+      if (record.headers !== undefined) {
+        const headers = new Map<Buffer, Buffer>()
+        for (const [name, value] of Object.entries(record.headers)) {
+          const pair = [Buffer.from(name), typeof value === 'string' ? Buffer.from(value) : value] as const
+          bytes += pair[0].length + pair[1].length + 4
+          headers.set(...pair)
+        }
+        message.headers = headers
+      }
       return { index, partition, bytes, message }
     })
   }

@@ -21,12 +21,13 @@ import type {
 import { Committer } from './committer.ts'
 import { Fetcher } from './fetcher.ts'
 import { GroupMember } from './group-member.ts'
-import { type ClusterFacts, EARLIEST, type KafkaCluster, LATEST, partitionKey } from './kafka-cluster.ts'
+import { type ClusterFacts, type KafkaCluster, partitionKey } from './kafka-cluster.ts'
 import { explain } from './kafka-errors.ts'
 import type { KafkaSettings } from './kafka-options.ts'
-import { PartitionReader, type PartitionState } from './partition-reader.ts'
+import { newPartitionState, PartitionReader, type PartitionState } from './partition-reader.ts'
 import { Backoff, Bell, within } from './patience.ts'
 import { Problems } from './problems.ts'
+import { askCluster, checkedStart } from './start-positions.ts'
 
 const NEXT_WAIT_MS = 250
 const DEFAULT_MAX_BYTES = 6 << 20
@@ -252,21 +253,13 @@ export class KafkaSubscription implements Subscription {
 
   #addState({ topic, partition }: TopicPartition): void {
     const facts = this.#facts.topics.get(topic)
-    this.#states.set(partitionKey({ topic, partition }), {
+    const state = newPartitionState({
       topic,
       partition,
       topicId: facts?.topicId ?? '',
       leader: facts?.leaders[partition] ?? -1,
-      phase: 'asking',
-      reason: '',
-      position: 0,
-      fetchOffset: 0,
-      endOffset: 0,
-      stableEndOffset: 0,
-      askedAtMs: 0,
-      movedAtMs: performance.now(),
-      servedTurn: 0,
     })
+    this.#states.set(partitionKey(state), state)
   }
 
   #askAgain(state: PartitionState): void {
@@ -280,7 +273,7 @@ export class KafkaSubscription implements Subscription {
     if (waiting.length === 0 || this.#asking || performance.now() < this.#askNotBeforeMs) return
     this.#asking = true
     try {
-      const questions = await this.#questions(waiting)
+      const questions = await askCluster(this.#context.cluster, this.#options.group, waiting)
       const decisions = await this.#options.onAssigned(questions)
       if (this.#closing) return
       for (const [i, state] of waiting.entries()) this.#decide(state, questions[i]!, decisions[i])
@@ -297,26 +290,6 @@ export class KafkaSubscription implements Subscription {
     if ([...this.#states.values()].some((state) => state.phase === 'asking')) {
       setTimeout(() => this.#look.ring(), this.#settings.retryMs)
     }
-  }
-
-  async #questions(states: readonly PartitionState[]): Promise<AssignedPartition[]> {
-    const { cluster } = this.#context
-    const [earliest, end, committed] = await Promise.all([
-      cluster.offsets(states, EARLIEST),
-      cluster.offsets(states, LATEST),
-      cluster.committed(this.#options.group, states),
-    ])
-    return states.map((state) => {
-      const key = partitionKey(state)
-      return {
-        topic: state.topic,
-        partition: state.partition,
-        topicId: state.topicId,
-        committedOffset: committed.get(key) ?? null,
-        earliestOffset: earliest.get(key) ?? 0,
-        endOffset: end.get(key) ?? 0,
-      }
-    })
   }
 
   #decide(state: PartitionState, question: AssignedPartition, decision: StartDecision | undefined): void {
@@ -367,13 +340,4 @@ export class KafkaSubscription implements Subscription {
     this.#problems.set('stalled', `Group "${group}" does not move although there are records: ${named.join(', ')}`)
     this.#fetcher.reset()
   }
-}
-
-/** A decision that the log cannot follow is a reason to stop, never to jump. */
-function checkedStart(question: AssignedPartition, decision: StartDecision | undefined): StartDecision {
-  if (!decision) return { blocked: 'no start position was decided' }
-  if ('blocked' in decision) return decision
-  const { earliestOffset, endOffset } = question
-  if (decision.offset >= earliestOffset && decision.offset <= endOffset) return decision
-  return { blocked: `position ${decision.offset} is outside of the log, which has ${earliestOffset} to ${endOffset}` }
 }

@@ -9,7 +9,7 @@ import type { Broker } from '@platformatic/kafka'
 import type { RecordBatch } from '../event-log.ts'
 import type { FetchAnswer, FetchedPartition, Fetcher } from './fetcher.ts'
 import { Backoff } from './patience.ts'
-import { type AbortedTransaction, decodeRecords, offsetAfter } from './record-batch.ts'
+import { offsetAfter, RecordReader } from './record-batch.ts'
 
 const MAX_BYTES_PER_PARTITION = 1 << 20
 
@@ -33,6 +33,23 @@ export interface PartitionState {
   servedTurn: number
 }
 
+export function newPartitionState(
+  place: Pick<PartitionState, 'topic' | 'partition' | 'topicId' | 'leader'>,
+): PartitionState {
+  return {
+    ...place,
+    phase: 'asking',
+    reason: '',
+    position: 0,
+    fetchOffset: 0,
+    endOffset: 0,
+    stableEndOffset: 0,
+    askedAtMs: 0,
+    movedAtMs: performance.now(),
+    servedTurn: 0,
+  }
+}
+
 export interface ReaderOwner {
   /** The states to read: those in phase `reading`, current as of now. */
   states(): Iterable<PartitionState>
@@ -50,10 +67,7 @@ export interface ReaderOwner {
 
 interface Ready {
   state: PartitionState
-  from: number
-  next: number
-  bytes: Buffer
-  aborted: AbortedTransaction[]
+  reader: RecordReader
   highWatermark: number
 }
 
@@ -64,9 +78,9 @@ interface Node {
   notBeforeMs: number
 }
 
-const OFFSET_OUT_OF_RANGE = 1
-// Answers to a single partition after which facts about the cluster are looked up again. All others are treated so too.
+// All other error codes mean that leaders or topics have changed, or that a moment later will do.
 const NO_ERROR = 0
+const OFFSET_OUT_OF_RANGE = 1
 
 export class PartitionReader {
   readonly #fetcher: Fetcher
@@ -88,17 +102,27 @@ export class PartitionReader {
     this.#retry = { firstMs: retryMs, maxMs: retryMaxMs }
   }
 
-  /** Takes what is ready. The next requests go out before it is decoded, so that brokers work meanwhile. */
+  /**
+   * Takes what is ready, about `maxBytes` of it when unpacked. The next requests go out as soon as a broker's answer is
+   * used up; where nothing is packed that is known before decoding, so that brokers work meanwhile.
+   */
   take(): RecordBatch[] {
-    const taken: Ready[] = []
-    for (const node of this.#nodes.values()) taken.push(...node.ready.splice(0))
-    if (taken.length === 0) return []
-    this.ask()
     const batches: RecordBatch[] = []
-    for (const ready of taken) {
-      const batch = this.#decode(ready)
-      if (batch) batches.push(batch)
+    let leftBytes = this.#maxBytes
+    for (const node of this.#nodes.values()) {
+      if (node.ready.length === 0) continue
+      const taken = node.ready
+      const whole = !taken.some((ready) => ready.reader.packed)
+      if (whole) {
+        node.ready = []
+        this.ask()
+      }
+      while (taken.length > 0 && (whole || leftBytes > 0)) {
+        leftBytes -= this.#decode(taken[0]!, whole ? Number.POSITIVE_INFINITY : leftBytes, batches)
+        if (taken[0]!.reader.done) taken.shift()
+      }
     }
+    if (batches.length > 0) this.ask()
     return batches
   }
 
@@ -185,26 +209,26 @@ export class PartitionReader {
     state.servedTurn = this.#turn
     node.ready.push({
       state,
-      from: state.fetchOffset,
-      next,
-      bytes: part.records,
-      aborted: part.aborted,
+      reader: new RecordReader(part.records, state.fetchOffset, part.aborted),
       highWatermark: part.highWatermark,
     })
     state.fetchOffset = next
   }
 
-  #decode({ state, from, next, bytes, aborted, highWatermark }: Ready): RecordBatch | null {
-    if (state.phase !== 'reading' || state.position !== from || !this.#owner.isCurrent(state)) return null
+  /** Answers how many bytes it took. */
+  #decode({ state, reader, highWatermark }: Ready, maxBytes: number, into: RecordBatch[]): number {
+    const from = reader.next
+    if (state.phase !== 'reading' || state.position !== from || !this.#owner.isCurrent(state)) return reader.skip()
     const { topic, topicId, partition } = state
     try {
-      const records = decodeRecords(bytes, from, aborted)
-      state.position = next
+      const { records, bytes } = reader.read(maxBytes)
+      state.position = reader.next
       state.movedAtMs = performance.now()
-      return { topic, topicId, partition, records, fromOffset: from, nextOffset: next, highWatermark }
+      into.push({ topic, topicId, partition, records, fromOffset: from, nextOffset: state.position, highWatermark })
+      return bytes
     } catch (error) {
       this.#owner.undecodable(state, error)
-      return null
+      return reader.skip()
     }
   }
 }

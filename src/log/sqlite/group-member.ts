@@ -16,7 +16,7 @@ import type {
   TopicPartition,
 } from '../event-log.ts'
 import { holdLease, ownsLease, releaseLease } from './lease.ts'
-import type { LogFile } from './log-file.ts'
+import { isLocked, type LogFile } from './log-file.ts'
 import {
   committedOffset,
   endOffset,
@@ -24,10 +24,10 @@ import {
   oldestRecord,
   type PartitionRow,
   partitionsOf,
-  readRecords,
   registerGroup,
   setCommittedOffset,
 } from './partition-tables.ts'
+import { readRecords } from './record-reader.ts'
 
 /** The most records of one `next`: they are read without a pause, which takes some 5 ms. */
 const MAX_RECORDS = 2000
@@ -313,6 +313,8 @@ export class GroupMember implements Subscription {
   }
 
   #setProblem(key: string, code: LogProblem['code'], error: unknown): void {
+    // Another process writes just now. What was tried is done again in a moment, so it is nothing to tell people.
+    if (isLocked(error)) return
     this.#problems.set(key, { code, message: error instanceof Error ? error.message : String(error) })
   }
 }

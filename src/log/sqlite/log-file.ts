@@ -7,12 +7,16 @@
 import { mkdirSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
+import { setTimeout } from 'node:timers/promises'
 import { LogError } from '../event-log.ts'
 
 /** Format of the file, in its `user_version`. */
 const FORMAT = 1
 /** How long a statement waits for another process's transaction. It blocks the event loop, so it is short. */
-const BUSY_TIMEOUT_MS = 1000
+const BUSY_TIMEOUT_MS = 100
+/** How long a write is tried again, without blocking, while other processes have the lock: it is not given in turn. */
+const PATIENCE_MS = 10_000
+const PAUSE_MS = 20
 const OPEN_ATTEMPTS = 100
 const OPEN_PAUSE_MS = 10
 
@@ -80,6 +84,19 @@ export class LogFile {
         throw error
       }
     })
+  }
+
+  /** A transaction that is tried again while other processes have the lock. */
+  async patientTransaction<T>(what: string, options: { durable: boolean }, action: () => T): Promise<T> {
+    const startedMs = performance.now()
+    for (;;) {
+      try {
+        return this.transaction(what, options, action)
+      } catch (error) {
+        if (!isLocked(error) || performance.now() - startedMs > PATIENCE_MS) throw error
+      }
+      await setTimeout(Math.random() * PAUSE_MS)
+    }
   }
 
   /** A prepared statement; only inside `use` or `transaction`. */
@@ -184,6 +201,11 @@ export class LogFile {
     if (error instanceof Error && 'syscall' in error) return fail(`${what}: ${message}, check the disk`, true)
     return error
   }
+}
+
+/** Whether an error of `use` or `transaction` says that another process has the lock. */
+export function isLocked(error: unknown): boolean {
+  return error instanceof LogError && primaryCode(error.cause) === BUSY
 }
 
 /** SQLite's primary result code of an error; null when it is not SQLite's. */

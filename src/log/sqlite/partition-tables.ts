@@ -1,7 +1,6 @@
-// What is in the embedded log's tables, as functions over the file: partitions of topics, records of a partition, who
-// owns a group. All are synchronous and short; callers bound how much they ask for, since SQLite blocks the event loop.
+// What is in the embedded log's tables, as functions over the file: partitions of topics, their ends, and what groups have
+// committed. All are synchronous and short, and called inside `use` or `transaction` of the file.
 
-import type { LogRecord } from '../event-log.ts'
 import type { LogFile } from './log-file.ts'
 
 export interface PartitionRow {
@@ -11,14 +10,6 @@ export interface PartitionRow {
   topicId: string
   partition: number
   nextOffset: number
-}
-
-interface RecordRow {
-  offset: number
-  time_ms: number
-  key: Uint8Array | null
-  value: Uint8Array | null
-  headers: string | null
 }
 
 /** The partitions of one topic in order; empty when there is no such topic. */
@@ -57,43 +48,4 @@ export function setCommittedOffset(file: LogFile, group: string, id: number, off
 /** Makes the group known for a partition: from now on only what it has committed past may be pruned. */
 export function registerGroup(file: LogFile, group: string, id: number): void {
   file.run('INSERT OR IGNORE INTO committed (group_name, partition_id, offset) VALUES (?, ?, NULL)', group, id)
-}
-
-/** Records from an offset on: at most `limit`, and none more once they pass `maxBytes`. */
-export function readRecords(
-  file: LogFile,
-  id: number,
-  { offset, limit, maxBytes }: { offset: number; limit: number; maxBytes: number },
-): { records: LogRecord[]; bytes: number } {
-  const records: LogRecord[] = []
-  let bytes = 0
-  const sql = `SELECT offset, time_ms, key, value, headers FROM records_${id} WHERE offset >= ? ORDER BY offset LIMIT ?`
-  for (const row of file.statement(sql).iterate(offset, limit) as Iterable<unknown> as Iterable<RecordRow>) {
-    records.push({
-      offset: row.offset,
-      timestampMs: row.time_ms,
-      key: toBuffer(row.key),
-      value: toBuffer(row.value),
-      headers: row.headers === null ? null : decodeHeaders(row.headers),
-    })
-    bytes += (row.value?.length ?? 0) + (row.key?.length ?? 0)
-    if (bytes >= maxBytes) break
-  }
-  return { records, bytes }
-}
-
-/** Headers as text: pairs of name and base64. They are rare, and few readers look at them. */
-export function encodeHeaders(headers: Readonly<Record<string, string | Buffer>> | undefined): string | null {
-  const pairs = Object.entries(headers ?? {})
-  if (pairs.length === 0) return null
-  return JSON.stringify(pairs.map(([name, value]) => [name, Buffer.from(value as string).toString('base64')]))
-}
-
-function decodeHeaders(text: string): Map<string, Buffer> {
-  const pairs = JSON.parse(text) as [string, string][]
-  return new Map(pairs.map(([name, value]) => [name, Buffer.from(value, 'base64')]))
-}
-
-function toBuffer(bytes: Uint8Array | null): Buffer | null {
-  return bytes === null ? null : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }

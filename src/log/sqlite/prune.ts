@@ -2,6 +2,7 @@
 // has committed past are removed, a little at each append. A partition that no group has ever read keeps its records:
 // nobody can tell whether they were needed. When nothing may be removed, the log is full, which appending says.
 
+import { LogError } from '../event-log.ts'
 import type { LogFile } from './log-file.ts'
 import { oldestRecord } from './partition-tables.ts'
 
@@ -16,14 +17,19 @@ interface Floor {
   floor: number
 }
 
+/** Inside the transaction of an append: prunes where the bound is passed, throws where nothing may go. */
+export function makeRoom(file: LogFile, maxBytes: number): void {
+  if (file.liveBytes() <= maxBytes || pruneCommitted(file, maxBytes) > 0) return
+  const reason = `it holds its bound of ${maxBytes} bytes and ${whyNothingGoes(file)} or raise the bound`
+  throw new LogError(`Log is full: ${reason}`, { retriable: true })
+}
+
 /** Removes what may go until the live size is under the target or the time is up; answers how many records went. */
-export function pruneCommitted(file: LogFile, maxBytes: number): number {
+function pruneCommitted(file: LogFile, maxBytes: number): number {
   const startedMs = performance.now()
   let pruned = 0
-  while (performance.now() - startedMs < BUDGET_MS) {
-    const chunk = file.transaction('Pruning the log failed', { durable: false }, () => {
-      return file.liveBytes() <= maxBytes * TARGET_SHARE ? 0 : pruneOldestChunk(file)
-    })
+  while (performance.now() - startedMs < BUDGET_MS && file.liveBytes() > maxBytes * TARGET_SHARE) {
+    const chunk = pruneOldestChunk(file)
     if (chunk === 0) break
     pruned += chunk
   }
@@ -31,7 +37,7 @@ export function pruneCommitted(file: LogFile, maxBytes: number): number {
 }
 
 /** Who keeps the log from being pruned, for people. */
-export function whyNothingGoes(file: LogFile): string {
+function whyNothingGoes(file: LogFile): string {
   const behind = file.get<{ group_name: string; topic: string; partition: number }>(
     `SELECT group_name, name AS topic, partition FROM committed
      JOIN partitions ON partitions.id = partition_id JOIN topics ON topics.id = topic

@@ -16,8 +16,6 @@ const PAGE_EVENTS = 500
 const STEP_EVENTS = 4000
 const SLOTS_PER_STEP = 200
 
-type SampleRow = EventRow & { _id: string }
-
 /** A page of events in order of (ts, _id). */
 export async function listEvents(
   file: StoreFile,
@@ -41,7 +39,7 @@ export async function listEvents(
       // A step ends between two times, since places inside equal times are ordered by id.
       const stepEnd = Math.max(end, after.ms + 1)
       const rows = file.all<EventRow>(
-        `SELECT ts, body FROM ${from} AND (ts > ? OR _id > ?) ${filters.sql} ORDER BY ts, _id LIMIT ?`,
+        `SELECT _id, ts, body FROM ${from} AND (ts > ? OR _id > ?) ${filters.sql} ORDER BY ts, _id LIMIT ?`,
         ...equals.values,
         after.ms,
         Math.min(stepEnd, toMs),
@@ -69,7 +67,7 @@ export async function* readEvents<T extends { ts: Date; _id: string }>(
   kind: EventKind,
   { fromMs, toMs }: { fromMs: number; toMs: number },
 ): AsyncGenerator<T, void, undefined> {
-  const sql = `SELECT ts, body FROM ${TABLE_OF[kind]} INDEXED BY ${TABLE_OF[kind]}_ts
+  const sql = `SELECT _id, ts, body FROM ${TABLE_OF[kind]} INDEXED BY ${TABLE_OF[kind]}_ts
     WHERE ts >= ? AND ts < ? AND (ts > ? OR _id > ?) ORDER BY ts, _id LIMIT ${PAGE_EVENTS}`
   for (let after: Place = { ms: fromMs, id: '' }; ; ) {
     const rows = file.use('Reading events failed', () => file.all<EventRow>(sql, after.ms, toMs, after.ms, after.id))
@@ -88,11 +86,11 @@ export async function latestSample(
   filter: { host?: string | null; gpuIndex?: number },
 ): Promise<GpuDocument | null> {
   if (filter.host === undefined && filter.gpuIndex === undefined) {
-    const sql = 'SELECT ts, body FROM gpu_metrics ORDER BY ts DESC, _id DESC LIMIT 1'
+    const sql = 'SELECT _id, ts, body FROM gpu_metrics ORDER BY ts DESC, _id DESC LIMIT 1'
     const row = file.use('Reading the latest sample failed', () => file.get<EventRow>(sql))
     return row === undefined ? null : toDocument<GpuDocument>(row)
   }
-  let latest: SampleRow | undefined
+  let latest: EventRow | undefined
   for await (const row of newestOfSlots(file, filter)) {
     if (latest === undefined || row.ts > latest.ts || (row.ts === latest.ts && isAfter(row._id, latest._id)))
       latest = row
@@ -115,7 +113,7 @@ export async function latestSamplePerSlot(file: StoreFile, sinceMs: number, limi
 async function* newestOfSlots(
   file: StoreFile,
   { host: onlyHost, gpuIndex: onlyIndex }: { host?: string | null; gpuIndex?: number },
-): AsyncGenerator<SampleRow, void, undefined> {
+): AsyncGenerator<EventRow, void, undefined> {
   const use = <T>(action: () => T) => file.use('Reading the latest samples failed', action)
   let seen = 0
   for (let host = onlyHost === undefined ? use(() => firstHost(file)) : onlyHost; host !== undefined; ) {
@@ -130,10 +128,10 @@ async function* newestOfSlots(
   }
 }
 
-function newestOfSlot(file: StoreFile, host: string | null, gpuIndex: number): SampleRow | undefined {
+function newestOfSlot(file: StoreFile, host: string | null, gpuIndex: number): EventRow | undefined {
   const sql = `SELECT _id, ts, body FROM gpu_metrics INDEXED BY gpu_metrics_slot
     WHERE host IS ? AND gpu_index = ? ORDER BY ts DESC, _id DESC LIMIT 1`
-  return file.get<SampleRow>(sql, host, gpuIndex)
+  return file.get<EventRow>(sql, host, gpuIndex)
 }
 
 /** Null is a host, and the first. */

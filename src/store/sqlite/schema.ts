@@ -1,5 +1,5 @@
 // The tables of the embedded store and their format number. An event's table has the columns that queries and the
-// ledger's grouping need, and `body`, the whole document as JSON, which is what reading gives back. Tables keep SQLite's
+// ledger's grouping need, and `body`, the document as JSON without `_id` and `ts`. Tables keep SQLite's
 // rowid and a unique index on `_id`: measured 25 % faster to write than a table clustered on the text id, whose every
 // index would repeat it. `counters` holds the sizes of the event tables, since counting rows is a scan: who deletes
 // events takes them off in the same transaction.
@@ -44,8 +44,8 @@ const TABLES = `
 `
 
 /** Makes what is missing; throws when the file was made by a newer pertoken. */
-export function prepareSchema(file: StoreFile): void {
-  file.transaction('Preparing the store failed', () => {
+export async function prepareSchema(file: StoreFile): Promise<void> {
+  await file.transaction('Preparing the store failed', () => {
     file.exec('CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID')
     const format = file.get<{ value: number }>("SELECT value FROM meta WHERE name = 'format'")?.value ?? 0
     if (format > FORMAT) {

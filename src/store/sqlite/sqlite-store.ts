@@ -22,7 +22,7 @@ export class SqliteStore implements EventStore {
   }
 
   async prepare(): Promise<{ warnings: string[] }> {
-    prepareSchema(this.file)
+    await prepareSchema(this.file)
     return { warnings: [] }
   }
 
@@ -37,7 +37,7 @@ export class SqliteStore implements EventStore {
   async writeDocuments(samples: readonly GpuDocument[], tokens: readonly TokenDocument[]): Promise<WriteResult> {
     const total = samples.length + tokens.length
     if (total === 0) return { stored: 0, duplicate: 0 }
-    const stored = this.file.transaction(
+    const stored = await this.file.transaction(
       'Writing events failed',
       () => insertSamples(this.file, samples) + insertTokens(this.file, tokens),
     )
@@ -46,14 +46,14 @@ export class SqliteStore implements EventStore {
 
   async writeDeadLetters(letters: readonly DeadLetter[]): Promise<void> {
     if (letters.length === 0) return
-    this.file.transaction('Writing dead letters failed', () => {
+    await this.file.transaction('Writing dead letters failed', () => {
       for (const letter of letters) insertDeadLetter(this.file, letter)
     })
   }
 
   async insertMarks(minutes: readonly DirtyMinute[], atMs: number): Promise<void> {
     if (minutes.length === 0) return
-    this.file.transaction('Writing marks failed', () => {
+    await this.file.transaction('Writing marks failed', () => {
       const insert = this.file.statement("INSERT INTO marks (level, start_ms, host, at_ms) VALUES ('minute', ?, ?, ?)")
       for (const { startMs, hosts } of minutes) for (const host of hosts) insert.run(startMs, host, atMs)
     })
@@ -61,7 +61,7 @@ export class SqliteStore implements EventStore {
 
   async advancePositions(group: string, positions: readonly Position[]): Promise<void> {
     if (positions.length === 0) return
-    this.file.transaction('Writing positions failed', () => {
+    await this.file.transaction('Writing positions failed', () => {
       for (const position of positions) this.#putPosition(group, position)
     })
   }
@@ -74,7 +74,7 @@ export class SqliteStore implements EventStore {
   }
 
   async resetPositions(group: string, positions: readonly Position[]): Promise<void> {
-    this.file.transaction('Setting positions failed', () => {
+    await this.file.transaction('Setting positions failed', () => {
       for (const { topic, partition } of positions) {
         const sql = 'DELETE FROM positions WHERE group_name = ? AND topic = ? AND partition = ?'
         this.file.run(sql, group, topic, partition)
@@ -120,7 +120,7 @@ export class SqliteStore implements EventStore {
   }
 
   async markRedriven(id: string, at: Date): Promise<void> {
-    this.file.transaction('Marking a dead letter failed', () => {
+    await this.file.transaction('Marking a dead letter failed', () => {
       this.file.run('UPDATE dead_letters SET redriven_ms = ? WHERE _id = ?', at.getTime(), id)
     })
   }

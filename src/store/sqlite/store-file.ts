@@ -5,10 +5,14 @@
 import { mkdirSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
+import { setTimeout } from 'node:timers/promises'
 import { StoreError } from '../event-store.ts'
 
 /** How long a statement waits for another process's transaction. It blocks the event loop, so it is short. */
-const BUSY_TIMEOUT_MS = 2000
+const BUSY_TIMEOUT_MS = 100
+/** How long a write is tried again, without blocking, while other processes have the lock: it is not given in turn. */
+const PATIENCE_MS = 10_000
+const PAUSE_MS = 20
 const OPEN_ATTEMPTS = 100
 const OPEN_PAUSE_MS = 10
 
@@ -52,21 +56,21 @@ export class StoreFile {
     }
   }
 
-  /** Runs an action in one write transaction: all of it, on the disk when this returns, or nothing. */
-  transaction<T>(what: string, action: () => T): T {
-    return this.use(what, () => {
-      this.#checkInPlace()
-      const database = this.#database!
-      database.exec('BEGIN IMMEDIATE')
+  /**
+   * Runs an action in one write transaction: all of it, on the disk when this resolves, or nothing. The action is tried
+   * again while other processes have the lock.
+   */
+  async transaction<T>(what: string, action: () => T): Promise<T> {
+    const startedMs = performance.now()
+    for (;;) {
       try {
-        const result = action()
-        database.exec('COMMIT')
-        return result
+        return this.#transact(what, action)
       } catch (error) {
-        if (database.isTransaction) database.exec('ROLLBACK')
-        throw error
+        const isLocked = error instanceof StoreError && primaryCode(error.cause) === BUSY
+        if (!isLocked || performance.now() - startedMs > PATIENCE_MS) throw error
       }
-    })
+      await setTimeout(Math.random() * PAUSE_MS)
+    }
   }
 
   /** A prepared statement, kept; only inside `use` or `transaction`, as all below. */
@@ -108,6 +112,22 @@ export class StoreFile {
     this.#statements.clear()
     this.#database?.close()
     this.#database = null
+  }
+
+  #transact<T>(what: string, action: () => T): T {
+    return this.use(what, () => {
+      this.#checkInPlace()
+      const database = this.#database!
+      database.exec('BEGIN IMMEDIATE')
+      try {
+        const result = action()
+        database.exec('COMMIT')
+        return result
+      } catch (error) {
+        if (database.isTransaction) database.exec('ROLLBACK')
+        throw error
+      }
+    })
   }
 
   /** Throws when the file was removed or replaced: writes would go into a file that nobody can find. */

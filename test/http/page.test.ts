@@ -1,0 +1,130 @@
+// The page in a real browser (Debian's Chromium): what it shows, that names from outside stay text, that it says "stale",
+// that it fits a phone, and that its own policy lets everything of it through. Waits on what is shown, never on time.
+
+import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import type { AddressInfo } from 'node:net'
+import { after, before, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type Browser, chromium, type Page } from 'playwright-core'
+import { type Fixture, healthyHealth, liveModel, liveSlot, openServer } from './fixture.ts'
+
+const CHROMIUM = '/usr/bin/chromium'
+const isMissing = !existsSync(CHROMIUM) && process.env['CI'] !== 'true'
+const skip = isMissing ? `${CHROMIUM} is missing: apt-get install -y chromium` : false
+if (isMissing) process.stderr.write(`SKIPPED: tests of the page, ${skip}\n`)
+
+const NASTY = '<img src=x onerror="document.title=1">'
+let browser: Browser
+
+before(async () => {
+  if (isMissing) return
+  const args = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-background-networking']
+  browser = await chromium.launch({ executablePath: CHROMIUM, args })
+})
+after(async () => browser?.close())
+
+async function open(fixture: Fixture, path = '/'): Promise<{ page: Page; complaints: string[]; asked: Set<string> }> {
+  await fixture.app.listen({ host: '127.0.0.1', port: 0 })
+  const { port } = fixture.app.server.address() as AddressInfo
+  const page = await browser.newPage({ viewport: { width: 360, height: 740 } })
+  const complaints: string[] = []
+  const asked = new Set<string>()
+  page.on('pageerror', (error) => complaints.push(String(error)))
+  page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()))
+  page.on('request', (request) => asked.add(new URL(request.url()).origin))
+  await page.goto(`http://127.0.0.1:${port}${path}`)
+  return { page, complaints, asked }
+}
+
+/** Waits until an element's text is this. Asked from here: the page's policy forbids what would ask inside. */
+async function shows(page: Page, selector: string, expected: string): Promise<void> {
+  const deadlineMs = Date.now() + 15_000
+  let found = await page.locator(selector).innerText()
+  while (found.trim() !== expected && Date.now() < deadlineMs) {
+    await sleep(50)
+    found = await page.locator(selector).innerText()
+  }
+  assert.equal(found.trim(), expected, selector)
+}
+
+const rows = (page: Page, table: string) => page.locator(`${table} tbody tr`).allInnerTexts()
+
+test('the page shows live figures, in order, follows them, and fits a phone', { skip }, async (t) => {
+  const fixture = await openServer(t)
+  const { state } = fixture
+  state.live.models = [liveModel('qwen', 30, 4), liveModel(NASTY, 10, 2), liveModel('idle', 0, null)]
+  state.live.slots = [
+    liveSlot('node-b', 0, { utilization: 0.25 }),
+    liveSlot('node-a', 1, { utilization: null, cost_per_token: null, price_per_hour_usd: 2.1 }),
+  ]
+  const outcomes = { ...healthyHealth().outcomes, rejected: 1234 }
+  state.health = { ...healthyHealth(), lag: 1_000_000, outcomes }
+  const { page, complaints, asked } = await open(fixture)
+
+  await shows(page, '#state', 'live')
+  await shows(page, '#cost', '$3.500')
+  await shows(page, '#speed', '40')
+  await shows(page, '#price', '$2.90')
+  await shows(page, '#utilization', '25 %')
+  await shows(page, '#lag', '1,000,000')
+  await shows(page, '#dead-letters', '1,234')
+  const first = await page.locator('#models tbody th').allInnerTexts()
+  assert.deepEqual(first, [NASTY, 'idle', 'qwen'])
+  assert.equal(await page.locator('#models img').count(), 0)
+  assert.deepEqual(
+    (await rows(page, '#slots')).map((row) => row.split(/\s*\t\s*/)),
+    [
+      ['node-a · 1', '–', '$2.10', '–'],
+      ['node-b · 0', '25 %', '$0.80', '$20.000'],
+    ],
+  )
+  const width = await page.evaluate('document.documentElement.scrollWidth')
+  assert.ok((width as number) <= 360, `the page is ${width} px wide`)
+
+  state.live.models = [liveModel('qwen', 50, 0.123456)]
+  await shows(page, '#cost', '$0.123')
+  assert.equal((await rows(page, '#models')).length, 1)
+  state.live.models = []
+  await shows(page, '#models tbody', 'No tokens in the last 30 s')
+  await shows(page, '#cost', '–')
+  assert.deepEqual(complaints, [])
+  assert.deepEqual([...asked], [new URL(page.url()).origin])
+  await page.close()
+})
+
+test('the page says stale, with what is wrong, when the server says so and when it is gone', { skip }, async (t) => {
+  const fixture = await openServer(t)
+  const { state, app } = fixture
+  state.live.models = [liveModel('qwen', 30, 4)]
+  const { page } = await open(fixture)
+  await shows(page, '#state', 'live')
+  assert.equal(await page.locator('#problems').isVisible(), false)
+
+  const problem = { code: 'failing', message: `Cannot reach ${NASTY}`, since: '2026-06-01T11:59:00.000Z' }
+  state.health = { ...healthyHealth(), status: 'error', problems: [problem] }
+  state.live.stale = true
+  await shows(page, '#state', 'stale: figures of 12:00:00 UTC')
+  await shows(page, '#problems', `Cannot reach ${NASTY} (since 11:59:00 UTC)`)
+  assert.equal(await page.locator('#state').getAttribute('aria-live'), 'polite')
+
+  state.health = healthyHealth()
+  state.live.stale = false
+  await shows(page, '#state', 'live')
+  await app.close()
+  await shows(page, '#state', 'stale: figures of 12:00:00 UTC')
+  await shows(page, '#problems', 'The server does not answer: the figures below are old')
+  await shows(page, '#cost', '$4.000')
+  await page.close()
+})
+
+test('the API page works under its policy without anything from elsewhere', { skip }, async (t) => {
+  const { page, complaints, asked } = await open(await openServer(t), '/docs')
+  await page.getByText('/api/v1/dead-letters', { exact: true }).first().waitFor({ timeout: 30_000 })
+  assert.deepEqual(complaints, [])
+  assert.deepEqual(
+    [...asked].filter((origin) => origin !== 'null'),
+    [new URL(page.url()).origin],
+  )
+  await page.close()
+})
