@@ -49,7 +49,13 @@ async function flush(): Promise<void> {
   await consumer.commit({ offsets: [...offsets.values()] })
 }
 
-let lastFlushMs = performance.now()
+/** One write at a time: the stream waits for it, and so does the timer that writes what a pause leaves over. */
+let writing: Promise<void> = Promise.resolve()
+const flushInTurn = () => {
+  writing = writing.then(flush)
+  return writing
+}
+setInterval(flushInTurn, FLUSH_MS)
 for await (const message of stream) {
   const document = JSON.parse(message.value.toString()) as { _id: string }
   document._id = `${message.topic}-${message.partition}-${message.offset}`
@@ -61,8 +67,5 @@ for await (const message of stream) {
     leaderEpoch: 0,
   })
   count++
-  if (count >= BATCH || performance.now() - lastFlushMs > FLUSH_MS) {
-    await flush()
-    lastFlushMs = performance.now()
-  }
+  if (count >= BATCH) await flushInTurn()
 }

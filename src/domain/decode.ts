@@ -23,17 +23,11 @@ const HOUR_MS = 3_600_000
 const validators = { gpu: Compile(GpuSampleSchema), token: Compile(TokenUsageSchema) }
 const fatalUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
-/** Where a record lies in the log: what its id is made of when the event brings none. */
-export interface RecordPlace {
-  topicId: string
-  partition: number
-}
-
 /** What the decoder needs of a record. `timestampMs` is the log's time of the record. */
 export interface RawRecord {
   offset: number
   timestampMs: number
-  value: Uint8Array | null
+  value: Buffer | null
   /** CloudEvents attributes from the record's headers (binary mode), or null. */
   cloudEvent: CloudEventAttributes | null
   /** The headers say that the whole CloudEvent is in the value (structured mode). */
@@ -44,11 +38,11 @@ export interface RawRecord {
 
 /**
  * Decodes one record of the topic of `kind`. Returns its document (live price not yet filled in) or the refusal.
- * `crc32` is the checksum function for ids by place.
+ * `idPrefix` (see logIdPrefix) and the checksum function make the id of an event that brings none.
  */
 export function decodeRecord<K extends EventKind>(
   kind: K,
-  place: RecordPlace,
+  idPrefix: string,
   record: RawRecord,
   crc32: (bytes: Uint8Array) => number,
 ): DocumentOf<K> | Refusal {
@@ -65,13 +59,13 @@ export function decodeRecord<K extends EventKind>(
     event = unwrapped.data
     attributes = unwrapped.attributes
   }
-  if (hasRepeatedKey(text, event)) {
+  if (hasRepeatedKey(value, text, event)) {
     return Refusal.of('duplicate_field', 'Field is there twice: a JSON object with each name once was expected')
   }
   const refusal = checkEvent(kind, event, record.timestampMs)
   if (refusal !== null) return refusal
   const own = record.id ?? ownIdOf(event, attributes)
-  event['_id'] = own ?? logEventId(place, record.offset, crc32(value))
+  event['_id'] = own ?? logEventId(idPrefix, record.offset, crc32(value))
   return toDocument(event)
 }
 
@@ -120,12 +114,12 @@ export function kindByShape(event: Record<string, unknown>): EventKind {
 }
 
 /** The text of a record's bytes, or why it is none. */
-function decodeText(value: Uint8Array): string | Refusal {
+function decodeText(value: Buffer): string | Refusal {
   if (value.length === 0) return Refusal.of('empty_value', 'Record is empty: expected a JSON object')
   if (value.length > MAX_RECORD_BYTES) {
     return Refusal.of('too_large', `Record has ${value.length} bytes: expected at most ${MAX_RECORD_BYTES}`)
   }
-  const text = Buffer.from(value.buffer, value.byteOffset, value.length).toString('utf8')
+  const text = value.toString('utf8')
   if (!text.includes('\ufffd')) return text
   try {
     return fatalUtf8.decode(value)

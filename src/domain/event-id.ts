@@ -14,9 +14,14 @@ export function ownEventId(scope: string, id: string): string {
   return `${ID_PREFIX}e:${scope.length}:${scope}:${id}`
 }
 
-/** Id of a record's event from its place in the log; `topicId` is the log's own id of the topic, not its name. */
-export function logEventId(place: { topicId: string; partition: number }, offset: number, crc32: number): string {
-  return `${ID_PREFIX}l:${place.topicId}:${place.partition}:${offset}:${crc32.toString(36)}`
+/** What the ids of a partition's records have in common; `topicId` is the log's own id of the topic, not its name. */
+export function logIdPrefix(place: { topicId: string; partition: number }): string {
+  return `${ID_PREFIX}l:${place.topicId}:${place.partition}:`
+}
+
+/** Id of a record's event from its place in the log: its partition's prefix, its offset and the CRC-32 of its bytes. */
+export function logEventId(prefix: string, offset: number, crc32: number): string {
+  return `${prefix}${offset}:${crc32}`
 }
 
 /** Whether a document with this `_id` was written by pertoken. */

@@ -1,10 +1,12 @@
 // GET /metrics, for Prometheus: nothing is counted here, all figures are taken from the processor when they are asked
-// for. Labels are bounded, since model and host names come from outside: a hundred models (the busiest; the rest are
+// for, those of the ledger from ledger-gauges.ts. Labels are bounded, since model and host names come from outside: a hundred models (the busiest; the rest are
 // summed as `other`) and a thousand slots (pertoken_live_slots says how many there are).
 
 import type { FastifyInstance } from 'fastify'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { LiveModel } from '../domain/sliding-window.ts'
+import { costSourceOf } from './cost-routes.ts'
+import { LedgerGauges } from './ledger-gauges.ts'
 import { byModel, type LiveView, liveView } from './live-view.ts'
 import type { HttpParts } from './parts.ts'
 
@@ -40,16 +42,19 @@ class Metrics {
   readonly #stale = this.#gauge('pertoken_live_stale', '1 when the live figures are of the past, else 0')
   readonly #cost = this.#gauge(
     'pertoken_cost_per_million_tokens_usd',
-    'Live cost of a million tokens (prompt and completion), USD',
-    ['model'],
+    'Cost of a million tokens (prompt and completion), USD; basis live: the live window; fully_loaded and busy: the last full hour of the ledger',
+    ['model', 'basis'],
   )
   readonly #speed = this.#gauge('pertoken_tokens_per_second', 'Live tokens per second', ['model'])
   readonly #utilization = this.#gauge('pertoken_gpu_utilization_ratio', 'Share of time that the GPU was busy', SLOT)
   readonly #price = this.#gauge('pertoken_gpu_price_per_hour_usd', 'Price of the GPU, USD per hour', SLOT)
+  readonly #ledger: LedgerGauges
 
   constructor(parts: HttpParts) {
     this.#parts = parts
     collectDefaultMetrics({ register: this.#registry })
+    const [registry, costPerMillion] = [this.#registry, this.#cost]
+    this.#ledger = new LedgerGauges(costSourceOf(parts), { registry, costPerMillion, now: parts.now })
     this.#gauge('pertoken_build_info', 'Version of the program', ['version']).set({ version: parts.version }, 1)
   }
 
@@ -78,6 +83,8 @@ class Metrics {
     this.#slots.set(health.slots)
     this.#healthy.set(health.status === 'ok' ? 1 : 0)
     this.#setLive(liveView(this.#parts.processor))
+    await this.#ledger.refresh()
+    this.#ledger.set()
     return this.#registry.metrics()
   }
 
@@ -86,7 +93,7 @@ class Metrics {
     this.#stale.set(stale ? 1 : 0)
     for (const { model, tokens_per_second, usd_per_million_tokens } of boundedModels(models)) {
       this.#speed.set({ model }, tokens_per_second)
-      if (usd_per_million_tokens !== null) this.#cost.set({ model }, usd_per_million_tokens)
+      if (usd_per_million_tokens !== null) this.#cost.set({ model, basis: 'live' }, usd_per_million_tokens)
     }
     for (const slot of slots.slice(0, MAX_SLOTS)) {
       const labels = { host: slot.host ?? '', gpu_index: slot.gpu_index }

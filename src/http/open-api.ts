@@ -60,6 +60,7 @@ export async function addOpenApi(app: FastifyInstance, version: string): Promise
       servers: [{ url: '/' }],
       tags: [
         { name: 'live', description: 'What is going on now' },
+        { name: 'cost', description: 'What tokens cost, and the prices behind it' },
         { name: 'events', description: 'Events and what became of them' },
         { name: 'operations', description: 'For orchestrators, monitoring and people on call' },
       ],

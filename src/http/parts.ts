@@ -2,6 +2,7 @@
 // chooses an adapter, reads the environment or the clock by itself, so a test hands over what it wants to see.
 
 import type { EventLog } from '../log/event-log.ts'
+import type { Progress } from '../processor/cost-service.ts'
 import type { Logger } from '../processor/logger.ts'
 import type { Processor } from '../processor/processor.ts'
 import type { EventStore } from '../store/event-store.ts'
@@ -15,6 +16,10 @@ export interface HttpParts {
   /** Version of the program. */
   version: string
   logger: Logger
+  /** How far the log has been read, for `final`; without it no answer about cost is final. */
+  progress?: Progress
+  /** How late an event may be and still be expected, milliseconds; 10 s when absent. */
+  allowedLatenessMs?: number
   /** Wall clock, epoch milliseconds. */
   now: () => number
 }

@@ -98,7 +98,7 @@ function readEvent(body: PostedBody, text: string, bytes: Buffer): { kind: Event
   if (opened instanceof Refusal) return opened
   const { data, attributes } = opened
   if (attributes instanceof Refusal) return attributes
-  if (hasRepeatedKey(text, data)) {
+  if (hasRepeatedKey(bytes, text, data)) {
     return Refusal.of('duplicate_field', 'Field is there twice: a JSON object with each name once was expected')
   }
   const kind = body.kind ?? (attributes === null ? null : kindByType(attributes.type)) ?? kindByShape(data)

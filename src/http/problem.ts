@@ -20,6 +20,7 @@ const TITLES = {
   'bad-request': 'Request cannot be read',
   'bad-parameter': 'Parameters are wrong',
   'bad-event': 'Events are wrong',
+  'bad-price-book': 'Price book is wrong',
   forbidden: 'Not allowed from here',
   'not-found': 'Not found',
   'method-not-allowed': 'Method not allowed',

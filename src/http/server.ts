@@ -5,6 +5,7 @@
 
 import { randomUUID } from 'node:crypto'
 import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
+import { addCostRoutes } from './cost-routes.ts'
 import { addDeadLetterRoutes } from './dead-letter-routes.ts'
 import { addEventRoutes } from './event-routes.ts'
 import { addGpuRoutes } from './gpu-routes.ts'
@@ -13,6 +14,7 @@ import { addMetricsRoute } from './metrics.ts'
 import { addOpenApi } from './open-api.ts'
 import { addPage } from './page.ts'
 import type { HttpParts } from './parts.ts'
+import { addPriceRoutes } from './price-routes.ts'
 import { HttpProblem, handleError, rawProblem, sendProblem } from './problem.ts'
 import { RouteTable } from './route-table.ts'
 import { addSchemaRoutes } from './schema-routes.ts'
@@ -24,6 +26,8 @@ const ROUTES: readonly ((app: FastifyInstance, parts: HttpParts) => void)[] = [
   addMetricsRoute,
   addGpuRoutes,
   addEventRoutes,
+  addCostRoutes,
+  addPriceRoutes,
   addDeadLetterRoutes,
   addSchemaRoutes,
   addPage,

@@ -5,7 +5,7 @@
 
 import { createHash } from 'node:crypto'
 import { crc32 } from 'node:zlib'
-import { logEventId } from '../domain/event-id.ts'
+import { logEventId, logIdPrefix } from '../domain/event-id.ts'
 import { type EventLog, LogError, type NewRecord } from '../log/event-log.ts'
 import { DEAD_LETTER_COPY_BYTES, type DeadLetter, type EventStore } from '../store/event-store.ts'
 import { REDRIVE_ID_HEADER, type Rejected } from './step.ts'
@@ -49,7 +49,7 @@ function deadLetterOf(one: Rejected, at: Date): DeadLetter {
   const { batch, record, refusal } = one
   const value = record.value ?? EMPTY
   return {
-    _id: logEventId(batch, record.offset, crc32(value)),
+    _id: logEventId(logIdPrefix(batch), record.offset, crc32(value)),
     reason: refusal.reason,
     message: refusal.message,
     topic: batch.topic,

@@ -85,6 +85,10 @@ export class InFlight {
         await this.#options.checkpoint?.('dead-letters')
       }
       step.done = true
+      // Only what marks and positions need stays until the step is finished.
+      step.samples = []
+      step.tokens = []
+      step.rejected = []
     } catch (error) {
       this.#failure ??= error
     }

@@ -50,12 +50,14 @@ export interface ProcessorOptions {
 /** Documents of so many steps are written side by side; two or three fill a MongoDB server, more only cost memory. */
 const MAX_WRITES = 3
 /** Steps that are read but not finished. */
-const MAX_OPEN_STEPS = 24
+const MAX_OPEN_STEPS = 16
 /** Marks and positions are written at most this often while events keep coming, milliseconds. */
 const FINISH_INTERVAL_MS = 100
 /** Bytes that one read of the log may bring. */
 const MAX_READ_BYTES = 4 * 1024 * 1024
 const DRAIN_MS = 10_000
+/** How long reading waits for the topics to be made, milliseconds. */
+const TOPICS_PATIENCE_MS = 2000
 
 export class Processor {
   readonly outcomes = new Outcomes()
@@ -157,11 +159,12 @@ export class Processor {
         }),
       )
       .catch((error: unknown) => this.#unlessStopping(signal, error))
-    // Topics that may not be made by us may be made by somebody else: reading goes on, the failure stays visible.
-    void this.#retrier
+    const made = this.#retrier
       .run('make topics', whileStarting, () => this.#log.ensureTopics(topics))
-      .then((made) => made.length > 0 && log.info({ topics: made, partitions }, 'Made topics'))
+      .then((names) => void (names.length > 0 && log.info({ topics: names, partitions }, 'Made topics')))
       .catch(() => {})
+    // Topics that may not be made by us may be made by somebody else: reading begins, the failure stays visible.
+    await Promise.race([made, sleep(TOPICS_PATIENCE_MS, undefined, { ref: false })])
   }
 
   #subscribe(signal: AbortSignal): Subscription {
@@ -244,7 +247,7 @@ export class Processor {
 
   async #writeDocuments(step: Step): Promise<void> {
     if (step.samples.length + step.tokens.length === 0) return
-    const result = await this.#store.writeDocuments(step.samples, step.tokens)
+    const result = await this.#store.writeDocuments(step.samples, step.tokens, step.bytes)
     this.outcomes.stored += result.stored
     this.outcomes.duplicate += result.duplicate
     for (const token of step.tokens) if (token.late === true) this.outcomes.late++

@@ -5,7 +5,7 @@ import { TouchedCells } from '../domain/cells.ts'
 import { isStructured, readAttributes } from '../domain/cloudevents.ts'
 import { decodeRecord, type RawRecord } from '../domain/decode.ts'
 import type { EventKind, GpuDocument, TokenDocument } from '../domain/documents.ts'
-import { isOwnId } from '../domain/event-id.ts'
+import { isOwnId, logIdPrefix } from '../domain/event-id.ts'
 import { Refusal } from '../domain/refusal.ts'
 import type { LogRecord, Position, RecordBatch } from '../log/event-log.ts'
 
@@ -28,6 +28,8 @@ export interface Step {
   /** Where each partition of the step stands once the step is done. */
   positions: Position[]
   records: number
+  /** Length of the records' values, bytes. */
+  bytes: number
   /** Steps of a revoked assignment still finish; their positions are only ever moved forward. */
   done: boolean
 }
@@ -48,10 +50,11 @@ const MAX_STEP_RECORDS = 2000
 export function* stepsOf(batches: readonly RecordBatch[], context: StepContext): Generator<Step> {
   let step = emptyStep()
   for (const batch of batches) {
+    const idPrefix = logIdPrefix(batch)
     let from = 0
     do {
       const to = Math.min(batch.records.length, from + MAX_STEP_RECORDS - step.records)
-      for (let i = from; i < to; i++) admit(step, batch, batch.records[i]!, context)
+      for (let i = from; i < to; i++) admit(step, batch, idPrefix, batch.records[i]!, context)
       step.records += to - from
       const offset = to === batch.records.length ? batch.nextOffset : batch.records[to - 1]!.offset + 1
       step.positions.push({ topic: batch.topic, topicId: batch.topicId, partition: batch.partition, offset })
@@ -66,13 +69,23 @@ export function* stepsOf(batches: readonly RecordBatch[], context: StepContext):
 }
 
 function emptyStep(): Step {
-  return { samples: [], tokens: [], rejected: [], cells: new TouchedCells(), positions: [], records: 0, done: false }
+  return {
+    samples: [],
+    tokens: [],
+    rejected: [],
+    cells: new TouchedCells(),
+    positions: [],
+    records: 0,
+    bytes: 0,
+    done: false,
+  }
 }
 
-function admit(step: Step, batch: RecordBatch, record: LogRecord, context: StepContext): void {
+function admit(step: Step, batch: RecordBatch, idPrefix: string, record: LogRecord, context: StepContext): void {
   const kind = context.kindOf(batch.topic)
   const raw = record.headers === null ? plainRecord(record) : recordWithHeaders(record)
-  const document = raw instanceof Refusal ? raw : decodeRecord(kind, batch, raw, context.crc32)
+  if (raw instanceof Refusal === false) step.bytes += raw.value?.length ?? 0
+  const document = raw instanceof Refusal ? raw : decodeRecord(kind, idPrefix, raw, context.crc32)
   if (document instanceof Refusal) {
     step.rejected.push({ batch, record, refusal: document })
   } else if (kind === 'gpu') {

@@ -8,6 +8,7 @@ import type { DirtyMinute } from '../domain/cells.ts'
 import type { EventKind, GpuDocument, TokenDocument } from '../domain/documents.ts'
 import type { ReasonCode } from '../domain/refusal.ts'
 import type { Position } from '../log/event-log.ts'
+import type { LedgerStore } from './ledger-store.ts'
 
 /** How many documents of a write were new; the rest was there already. */
 export interface WriteResult {
@@ -83,6 +84,8 @@ export class StoreError extends Error {
 export interface EventStore {
   /** For log lines and /health: `mongodb ca0 at localhost:27017`. */
   readonly description: string
+  /** The ledger's half, on the same connection: prepared and closed with this one. */
+  readonly ledger: LedgerStore
   /**
    * Makes what is missing (collections, indexes, format number), migrates an older format, refuses a newer one. An
    * index that exists with other options is returned as a warning. Throws a StoreError; may be called again.
@@ -92,8 +95,15 @@ export interface EventStore {
   ping(): Promise<void>
   close(): Promise<void>
 
-  /** Writes documents of one step; both kinds side by side. The documents must not be changed afterwards. */
-  writeDocuments(samples: readonly GpuDocument[], tokens: readonly TokenDocument[]): Promise<WriteResult>
+  /**
+   * Writes documents of one step; both kinds side by side. The documents must not be changed afterwards. `jsonBytes`,
+   * where the caller knows it, is how long they were as JSON: it spares the store measuring each of them.
+   */
+  writeDocuments(
+    samples: readonly GpuDocument[],
+    tokens: readonly TokenDocument[],
+    jsonBytes?: number,
+  ): Promise<WriteResult>
   writeDeadLetters(letters: readonly DeadLetter[]): Promise<void>
   /** Inserts marks, one document a minute with fresh ids; never merged with marks that are there. */
   insertMarks(minutes: readonly DirtyMinute[], atMs: number): Promise<void>

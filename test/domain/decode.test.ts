@@ -4,12 +4,13 @@ import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
 import { decodeRecord, type RawRecord } from '../../src/domain/decode.ts'
 import type { EventKind } from '../../src/domain/documents.ts'
+import { logIdPrefix } from '../../src/domain/event-id.ts'
 import { Refusal } from '../../src/domain/refusal.ts'
 import { type Step, type StepContext, stepsOf } from '../../src/processor/step.ts'
 import { badRecords, goodSample, goodToken } from '../bad-records.ts'
 
 const NOW = Date.UTC(2026, 10, 22, 12)
-const PLACE = { topicId: 'topic-id', partition: 3 }
+const PLACE = logIdPrefix({ topicId: 'topic-id', partition: 3 })
 
 function decode(kind: EventKind, value: unknown, change: Partial<RawRecord> = {}) {
   const bytes =

@@ -24,7 +24,7 @@ function token(id: string, offsetMs: number, change: Record<string, unknown> = {
 
 function letter(offset: number, value: Buffer | null, change: Partial<DeadLetter> = {}): DeadLetter {
   return {
-    _id: logEventId({ topicId: 'topic', partition: 0 }, offset, 1),
+    _id: logEventId('pt1l:topic:0:', offset, 1),
     reason: 'not_json',
     message: 'Not JSON: x',
     topic: TOPICS.token,

@@ -297,6 +297,7 @@ test('what cannot work is said as a LogError with what failed', LIMIT, async () 
   for (const [fail, message] of failures) {
     await assert.rejects(fail, (error: unknown) => {
       assert.ok(error instanceof LogError)
+      assert.equal(error.retriable, !error.message.includes('INVALID_REPLICATION'))
       assert.match(error.message, message)
       return true
     })

@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import type { GpuDocument, TokenDocument } from '../../src/domain/documents.ts'
-import { logEventId, ownEventId } from '../../src/domain/event-id.ts'
+import { logEventId, logIdPrefix, ownEventId } from '../../src/domain/event-id.ts'
 import type { Position } from '../../src/log/event-log.ts'
 import { type DeadLetter, type EventQuery, type EventStore, StoreError } from '../../src/store/event-store.ts'
 
@@ -562,7 +562,7 @@ const UNKNOWN_FIELDS = {
 function fullSample(): GpuDocument {
   return {
     ...UNKNOWN_FIELDS,
-    _id: logEventId({ topicId: 'AAAAAAAAAAAAAAAAAAAAAQ', partition: 11 }, 2 ** 52, 4_294_967_295),
+    _id: logEventId(logIdPrefix({ topicId: 'AAAAAAAAAAAAAAAAAAAAAQ', partition: 11 }), 2 ** 52, 4_294_967_295),
     ts: new Date(T0 + 123),
     host: 'höst\u0000.example',
     gpu_index: 1023,

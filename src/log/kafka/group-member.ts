@@ -151,7 +151,10 @@ export class GroupMember {
 
   #noteFailure(error: unknown): void {
     const { group, problems, settings } = this.#options
-    settings.log.debug?.({ group, reason: explain(error) }, 'Cannot join the group yet')
+    const details = { group, reason: explain(error) }
+    // Once in a row, and not for what passes at the next attempt.
+    if (this.#backoff.failures === 2) settings.log.warn(details, 'Cannot join the group yet')
+    else settings.log.debug?.(details, 'Cannot join the group yet')
     if (!hasApiId(error, 'INCONSISTENT_GROUP_PROTOCOL')) return
     problems.set(
       'group_incompatible',

@@ -53,6 +53,8 @@ function reasonOf(leaf: Leaf): string {
 const FOR_GOOD = ['PLT_KFK_USER', 'PLT_KFK_AUTHENTICATION', 'PLT_KFK_UNSUPPORTED', 'PLT_KFK_UNSUPPORTED_API']
 
 function isRetriable(leaf: Leaf): boolean {
+  // The library calls it a mistake of the user's; but a topic may be made a moment from now.
+  if (leaf.message?.startsWith('Unknown topic')) return true
   if (leaf.code !== undefined && FOR_GOOD.includes(leaf.code)) return false
   // The library calls a time-out not retriable, because the request may have been carried out; ours may all be repeated.
   if (leaf.message?.includes('timed out')) return true

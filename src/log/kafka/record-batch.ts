@@ -117,6 +117,31 @@ export class RecordReader {
   }
 }
 
+/** A record whose key becomes a Buffer only when somebody asks: of most records nobody does, and a Buffer is dear. */
+class KafkaRecord implements LogRecord {
+  readonly offset: number
+  readonly timestampMs: number
+  readonly value: Buffer | null
+  readonly headers: LogRecord['headers']
+  readonly #bytes: Buffer
+  readonly #keyAt: number
+  readonly #keyLength: number
+
+  constructor(record: Omit<LogRecord, 'key'>, bytes: Buffer, keyAt: number, keyLength: number) {
+    this.offset = record.offset
+    this.timestampMs = record.timestampMs
+    this.value = record.value
+    this.headers = record.headers
+    this.#bytes = bytes
+    this.#keyAt = keyAt
+    this.#keyLength = keyLength
+  }
+
+  get key(): Buffer | null {
+    return this.#keyLength < 0 ? null : this.#bytes.subarray(this.#keyAt, this.#keyAt + this.#keyLength)
+  }
+}
+
 interface BatchContext {
   attributes: number
   baseOffset: number
@@ -140,13 +165,14 @@ function readBatch(bytes: Buffer, at: number, { attributes, baseOffset, from, in
     const offset = baseOffset + cursor.varint()
     // A compressed batch comes whole, also when an offset in its middle was asked for.
     if (offset >= from) {
-      into.push({
-        offset,
-        timestampMs: appendTime ? firstTimestampMs : firstTimestampMs + timestampDelta,
-        key: cursor.slice(),
-        value: cursor.slice(),
-        headers: readHeaders(cursor),
-      })
+      const keyLength = cursor.varint()
+      const keyAt = cursor.at
+      if (keyLength > 0) cursor.at += keyLength
+      const timestampMs = appendTime ? firstTimestampMs : firstTimestampMs + timestampDelta
+      const value = cursor.slice()
+      into.push(
+        new KafkaRecord({ offset, timestampMs, value, headers: readHeaders(cursor) }, cursor.bytes, keyAt, keyLength),
+      )
     }
     cursor.at = next
   }

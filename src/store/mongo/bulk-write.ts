@@ -21,9 +21,11 @@ export async function insertDocuments(
   connection: MongoConnection,
   collection: string,
   documents: readonly object[],
+  jsonBytes = Number.POSITIVE_INFINITY,
 ): Promise<WriteResult> {
   const total: WriteResult = { stored: 0, duplicate: 0 }
-  for (const chunk of chunksOf(documents)) {
+  if (documents.length === 0) return total
+  for (const chunk of fitsOneCommand(documents.length, jsonBytes) ? [documents] : chunksOf(documents)) {
     const answer = await sendInsert(connection, collection, chunk)
     const faults = faultsOf(answer)
     const failed = faults.filter((fault) => !isDuplicateId(fault))
@@ -88,6 +90,15 @@ export function bulkError(collection: string, faults: readonly WriteFault[], cou
   const what = first.isWriteConcern ? 'not durable on a majority' : `${faults.length} of ${count} writes failed`
   const text = `Cannot write to ${collection}: ${what}: ${first.errmsg ?? 'no reason given'} (code ${first.code})`
   return new StoreError(text, { retriable })
+}
+
+/**
+ * Whether documents that were so long as JSON surely fit one command: an array of one-digit integers, the worst case,
+ * takes six times as much as BSON (type, index of up to six digits and a 32-bit integer for a digit and a comma), and
+ * what the processor adds to a document is below 1 KB.
+ */
+function fitsOneCommand(count: number, jsonBytes: number): boolean {
+  return count <= MAX_DOCUMENTS && jsonBytes * 7 + count * 1024 <= MAX_BYTES
 }
 
 /** Cuts documents into what one command holds. */

@@ -37,12 +37,16 @@ export class MongoStore implements EventStore {
     return this.#connection.close()
   }
 
-  async writeDocuments(samples: readonly GpuDocument[], tokens: readonly TokenDocument[]): Promise<WriteResult> {
+  async writeDocuments(
+    samples: readonly GpuDocument[],
+    tokens: readonly TokenDocument[],
+    jsonBytes?: number,
+  ): Promise<WriteResult> {
     return this.#run('write documents', async (connection) => {
       // Both are awaited whatever comes: a write that is still under way when this call fails would be nobody's.
       const results = await Promise.allSettled([
-        insertDocuments(connection, COLLECTION_OF_KIND.gpu, samples),
-        insertDocuments(connection, COLLECTION_OF_KIND.token, tokens),
+        insertDocuments(connection, COLLECTION_OF_KIND.gpu, samples, jsonBytes),
+        insertDocuments(connection, COLLECTION_OF_KIND.token, tokens, jsonBytes),
       ])
       const total: WriteResult = { stored: 0, duplicate: 0 }
       for (const result of results) {

@@ -20,14 +20,26 @@ const INSERT_TOKEN = `INSERT INTO token_usage (_id, ts, host, gpu_index, gpus, m
   completion_tokens, cached_prompt_tokens, requests, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
   ON CONFLICT (_id) DO NOTHING`
 
+const UPSERT_SLOT = `INSERT INTO slots (host, gpu_index, ts, sample_id) VALUES (?, ?, ?, ?)
+  ON CONFLICT DO UPDATE SET ts = excluded.ts, sample_id = excluded.sample_id
+  WHERE (excluded.ts, excluded.sample_id) > (ts, sample_id)`
+
 /** Inserts samples inside a transaction; answers how many were new. */
 export function insertSamples(file: StoreFile, samples: readonly GpuDocument[]): number {
   if (samples.length === 0) return 0
   const insert = file.statement(INSERT_SAMPLE)
+  const newest = new Map<string, GpuDocument>()
   let stored = 0
   for (const sample of samples) {
     const { _id, ts, host, gpu_index } = sample
-    stored += Number(insert.run(_id, ts.getTime(), host, gpu_index, toBody(sample)).changes)
+    if (insert.run(_id, ts.getTime(), host, gpu_index, toBody(sample)).changes === 0) continue
+    stored += 1
+    const slot = `${gpu_index} ${slotHost(host)}`
+    const before = newest.get(slot)
+    if (before === undefined || isAfter(sample, before)) newest.set(slot, sample)
+  }
+  for (const { host, gpu_index, ts, _id } of newest.values()) {
+    file.run(UPSERT_SLOT, slotHost(host), gpu_index, ts.getTime(), _id)
   }
   addToCounter(file, 'gpu', stored)
   return stored
@@ -75,6 +87,11 @@ export function toDocument<T = Record<string, unknown>>(row: EventRow): T {
   return document
 }
 
+/** A host as table `slots` has it: a host's name is never empty. */
+export function slotHost(host: string | null): string {
+  return host ?? ''
+}
+
 export function readCounter(file: StoreFile, kind: EventKind): number {
   return file.get<{ value: number }>('SELECT value FROM counters WHERE name = ?', TABLE_OF[kind])!.value
 }
@@ -82,4 +99,10 @@ export function readCounter(file: StoreFile, kind: EventKind): number {
 /** Keeps the size of an event table; negative where events are deleted. Inside the same transaction. */
 export function addToCounter(file: StoreFile, kind: EventKind, count: number): void {
   if (count !== 0) file.run('UPDATE counters SET value = value + ? WHERE name = ?', count, TABLE_OF[kind])
+}
+
+/** SQLite orders text by its UTF-8 bytes, JavaScript by UTF-16 units: they differ beyond the basic plane. */
+function isAfter(a: GpuDocument, b: GpuDocument): boolean {
+  const laterMs = a.ts.getTime() - b.ts.getTime()
+  return laterMs > 0 || (laterMs === 0 && Buffer.compare(Buffer.from(a._id), Buffer.from(b._id)) > 0)
 }

@@ -1,8 +1,9 @@
 // The tables of the embedded store and their format number. An event's table has the columns that queries and the
-// ledger's grouping need, and `body`, the document as JSON without `_id` and `ts`. Tables keep SQLite's
-// rowid and a unique index on `_id`: measured 25 % faster to write than a table clustered on the text id, whose every
-// index would repeat it. `counters` holds the sizes of the event tables, since counting rows is a scan: who deletes
-// events takes them off in the same transaction.
+// ledger's grouping need, and `body`, the document as JSON without `_id` and `ts`. Tables keep SQLite's rowid and a unique
+// index on `_id`: measured 25 % faster to write than a table clustered on the text id, whose every index would repeat it.
+// `slots` names each slot's newest sample (host '' is null): an index over host and gpu_index would be written to in as
+// many places as there are slots, and cost as much as all the rest of a write. `counters` holds the sizes of the event
+// tables, since counting rows is a scan: who deletes events takes them off in the same transaction.
 
 import { StoreError } from '../event-store.ts'
 import type { StoreFile } from './store-file.ts'
@@ -14,7 +15,9 @@ const TABLES = `
   CREATE TABLE IF NOT EXISTS gpu_metrics (
     _id TEXT NOT NULL UNIQUE, ts INTEGER NOT NULL, host TEXT, gpu_index INTEGER NOT NULL, body TEXT NOT NULL);
   CREATE INDEX IF NOT EXISTS gpu_metrics_ts ON gpu_metrics (ts);
-  CREATE INDEX IF NOT EXISTS gpu_metrics_slot ON gpu_metrics (host, gpu_index, ts);
+  CREATE TABLE IF NOT EXISTS slots (
+    host TEXT NOT NULL, gpu_index INTEGER NOT NULL, ts INTEGER NOT NULL, sample_id TEXT NOT NULL,
+    PRIMARY KEY (host, gpu_index)) WITHOUT ROWID;
 
   CREATE TABLE IF NOT EXISTS token_usage (
     _id TEXT NOT NULL UNIQUE, ts INTEGER NOT NULL, host TEXT, gpu_index INTEGER, gpus TEXT, model TEXT NOT NULL,
@@ -29,7 +32,17 @@ const TABLES = `
   CREATE TABLE IF NOT EXISTS marks (
     id INTEGER PRIMARY KEY AUTOINCREMENT, level TEXT NOT NULL, start_ms INTEGER NOT NULL, host TEXT,
     at_ms INTEGER NOT NULL);
-  CREATE INDEX IF NOT EXISTS marks_cell ON marks (level, start_ms, host);
+  CREATE INDEX IF NOT EXISTS marks_span ON marks (level, start_ms, at_ms);
+
+  CREATE TABLE IF NOT EXISTS cost_ledger (
+    _id TEXT NOT NULL UNIQUE, level TEXT NOT NULL, start_ms INTEGER NOT NULL, host TEXT, rev INTEGER NOT NULL,
+    book_versions TEXT NOT NULL, capped INTEGER NOT NULL, computed_ms INTEGER NOT NULL, rows TEXT NOT NULL);
+
+  CREATE TABLE IF NOT EXISTS price_book (
+    kind TEXT NOT NULL, number INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (kind, number)) WITHOUT ROWID;
+
+  CREATE TABLE IF NOT EXISTS day_states (
+    start_ms INTEGER PRIMARY KEY, state TEXT NOT NULL, since_ms INTEGER NOT NULL);
 
   CREATE TABLE IF NOT EXISTS positions (
     group_name TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, topic_id TEXT NOT NULL,

@@ -8,16 +8,20 @@ import type { DeadLetter, EventQuery, EventStore, Page, StoreCounts, WriteResult
 import { insertDeadLetter, listDeadLetters, readDeadLetter } from './dead-letter-rows.ts'
 import { latestSample, latestSamplePerSlot, listEvents, readEvents } from './event-queries.ts'
 import { insertSamples, insertTokens, readCounter, TABLE_OF } from './event-rows.ts'
+import { insertMarks } from './marks.ts'
 import { prepareSchema } from './schema.ts'
+import { SqliteLedger } from './sqlite-ledger.ts'
 import { StoreFile, type StoreFileOptions } from './store-file.ts'
 
 export class SqliteStore implements EventStore {
   readonly description: string
   /** The connection, for the store's other half. */
   readonly file: StoreFile
+  readonly ledger: SqliteLedger
 
   constructor(options: StoreFileOptions) {
     this.file = new StoreFile(options)
+    this.ledger = new SqliteLedger(this.file)
     this.description = `embedded store ${options.path}`
   }
 
@@ -52,11 +56,7 @@ export class SqliteStore implements EventStore {
   }
 
   async insertMarks(minutes: readonly DirtyMinute[], atMs: number): Promise<void> {
-    if (minutes.length === 0) return
-    await this.file.transaction('Writing marks failed', () => {
-      const insert = this.file.statement("INSERT INTO marks (level, start_ms, host, at_ms) VALUES ('minute', ?, ?, ?)")
-      for (const { startMs, hosts } of minutes) for (const host of hosts) insert.run(startMs, host, atMs)
-    })
+    await insertMarks(this.file, 'minute', { spans: minutes, atMs })
   }
 
   async advancePositions(group: string, positions: readonly Position[]): Promise<void> {
@@ -83,12 +83,12 @@ export class SqliteStore implements EventStore {
     })
   }
 
-  latestSample(filter: { host?: string | null; gpuIndex?: number }): Promise<GpuDocument | null> {
-    return latestSample(this.file, filter)
+  async latestSample(filter: { host?: string | null; gpuIndex?: number }): Promise<GpuDocument | null> {
+    return this.file.use('Reading the latest sample failed', () => latestSample(this.file, filter))
   }
 
-  latestSamplePerSlot(sinceMs: number, limit: number): Promise<GpuDocument[]> {
-    return latestSamplePerSlot(this.file, sinceMs, limit)
+  async latestSamplePerSlot(sinceMs: number, limit: number): Promise<GpuDocument[]> {
+    return this.file.use('Reading the latest samples failed', () => latestSamplePerSlot(this.file, sinceMs, limit))
   }
 
   async newestMs(kind: EventKind): Promise<number | null> {

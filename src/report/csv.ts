@@ -1,0 +1,55 @@
+// CSV as RFC 4180 has it: CRLF, quotes where a cell needs them, a header. Text cells that a spreadsheet would take for a
+// formula (= + - @, a tab, a line end first) get an apostrophe in front, because model and tenant names come from
+// outside; numbers are never touched. What is unknown is an empty cell.
+
+import { FIGURE_NAMES, figuresOf } from './cost-figures.ts'
+import type { CostRow } from './cost-grouping.ts'
+
+export type Cell = string | number | null
+
+/** A line of cells, with its line end. */
+export function csvLine(cells: readonly Cell[]): string {
+  return `${cells.map(cellText).join(',')}\r\n`
+}
+
+/** Lines are handed on in pieces of about this many characters. */
+export const PIECE_CHARS = 65_536
+
+/** Rows of cost as a file, in pieces. */
+export function costCsv(rows: AsyncIterable<CostRow>): AsyncGenerator<string, void, undefined> {
+  return csvFile(rows, FIGURE_NAMES, (row) => {
+    const figures = figuresOf(row)
+    return csvLine(FIGURE_NAMES.map((name) => figures[name]))
+  })
+}
+
+/** A header and the lines of rows, in pieces; the header comes even where there are no rows. */
+export async function* csvFile(
+  rows: AsyncIterable<CostRow>,
+  columns: readonly string[],
+  linesOf: (row: CostRow) => string,
+): AsyncGenerator<string, void, undefined> {
+  let piece = csvLine(columns)
+  for await (const row of rows) {
+    piece += linesOf(row)
+    if (piece.length < PIECE_CHARS) continue
+    yield piece
+    piece = ''
+  }
+  if (piece !== '') yield piece
+}
+
+function cellText(cell: Cell): string {
+  if (cell === null) return ''
+  if (typeof cell === 'number') return plainNumber(cell)
+  const safe = /^[=+\-@\t\r\n]/.test(cell) ? `'${cell}` : cell
+  return /[",\r\n]/.test(safe) || safe.trim() !== safe ? `"${safe.replaceAll('"', '""')}"` : safe
+}
+
+/** A number in digits: not every reader of CSV knows 1e-9. */
+export function plainNumber(value: number): string {
+  const text = String(value)
+  if (!text.includes('e')) return text
+  if (Math.abs(value) >= 1) return BigInt(Math.round(value)).toString()
+  return value.toFixed(20).replace(/\.?0+$/, '')
+}

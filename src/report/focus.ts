@@ -1,0 +1,178 @@
+// Cost as FOCUS 1.2 (FinOps Open Cost and Usage Specification), CSV: one row for what was busy, one for loaded idle, one
+// for unallocated time, one for uncovered time, so that EffectiveCost adds up to all that was paid and idle money can be
+// filtered. Hardware that is owned was paid for long ago: BilledCost 0, EffectiveCost its amortised cost. Columns of
+// our own begin with x_. Null is an empty cell. Source: focus.finops.org, columns of version 1.2.
+
+import { apportion } from '../domain/largest-remainder.ts'
+import { totalNanoUsd } from '../domain/ledger-rows.ts'
+import type { PriceKind } from '../domain/ledger-types.ts'
+import { usdPerMillion } from './cost-figures.ts'
+import type { CostRow } from './cost-grouping.ts'
+import type { CostQuery } from './cost-query.ts'
+import { type Cell, csvFile, csvLine } from './csv.ts'
+
+/** What a FOCUS row of ours is about. */
+type ChargeKind = 'busy' | 'loaded_idle' | 'unallocated' | 'uncovered'
+
+const DESCRIPTIONS: Record<ChargeKind, string> = {
+  busy: 'GPU time in use',
+  loaded_idle: 'GPU time idle with a model loaded',
+  unallocated: 'GPU time idle with nothing loaded',
+  uncovered: 'GPU time paid for, of which nothing was heard',
+}
+
+/** Pricing category by price kind; a price that the provider may change at any time is Dynamic. */
+const PRICING: Record<PriceKind, 'Standard' | 'Dynamic' | 'Committed' | 'Other'> = {
+  'on-demand': 'Standard',
+  spot: 'Dynamic',
+  reserved: 'Committed',
+  owned: 'Other',
+  sample: 'Standard',
+  default: 'Standard',
+}
+
+const PROVIDER = 'Self-hosted'
+const MS_PER_HOUR = 3_600_000
+
+interface Charge {
+  row: CostRow
+  kind: ChargeKind
+  nanoUsd: bigint
+  ms: bigint
+}
+
+/** Every column with how it is filled, in the order of the file: FOCUS columns by name, then our own. */
+const COLUMNS: Readonly<Record<string, (charge: Charge) => Cell>> = {
+  BilledCost: ({ row, nanoUsd }) => (row.key.price_kind === 'owned' ? 0 : decimal(nanoUsd)),
+  BillingAccountId: () => 'pertoken',
+  BillingAccountName: () => 'pertoken',
+  BillingCurrency: () => 'USD',
+  BillingPeriodEnd: ({ row }) => dateTime(monthOf(row.startMs, 1)),
+  BillingPeriodStart: ({ row }) => dateTime(monthOf(row.startMs, 0)),
+  ChargeCategory: () => 'Usage',
+  ChargeClass: () => null,
+  ChargeDescription: ({ row, kind }) => describe(row, kind),
+  ChargeFrequency: () => 'Usage-Based',
+  ChargePeriodEnd: ({ row }) => dateTime(row.endMs),
+  ChargePeriodStart: ({ row }) => dateTime(row.startMs),
+  ConsumedQuantity: (charge) => (countsTokens(charge) ? tokensOf(charge.row) : hours(charge)),
+  ConsumedUnit: (charge) => (countsTokens(charge) ? 'Tokens' : 'Hours'),
+  ContractedCost: ({ nanoUsd }) => decimal(nanoUsd),
+  EffectiveCost: ({ nanoUsd }) => decimal(nanoUsd),
+  InvoiceIssuerName: () => PROVIDER,
+  ListCost: ({ nanoUsd }) => decimal(nanoUsd),
+  PricingCategory: ({ row }) => PRICING[row.key.price_kind!],
+  PricingQuantity: (charge) => hours(charge),
+  PricingUnit: () => 'Hours',
+  ProviderName: () => PROVIDER,
+  PublisherName: () => PROVIDER,
+  ResourceId: ({ row }) => row.key.gpu_uuid ?? slotName(row),
+  ResourceName: ({ row }) => slotName(row),
+  ResourceType: ({ row }) => (slotName(row) === null ? null : 'GPU'),
+  ServiceCategory: () => 'AI and Machine Learning',
+  ServiceName: () => 'LLM inference',
+  ServiceSubcategory: () => 'Generative AI',
+  SubAccountId: ({ row }) => row.key.tenant,
+  SubAccountName: ({ row }) => row.key.tenant,
+  Tags: ({ row }) => tags(row),
+  x_ChargeKind: ({ kind }) => kind,
+  x_PriceKind: ({ row }) => row.key.price_kind,
+  x_Model: ({ row }) => row.key.model,
+  x_Host: ({ row }) => row.key.host,
+  x_GpuIndex: ({ row }) => row.key.gpu_index,
+  x_IdleCost: ({ kind, nanoUsd }) => (kind === 'busy' ? 0 : decimal(nanoUsd)),
+  x_AssumedCost: ({ row, kind }) => (kind === 'busy' ? decimal(row.amounts.assumed_nano_usd) : 0),
+  x_Requests: ({ row, kind }) => (kind === 'busy' ? Number(row.amounts.requests) : 0),
+  x_InputTokens: ({ row, kind }) => (kind === 'busy' ? Number(row.amounts.prompt_tokens) : 0),
+  x_CachedInputTokens: ({ row, kind }) => (kind === 'busy' ? Number(row.amounts.cached_prompt_tokens) : 0),
+  x_OutputTokens: ({ row, kind }) => (kind === 'busy' ? Number(row.amounts.completion_tokens) : 0),
+  x_CostPerMillionTokens: ({ row, kind }) => (kind === 'busy' ? perMillion(row) : null),
+  x_Basis: ({ row }) => row.amounts.basis,
+  x_Method: ({ row }) => row.amounts.method,
+}
+
+/** Names of the columns, in the order of the file. */
+export const FOCUS_COLUMNS: readonly string[] = Object.keys(COLUMNS)
+
+/** The question that FOCUS is an answer to: charges know their price kind and lie in one month of UTC. */
+export function focusQuery(query: CostQuery): CostQuery {
+  const by = query.by.includes('price_kind') ? query.by : [...query.by, 'price_kind' as const]
+  return { ...query, by, step: query.step === 'all' ? 'month' : query.step }
+}
+
+/** Rows of cost, as focusQuery asked for them, as a FOCUS file in pieces. */
+export function focusFile(rows: AsyncIterable<CostRow>): AsyncGenerator<string, void, undefined> {
+  return csvFile(rows, FOCUS_COLUMNS, focusLines)
+}
+
+/** The lines of one row of cost, as focusQuery asked for it; none where it cost nothing and nothing was used. */
+export function focusLines(row: CostRow): string {
+  const fill = Object.values(COLUMNS)
+  return chargesOf(row)
+    .map((charge) => csvLine(fill.map((cell) => cell(charge))))
+    .join('')
+}
+
+function chargesOf(row: CostRow): Charge[] {
+  const { amounts } = row
+  const money = [amounts.busy_nano_usd, amounts.loaded_idle_nano_usd, amounts.unallocated_nano_usd]
+  const presentMs = amounts.covered_ms + amounts.assumed_ms
+  // A price of 0 tells nothing of how the time was spent: then all of it goes with the usage.
+  const times = totalNanoUsd(amounts) === 0n ? [presentMs, 0n, 0n] : apportion(presentMs, money)
+  const charges = (['busy', 'loaded_idle', 'unallocated'] as const).map(
+    (kind, i): Charge => ({ row, kind, nanoUsd: money[i]!, ms: times[i]! }),
+  )
+  charges.push({ row, kind: 'uncovered', nanoUsd: amounts.uncovered_nano_usd, ms: amounts.uncovered_ms })
+  return charges.filter(({ kind, nanoUsd, ms }) => nanoUsd > 0n || ms > 0n || (kind === 'busy' && hasUsage(row)))
+}
+
+/** Whether a row has tokens or requests, which its busy charge carries even where it cost nothing. */
+function hasUsage({ amounts }: CostRow): boolean {
+  return amounts.requests > 0n || amounts.prompt_tokens + amounts.completion_tokens > 0n
+}
+
+function countsTokens({ row, kind }: Charge): boolean {
+  return kind === 'busy' && tokensOf(row) > 0
+}
+
+function tokensOf({ amounts }: CostRow): number {
+  return Number(amounts.prompt_tokens + amounts.completion_tokens)
+}
+
+function perMillion({ amounts }: CostRow): number | null {
+  return usdPerMillion(totalNanoUsd(amounts), amounts.prompt_tokens + amounts.completion_tokens)
+}
+
+function hours({ ms }: Charge): number {
+  return Number(ms) / MS_PER_HOUR
+}
+
+/** Exact USD: nine decimals at most. Numbers would do up to 2⁵³ of 10⁻⁹ USD, and are what the CSV does not quote. */
+function decimal(nanoUsd: bigint): number {
+  return Number(nanoUsd) / 1e9
+}
+
+function describe({ key }: CostRow, kind: ChargeKind): string {
+  const whose = [key.model, key.tenant].filter((name) => name !== null).join(' for ')
+  return `${DESCRIPTIONS[kind]}${whose === '' ? '' : `: ${whose}`}`
+}
+
+function slotName({ key }: CostRow): string | null {
+  return key.gpu_index === null ? null : `${key.host ?? 'unknown'}/${key.gpu_index}`
+}
+
+function tags({ key }: CostRow): string {
+  const { model, tenant, host } = key
+  return JSON.stringify(Object.fromEntries(Object.entries({ model, tenant, host }).filter(([, name]) => name !== null)))
+}
+
+/** FOCUS wants whole seconds and Z. */
+function dateTime(ms: number): string {
+  return `${new Date(ms).toISOString().slice(0, -5)}Z`
+}
+
+/** Start of the month of an instant, or of one after it. */
+function monthOf(ms: number, after: number): number {
+  const at = new Date(ms)
+  return Date.UTC(at.getUTCFullYear(), at.getUTCMonth() + after)
+}

@@ -1,0 +1,87 @@
+// Rows of cost as a table for a terminal: only the groupings that were asked for, numbers to the right, the totals last.
+// Names come from outside, so control characters (which could move the cursor or set a title) are shown, not sent.
+
+import type { CostFigures } from './cost-figures.ts'
+import type { CostQuery } from './cost-query.ts'
+
+interface Column {
+  title: string
+  text(row: CostFigures): string
+  isNumber: boolean
+}
+
+const GROUPING_COLUMNS: Record<CostQuery['by'][number], Column> = {
+  model: column('model', ({ model }) => model ?? '-'),
+  tenant: column('tenant', ({ tenant }) => tenant ?? '-'),
+  host: column('host', ({ host }) => host ?? '-'),
+  gpu: column('gpu', ({ host, gpu_index }) => (gpu_index === null ? '-' : `${host ?? '-'}/${gpu_index}`)),
+  price_kind: column('price', ({ price_kind }) => price_kind ?? '-'),
+}
+
+const FIGURE_COLUMNS: Column[] = [
+  figure('requests', ({ requests }) => grouped(requests)),
+  figure('input', ({ prompt_tokens }) => grouped(prompt_tokens)),
+  figure('output', ({ completion_tokens }) => grouped(completion_tokens)),
+  figure('busy $', ({ busy_usd }) => money(busy_usd)),
+  figure('idle $', ({ loaded_idle_usd }) => money(loaded_idle_usd)),
+  figure('unallocated $', ({ unallocated_usd }) => money(unallocated_usd)),
+  figure('total $', ({ total_usd }) => money(total_usd)),
+  figure('uncovered $', ({ uncovered_usd }) => money(uncovered_usd)),
+  figure('$/1M', ({ usd_per_million_tokens }) => money(usd_per_million_tokens)),
+  figure('$/1M busy', ({ usd_per_million_tokens_busy }) => money(usd_per_million_tokens_busy)),
+  figure('measured', ({ measured_token_share: share }) => (share === null ? '-' : `${Math.round(share * 100)} %`)),
+]
+
+/** The table's text, line end included. */
+export function costTable(
+  query: Pick<CostQuery, 'by' | 'step'>,
+  rows: readonly CostFigures[],
+  totals: CostFigures,
+): string {
+  const groupings = query.by.map((grouping) => GROUPING_COLUMNS[grouping])
+  const times = query.step === 'all' ? [] : [column('start', ({ start }) => start.slice(0, 16).replace('T', ' '))]
+  const columns = [...times, ...groupings, ...FIGURE_COLUMNS]
+  const body = rows.map((row) => columns.map((each) => each.text(row)))
+  const last = columns.map((each) => (each.isNumber ? each.text(totals) : ''))
+  if (last[0] === '') last[0] = 'total'
+  return textTable(
+    columns.map(({ title }) => title),
+    [...body, last],
+    columns.map(({ isNumber }) => isNumber),
+  )
+}
+
+/** Lines of columns two spaces apart; `right` says which columns are numbers. */
+export function textTable(header: string[], rows: readonly string[][], right: readonly boolean[]): string {
+  const lines = [header, ...rows].map((line) => line.map(visible))
+  const widths = header.map((_, i) => Math.max(...lines.map((line) => line[i]!.length)))
+  const pad = (text: string, i: number) => (right[i] === true ? text.padStart(widths[i]!) : text.padEnd(widths[i]!))
+  return lines.map((line) => `${line.map(pad).join('  ').trimEnd()}\n`).join('')
+}
+
+function column(title: string, text: (row: CostFigures) => string): Column {
+  return { title, text, isNumber: false }
+}
+
+function figure(title: string, text: (row: CostFigures) => string): Column {
+  return { title, text, isNumber: true }
+}
+
+function grouped(value: number): string {
+  return value.toLocaleString('en-US')
+}
+
+/** Four decimals, more where they would all be zeros. */
+function money(value: number | null): string {
+  if (value === null) return '-'
+  const digits = value !== 0 && Math.abs(value) < 0.001 ? 9 : 4
+  return value.toLocaleString('en-US', { minimumFractionDigits: 4, maximumFractionDigits: digits })
+}
+
+/** Control characters, also of the directions of text, as escapes. */
+function visible(text: string): string {
+  return text.replace(
+    /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  )
+}

@@ -1,0 +1,132 @@
+// Raw events as the ledger reads them: samples with its fields only, token usage grouped by SQLite. A statement blocks
+// the event loop, so grouping goes through a range in steps of so many events; a minute's groups then come in parts and
+// are put together here. Sums are read as BigInt, since a double holds them only up to 2⁵³.
+
+import { setImmediate as afterImmediate } from 'node:timers/promises'
+import { CELL_MS } from '../../domain/cells.ts'
+import type { GpuDocument } from '../../domain/documents.ts'
+import type { LedgerSample, TokenCounts } from '../../domain/ledger-types.ts'
+import { type TokenGroup, TokenGroups, toCount } from '../token-groups.ts'
+import { readEvents } from './event-queries.ts'
+import { TABLE_OF } from './event-rows.ts'
+import type { StoreFile } from './store-file.ts'
+
+/** Events that one statement groups, about 10 ms. */
+const STEP_EVENTS = 8_000
+
+const OPTIONAL_FIELDS = [
+  'uuid',
+  'name',
+  'utilization',
+  'mem_used_mb',
+  'mem_total_mb',
+  'power_w',
+  'energy_j',
+  'price_per_hour_usd',
+  'model_loaded',
+] as const satisfies (keyof LedgerSample)[]
+
+/** Samples of a range by (ts, _id). */
+export async function* readLedgerSamples(
+  file: StoreFile,
+  range: { fromMs: number; toMs: number },
+): AsyncGenerator<LedgerSample & { host: string | null }> {
+  for await (const document of readEvents<GpuDocument>(file, 'gpu', range)) {
+    const { _id, ts, host, gpu_index } = document
+    const sample: Record<string, unknown> = { _id, ts, host, gpu_index }
+    for (const field of OPTIONAL_FIELDS) if (document[field] !== undefined) sample[field] = document[field]
+    yield sample as unknown as LedgerSample & { host: string | null }
+  }
+}
+
+interface GroupRow {
+  minute: bigint
+  host: string | null
+  gpu_index: bigint | null
+  gpus: string | null
+  model: string
+  tenant: string | null
+  events: bigint
+  requests: bigint
+  prompt: bigint
+  cached: bigint
+  completion: bigint
+  each_requests: bigint
+  each_uncached: bigint
+  each_cached: bigint
+  each_completion: bigint
+}
+
+/** One GPU needs no second sum: what each gets is all. `gpus` is JSON, and constant in a group. */
+const eachOf = (count: string) => `sum(CASE WHEN gpus IS NULL THEN 0 ELSE (${count}) / json_array_length(gpus) END)`
+const GROUP = `SELECT ts / ${CELL_MS} AS minute, host, gpu_index, gpus, model, tenant,
+    sum(prompt_tokens + completion_tokens + requests > 0) AS events,
+    sum(requests) AS requests, sum(prompt_tokens) AS prompt, sum(cached_prompt_tokens) AS cached,
+    sum(completion_tokens) AS completion,
+    ${eachOf('requests')} AS each_requests,
+    ${eachOf('prompt_tokens - cached_prompt_tokens')} AS each_uncached,
+    ${eachOf('cached_prompt_tokens')} AS each_cached,
+    ${eachOf('completion_tokens')} AS each_completion
+  FROM token_usage INDEXED BY token_usage_ts WHERE ts >= ? AND ts < ?`
+const GROUP_BY = 'GROUP BY ts / 60000, gpu_index, tenant, model, host, gpus'
+const STEP_END = `SELECT ts FROM token_usage INDEXED BY token_usage_ts WHERE ts >= ? AND ts < ?
+  ORDER BY ts LIMIT 1 OFFSET ${STEP_EVENTS}`
+
+/** Token usage of a range by minute, host, GPUs, model and tenant. */
+export async function tokenTotals(
+  file: StoreFile,
+  { fromMs, toMs, hosts }: { fromMs: number; toMs: number; hosts: readonly (string | null)[] | null },
+): Promise<TokenGroup[]> {
+  const groups = new TokenGroups()
+  // Null is never IN a list; the list is one parameter, whatever its length.
+  const ofHosts = 'AND (host IN (SELECT value FROM json_each(?)) OR (? AND host IS NULL))'
+  const sql = `${GROUP} ${hosts === null ? '' : ofHosts} ${GROUP_BY}`
+  const values = hosts === null ? [] : [JSON.stringify(hosts), hosts.includes(null) ? 1 : 0]
+  for (let startMs = fromMs; startMs < toMs; ) {
+    startMs = file.use('Summing token usage failed', () => {
+      const end = file.get<{ ts: number }>(STEP_END, startMs, toMs)?.ts ?? toMs
+      // A step ends between two times; very many events of one time are one long step.
+      const stepEnd = Math.min(Math.max(end, startMs + 1), toMs)
+      const statement = file.statement(sql)
+      statement.setReadBigInts(true)
+      for (const row of statement.all(startMs, stepEnd, ...values)) groups.add(toGroup(row as unknown as GroupRow))
+      return stepEnd
+    })
+    if (startMs < toMs) await afterImmediate()
+  }
+  return groups.list()
+}
+
+function toGroup(row: GroupRow): TokenGroup {
+  const sum: TokenCounts = {
+    requests: toCount(row.requests),
+    uncached_prompt_tokens: toCount(row.prompt - row.cached),
+    cached_prompt_tokens: toCount(row.cached),
+    completion_tokens: toCount(row.completion),
+  }
+  const gpus: number[] = row.gpus === null ? [Number(row.gpu_index)] : JSON.parse(row.gpus)
+  const each: TokenCounts =
+    gpus.length === 1
+      ? { ...sum }
+      : {
+          requests: toCount(row.each_requests),
+          uncached_prompt_tokens: toCount(row.each_uncached),
+          cached_prompt_tokens: toCount(row.each_cached),
+          completion_tokens: toCount(row.each_completion),
+        }
+  const { host, model, tenant } = row
+  return { startMs: Number(row.minute) * CELL_MS, host, gpus, model, tenant, events: toCount(row.events), sum, each }
+}
+
+/** The span of event time of both kinds. */
+export async function rawRange(file: StoreFile): Promise<{ fromMs: number; toMs: number } | null> {
+  const times = file.use('Reading the range of events failed', () =>
+    Object.values(TABLE_OF).flatMap((table) => {
+      // Each alone: min and max in one statement would be a scan.
+      const first = file.get<{ ts: number | null }>(`SELECT min(ts) AS ts FROM ${table}`)!.ts
+      const last = file.get<{ ts: number | null }>(`SELECT max(ts) AS ts FROM ${table}`)!.ts
+      return first === null || last === null ? [] : [first, last]
+    }),
+  )
+  return times.length === 0 ? null : { fromMs: Math.min(...times), toMs: Math.max(...times) + 1 }
+}

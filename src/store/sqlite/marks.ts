@@ -1,0 +1,48 @@
+// Marks in the embedded store: one row a span start and host, only inserted and deleted by id. AUTOINCREMENT never uses
+// an id twice, so deleting what was read deletes nothing that came later. Which spans are dirty is read from the index
+// on (level, start, time of the mark) alone, newest start first, and no further than the limit.
+
+import type { DirtySpan, Mark, SpanLevel } from '../ledger-store.ts'
+import type { StoreFile } from './store-file.ts'
+
+/** Inserts one mark for each start and host. */
+export async function insertMarks(
+  file: StoreFile,
+  level: SpanLevel,
+  { spans, atMs }: { spans: readonly { startMs: number; hosts: readonly (string | null)[] }[]; atMs: number },
+): Promise<void> {
+  if (spans.length === 0) return
+  await file.transaction('Writing marks failed', () => {
+    const insert = file.statement('INSERT INTO marks (level, start_ms, host, at_ms) VALUES (?, ?, ?, ?)')
+    for (const { startMs, hosts } of spans) for (const host of hosts) insert.run(level, startMs, host, atMs)
+  })
+}
+
+export async function dirtySpans(file: StoreFile, level: SpanLevel, limit: number): Promise<DirtySpan[]> {
+  const sql = `SELECT start_ms AS startMs, count(*) AS marks, min(at_ms) AS firstAtMs, max(at_ms) AS lastAtMs
+    FROM marks INDEXED BY marks_span WHERE level = ? GROUP BY start_ms ORDER BY start_ms DESC LIMIT ?`
+  const spans = file.use('Reading marks failed', () => file.all<DirtySpan>(sql, level, limit))
+  return spans.map((span) => ({ ...span }))
+}
+
+export async function readMarks(file: StoreFile, level: SpanLevel, startMs: number): Promise<Mark[]> {
+  const sql = 'SELECT id, host FROM marks WHERE level = ? AND start_ms = ? ORDER BY id'
+  const rows = file.use('Reading marks failed', () =>
+    file.all<{ id: number; host: string | null }>(sql, level, startMs),
+  )
+  return rows.map(({ id, host }) => ({ id: String(id), hosts: [host] }))
+}
+
+export async function deleteMarks(file: StoreFile, ids: readonly string[]): Promise<void> {
+  if (ids.length === 0) return
+  await file.transaction('Deleting marks failed', () => {
+    const remove = file.statement('DELETE FROM marks WHERE id = ?')
+    for (const id of ids) remove.run(Number(id))
+  })
+}
+
+export async function countMarks(file: StoreFile, fromMs: number, toMs: number): Promise<number> {
+  const sql = `SELECT count(*) AS count FROM marks
+    WHERE level IN ('minute', 'hour', 'day') AND start_ms >= ? AND start_ms < ?`
+  return file.use('Counting marks failed', () => file.get<{ count: number }>(sql, fromMs, toMs)!.count)
+}
