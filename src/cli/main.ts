@@ -5,11 +5,15 @@ import { type Command, helpOf, parseWords, UsageError } from './command.ts'
 import { config } from './commands/config.ts'
 import { deadLetters } from './commands/dead-letters.ts'
 import { doctor } from './commands/doctor.ts'
+import { prices } from './commands/prices.ts'
 import { processor } from './commands/processor.ts'
 import { produce } from './commands/produce.ts'
 import { replay } from './commands/replay.ts'
+import { report } from './commands/report.ts'
+import { reprice } from './commands/reprice.ts'
 import { topics } from './commands/topics.ts'
 import { up } from './commands/up.ts'
+import { verify } from './commands/verify.ts'
 import { version } from './version.ts'
 
 const COMMANDS: Readonly<Record<string, Command>> = {
@@ -18,6 +22,10 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   produce,
   replay,
   topics,
+  report,
+  prices,
+  reprice,
+  verify,
   'dead-letters': deadLetters,
   doctor,
   config,

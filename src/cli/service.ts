@@ -7,6 +7,7 @@ import { Processor } from '../processor/processor.ts'
 import { GaveUp } from '../processor/retry.ts'
 import type { CommandContext } from './command.ts'
 import type { Config } from './config.ts'
+import { LedgerService } from './ledger-service.ts'
 import { version } from './version.ts'
 import { makeLogger, openLog, openStore } from './wire.ts'
 
@@ -20,18 +21,18 @@ export interface ServiceOptions {
 
 /** Runs until the signal aborts; answers the exit code: 0 when drained, 1 when the drain was cut short. */
 export async function runService(
-  context: Pick<CommandContext, 'config' | 'signal' | 'say'>,
+  context: Pick<CommandContext, 'config' | 'signal' | 'say' | 'loaded'>,
   options: ServiceOptions,
 ): Promise<number> {
   const { config, signal, say } = context
   const logger = makeLogger(config)
   const log = openLog(config, logger)
   const store = openStore(config, logger)
-  const processor = new Processor(log, store, {
-    ...processorOptions(config),
-    partitions: options.partitions,
-    log: logger,
-  })
+  const defaultIsGiven = context.loaded.sources.PRICE_PER_HOUR_USD !== 'default'
+  const ledger = new LedgerService({ config, defaultIsGiven, log, store, logger })
+  const { partitions } = options
+  const { priceOf } = ledger.livePrice
+  const processor = new Processor(log, store, { ...processorOptions(config), partitions, priceOf, log: logger })
   const server = await buildServer({
     processor,
     store,
@@ -39,25 +40,39 @@ export async function runService(
     topics: { metric: config.TOPIC_METRIC, token: config.TOPIC_TOKEN },
     version: version(),
     logger,
+    progress: ledger.progress,
+    allowedLatenessMs: config.ALLOWED_LATENESS_SECONDS * 1000,
     now: Date.now,
   })
+  const failed = new AbortController()
+  const running = AbortSignal.any([signal, failed.signal])
   try {
-    await server.listen({ host: options.host, port: config.PORT })
+    await listen(server, options.host, config.PORT)
     const { port } = server.server.address() as { port: number }
     const shownHost = ['0.0.0.0', '::', '127.0.0.1'].includes(options.host) ? 'localhost' : options.host
     say(
       `pertoken ${version()}: look at http://${shownHost}:${port} (log: ${log.description}; store: ${store.description})\n`,
     )
-    const beside = options.beside?.(log, signal) ?? Promise.resolve()
-    await Promise.all([processor.run(signal), beside])
+    const beside = options.beside?.(log, running) ?? Promise.resolve()
+    await Promise.all([processor.run(running), beside, ledger.run(running)])
     return 0
   } catch (error) {
     if (!(error instanceof GaveUp)) throw error
     logger.error({ error: error.message }, 'Stopped before all was stored; it comes again at the next start')
     return 1
   } finally {
+    failed.abort()
     await server.close()
     await Promise.allSettled([log.close(), store.close()])
+  }
+}
+
+async function listen(server: Awaited<ReturnType<typeof buildServer>>, host: string, port: number): Promise<void> {
+  try {
+    await server.listen({ host, port })
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
+    throw new Error(`Cannot listen on ${host}:${port}: something else does; set PORT (or --port) to a free one`)
   }
 }
 
@@ -70,7 +85,5 @@ function processorOptions(config: Config) {
     windowSeconds: config.WINDOW_SECONDS,
     allowedLatenessSeconds: config.ALLOWED_LATENESS_SECONDS,
     defaultHost: config.DEFAULT_HOST,
-    priceOf: (_slot: object, sample: { price_per_hour_usd?: number } | null) =>
-      sample?.price_per_hour_usd ?? config.PRICE_PER_HOUR_USD,
   }
 }

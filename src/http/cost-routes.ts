@@ -6,7 +6,7 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 import { DAY_MS } from '../domain/cells.ts'
 import { parseInstantMs } from '../domain/price-rule.ts'
 import { CostReading, type CostSource, costPage, UNKNOWN_PROGRESS } from '../processor/cost-service.ts'
-import { FrozenDay } from '../processor/ledger-at.ts'
+import { FrozenDaysError } from '../processor/ledger-at.ts'
 import { FIGURE_NAMES } from '../report/cost-figures.ts'
 import { TooManyRows } from '../report/cost-grouping.ts'
 import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS } from '../report/cost-query.ts'
@@ -140,7 +140,7 @@ async function requireRevision({ ledger }: CostSource, revision: number | null):
 
 /** What the ledger cannot answer because of how it was asked. */
 function asParameter(error: unknown): unknown {
-  const path = error instanceof TooManyRows ? 'by' : error instanceof FrozenDay ? 'revision' : null
+  const path = error instanceof TooManyRows ? 'by' : error instanceof FrozenDaysError ? 'revision' : null
   if (path === null) return error
   const message = `${(error as Error).message}: expected a narrower question`
   return badParameters([{ path, reason: 'wrong_value', message }])

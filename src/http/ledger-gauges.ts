@@ -21,7 +21,7 @@ const SETTLED_MS = 180_000
 const MAX_MODELS = 100
 
 /** Labels that OpenCost takes from Kubernetes, which we do not have; `unknown` is what it writes itself. */
-const OPENCOST = { model_version: 'unknown', namespace: '', workload_type: 'inference' }
+const [MODEL_VERSION, NAMESPACE, WORKLOAD_TYPE] = ['unknown', '', 'inference']
 const MODEL_LABELS = ['model_name', 'model_version', 'namespace', 'cost_basis', 'workload_type'] as const
 
 export interface ModelAmounts {
@@ -143,7 +143,8 @@ export class LedgerGauges {
     const input = amounts.input_nano_usd + amounts.cached_nano_usd
     const total = totalNanoUsd(amounts)
     for (const basis of ['allocation', 'usage'] as const) {
-      const labels = { ...OPENCOST, model_name: model, cost_basis: basis }
+      const named = { model_name: model, model_version: MODEL_VERSION, namespace: NAMESPACE }
+      const labels = { ...named, cost_basis: basis, workload_type: WORKLOAD_TYPE }
       const money = basis === 'allocation' ? total : busy_nano_usd
       // Busy and idle are split by the same weights, so busy's part of the input is busy's part of the whole.
       const share = (part: bigint) => (basis === 'allocation' || total === 0n ? part : (part * busy_nano_usd) / total)

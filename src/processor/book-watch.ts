@@ -76,7 +76,7 @@ export class BookWatch {
   async #sweep(nowMs: number): Promise<void> {
     const { ledger, books } = this.#parts
     // The first minute that has not ended long enough ago.
-    const frontMs = floorTo(CELL_MS, nowMs - this.#lagMs - CLAIM_GRACE_MS)
+    const frontMs = floorTo(CELL_MS, nowMs - this.#lagMs - CLAIM_GRACE_MS) + CELL_MS
     if (this.#frontMs === null) {
       this.#frontMs = frontMs
       this.#backMs = frontMs

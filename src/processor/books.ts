@@ -13,6 +13,8 @@ export class Books {
   readonly #compiled = new Map<number, PriceBook>()
   #versions: BookVersion[] = []
   #revisions: Revision[] = []
+  /** Whether there are claims, as of that many versions. */
+  #claims: { versions: number; any: boolean } | null = null
 
   /** Empty until the first `refresh`. */
   constructor(ledger: LedgerStore) {
@@ -80,9 +82,11 @@ export class Books {
 
   /** Whether any version claims GPUs (`PriceBook.claimedHosts`) at any time. */
   get hasClaims(): boolean {
-    return this.#versions.some(({ version }) =>
-      this.bookByVersion(version).rules.some((rule) => rule.claimsPresence && rule.match.host !== undefined),
-    )
+    if (this.#claims?.versions !== this.#versions.length) {
+      const any = this.#versions.some(({ book }) => claims(book as PriceBookData))
+      this.#claims = { versions: this.#versions.length, any }
+    }
+    return this.#claims.any
   }
 
   #take(versions: readonly BookVersion[], revisions: readonly Revision[]): void {
@@ -96,4 +100,10 @@ export class Books {
 /** The first whole minute after an instant: from when on a change that is made now counts. */
 export function nextMinuteMs(nowMs: number): number {
   return floorTo(CELL_MS, nowMs) + CELL_MS
+}
+
+function claims({ rules }: PriceBookData): boolean {
+  return rules.some(
+    ({ match, from }) => match.host !== undefined && match.gpu_index !== undefined && from !== undefined,
+  )
 }

@@ -70,7 +70,7 @@ export class CostReading {
     this.#grouping = new CostGrouping(query)
   }
 
-  /** The rows in their order. Throws TooManyRows, FrozenDay, a RangeError for an unknown revision, or a StoreError. */
+  /** The rows in their order. Throws TooManyRows, FrozenDaysError, a RangeError for an unknown revision, or a StoreError. */
   async *rows(): AsyncGenerator<CostRow, void, undefined> {
     const { ledger, progress } = this.#source
     const { fromMs, toMs } = this.query

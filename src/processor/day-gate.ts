@@ -39,6 +39,11 @@ export class DayGate {
     return this.#days.get(floorTo(DAY_MS, tsMs)) ?? null
   }
 
+  /** Whether any day is closed; most stores have none. */
+  get hasClosedDays(): boolean {
+    return this.#days.size > 0
+  }
+
   /** For the message of a refusal with reason `day_closed`. */
   static refusalText(day: DayState): string {
     return `${new Date(day.startMs).toISOString().slice(0, 10)} is ${day.state} by retention, since ${new Date(day.sinceMs).toISOString()}`

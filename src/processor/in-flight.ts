@@ -88,6 +88,8 @@ export class InFlight {
       // Only what marks and positions need stays until the step is finished.
       step.samples = []
       step.tokens = []
+      step.sampleOrigins = []
+      step.tokenOrigins = []
       step.rejected = []
     } catch (error) {
       this.#failure ??= error

@@ -136,6 +136,9 @@ export class Keeper {
     const untilMs = now() + MAX_PASS_MS
     const mayGoOn = () => signal?.aborted !== true && now() < untilMs
     await books.refresh()
+    if (books.versions.length === 0) {
+      throw new StoreError('No price book yet: none was set, and no default at start', { retriable: true })
+    }
     await this.#watch.pass()
     await this.#passMinutes(result, mayGoOn)
     result.hours = await this.#passSums('hour', result, mayGoOn)
@@ -211,6 +214,7 @@ export class Keeper {
     } catch (error) {
       if (error instanceof StoreError) throw error
       this.counters.failures++
+      if (this.#putOff.size > MAX_DIRTY) this.#putOff.clear()
       const againMs = starts.length > 1 ? 0 : now() + PUT_OFF_MS
       for (const startMs of starts) this.#putOff.set(`${level} ${startMs}`, againMs)
       const first = new Date(starts[0]!).toISOString()

@@ -1,28 +1,55 @@
-// The ledger as it was before later revisions: `report --revision N`. (Being written; the interface stands.)
+// The ledger as it would be without later revisions: `report --revision N`. No copies of old cells are kept; the cells of
+// the asked range are computed from the raw events with the books as they were pinned then. So it shows today's knowledge
+// of the events at yesterday's prices, which is what a correction of prices is compared with. A frozen day cannot be
+// asked: its ledger is what it was when it froze, and its raw events are gone or about to go.
 
 import type { LedgerStore, Span } from '../store/ledger-store.ts'
+import { Books } from './books.ts'
+import { FrozenDays } from './frozen-days.ts'
+import { hostsOf, partsWithEvents } from './price-change.ts'
+import { rawMinutes } from './raw-run.ts'
 
-/** An old revision was asked of a day whose raw events are gone or frozen. */
-export class FrozenDay extends Error {
+/** An old revision was asked of days that are frozen or purged. */
+export class FrozenDaysError extends Error {
   /** As 2026-01-31. */
   readonly days: readonly string[]
 
   constructor(days: readonly string[]) {
-    super(`Old revisions cannot be reported for frozen days: ${days.join(', ')}`)
-    this.name = 'FrozenDay'
+    super(`Cannot report an old revision of frozen days: ${days.join(', ')}`)
+    this.name = 'FrozenDaysError'
     this.days = days
   }
 }
 
 /**
- * The cells of a range as they are with only the revisions up to `revision` (0: none), by (start, host), computed from
- * the raw events; empty cells are left out. Throws FrozenDay, or a RangeError for a revision that does not exist.
+ * The cells of a range as they are with only the revisions up to `revision` (0: none), by (start, host), as spans with
+ * `rev` 0; empty cells are left out. Throws FrozenDaysError, a RangeError for a revision that does not exist, or a
+ * StoreError. Times are epoch milliseconds, whole minutes, `toMs` exclusive.
  */
-export async function* ledgerAt(_options: {
+export async function* ledgerAt(options: {
   ledger: LedgerStore
   fromMs: number
   toMs: number
   revision: number
 }): AsyncGenerator<Span, void, undefined> {
-  throw new Error('being written')
+  const { ledger, fromMs, toMs, revision } = options
+  const books = new Books(ledger)
+  await books.refresh()
+  const last = books.revisions.at(-1)?.revision ?? 0
+  if (!Number.isSafeInteger(revision) || revision < 0 || revision > last) {
+    throw new RangeError(`Unknown revision: ${revision}, the newest is ${last}`)
+  }
+  const days = await FrozenDays.read(ledger)
+  const frozen = days.within(fromMs, toMs)
+  if (frozen.length > 0) throw new FrozenDaysError(frozen)
+  for (const part of await partsWithEvents(ledger, days, { fromMs, toMs })) {
+    for await (const { startMs, run } of rawMinutes(ledger, part)) {
+      const book = books.bookFor(startMs, revision)
+      for (const host of hostsOf(run.hosts, startMs, [book])) {
+        const { rows, capped, bookVersion } = run.cell(host, book)
+        if (rows.length === 0) continue
+        yield { level: 'minute', startMs, host, rev: 0, bookVersions: [bookVersion], rows, capped, computedMs: 0 }
+      }
+    }
+  }
 }

@@ -17,6 +17,7 @@ import type {
   TopicSpec,
 } from '../log/event-log.ts'
 import type { EventStore } from '../store/event-store.ts'
+import { DAY_GATE_MAX_AGE_MS, DayGate } from './day-gate.ts'
 import { writeDeadLetters } from './dead-letters.ts'
 import { type Health, healthOf } from './health.ts'
 import { type Checkpoint, InFlight } from './in-flight.ts'
@@ -25,7 +26,7 @@ import type { Logger } from './logger.ts'
 import { Outcomes } from './outcomes.ts'
 import { Retrier } from './retry.ts'
 import { startOf } from './start-position.ts'
-import { type Step, stepsOf } from './step.ts'
+import { refuseClosedDays, type Step, stepsOf } from './step.ts'
 
 export interface ProcessorOptions {
   group: string
@@ -66,6 +67,7 @@ export class Processor {
   readonly #options: ProcessorOptions
   readonly #now: () => number
   readonly #live: LiveWindow
+  readonly #gate: DayGate
   readonly #retrier: Retrier
   readonly #inFlight: InFlight
   /** Aborts writes that are being repeated: later than the loop's own signal, by the time that a drain may take. */
@@ -82,6 +84,7 @@ export class Processor {
     this.#options = options
     this.#now = options.now ?? Date.now
     this.#live = new LiveWindow(options)
+    this.#gate = new DayGate(store.ledger, this.#now)
     this.#retrier = new Retrier(options.log, this.#now)
     this.#inFlight = new InFlight(
       {
@@ -246,11 +249,19 @@ export class Processor {
   }
 
   async #writeDocuments(step: Step): Promise<void> {
+    // In every try: a processor that was stopped for long must not write into a day that was closed meanwhile.
+    await this.#gate.refreshIfOlderThan(DAY_GATE_MAX_AGE_MS)
+    if (this.#gate.hasClosedDays) refuseClosedDays(step, (tsMs) => this.#closedReason(tsMs))
     if (step.samples.length + step.tokens.length === 0) return
     const result = await this.#store.writeDocuments(step.samples, step.tokens, step.bytes)
     this.outcomes.stored += result.stored
     this.outcomes.duplicate += result.duplicate
     for (const token of step.tokens) if (token.late === true) this.outcomes.late++
+  }
+
+  #closedReason(tsMs: number): string | null {
+    const day = this.#gate.closedDay(tsMs)
+    return day === null ? null : DayGate.refusalText(day)
   }
 
   async #writeDeadLetters(step: Step): Promise<void> {

@@ -95,3 +95,28 @@ export class RunLength {
     this.#minutes = Math.max(1, Math.min(MAX_RUN_MINUTES, this.#minutes * 2, fitting))
   }
 }
+
+/**
+ * The minutes of a range in order, each with its run moved to it, in runs that fit into memory. Opens and closes the
+ * runs; a minute is only good until the next is asked for.
+ */
+export async function* rawMinutes(
+  ledger: LedgerStore,
+  { fromMs, toMs }: { fromMs: number; toMs: number },
+): AsyncGenerator<{ startMs: number; run: RawRun }, void, undefined> {
+  const length = new RunLength()
+  for (let runMs = fromMs; runMs < toMs; ) {
+    const endMs = Math.min(toMs, runMs + length.ms)
+    const run = await RawRun.open(ledger, { fromMs: runMs, toMs: endMs }, null)
+    try {
+      length.learn(endMs - runMs, run.groups)
+      for (let startMs = runMs; startMs < endMs; startMs += CELL_MS) {
+        await run.moveTo(startMs)
+        yield { startMs, run }
+      }
+    } finally {
+      await run.close()
+    }
+    runMs = endMs
+  }
+}

@@ -8,6 +8,8 @@ import type { LedgerSample } from '../domain/ledger-types.ts'
 export type HostSample = LedgerSample & { host: string | null }
 
 export class SampleWindow {
+  /** Samples that were read. */
+  read = 0
   readonly #samples: AsyncIterator<HostSample>
   readonly #byHost = new Map<string | null, LedgerSample[]>()
   readonly #isWanted: (host: string | null) => boolean
@@ -56,8 +58,12 @@ export class SampleWindow {
   async #read(): Promise<void> {
     if (this.#isDone) return
     const { done, value } = await this.#samples.next()
-    if (done === true) this.#isDone = true
-    else this.#next = value
+    if (done === true) {
+      this.#isDone = true
+      return
+    }
+    this.read++
+    this.#next = value
   }
 
   #add(sample: HostSample): void {

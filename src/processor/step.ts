@@ -12,10 +12,14 @@ import type { LogRecord, Position, RecordBatch } from '../log/event-log.ts'
 /** Header that carries the id which a redriven record would have had at its first place. */
 export const REDRIVE_ID_HEADER = 'pertoken_id'
 
-/** A refused record with where it lay. */
-export interface Rejected {
+/** Where a document came from. */
+export interface Origin {
   batch: RecordBatch
   record: LogRecord
+}
+
+/** A refused record with where it lay. */
+export interface Rejected extends Origin {
   refusal: Refusal
 }
 
@@ -23,6 +27,9 @@ export interface Rejected {
 export interface Step {
   samples: GpuDocument[]
   tokens: TokenDocument[]
+  /** The record of each sample and of each token event, in order, should one be refused after all. */
+  sampleOrigins: Origin[]
+  tokenOrigins: Origin[]
   rejected: Rejected[]
   cells: TouchedCells
   /** Where each partition of the step stands once the step is done. */
@@ -44,7 +51,7 @@ export interface StepContext {
 }
 
 /** Most records in a step: large enough for the store, small enough to leave the event loop some air. */
-const MAX_STEP_RECORDS = 2000
+const MAX_STEP_RECORDS = 4000
 
 /** Cuts what one read gave into steps, in order. */
 export function* stepsOf(batches: readonly RecordBatch[], context: StepContext): Generator<Step> {
@@ -72,6 +79,8 @@ function emptyStep(): Step {
   return {
     samples: [],
     tokens: [],
+    sampleOrigins: [],
+    tokenOrigins: [],
     rejected: [],
     cells: new TouchedCells(),
     positions: [],
@@ -92,11 +101,13 @@ function admit(step: Step, batch: RecordBatch, idPrefix: string, record: LogReco
     const sample = document as GpuDocument
     context.admitSample(sample)
     step.samples.push(sample)
+    step.sampleOrigins.push({ batch, record })
     step.cells.touchAround(sample.host, sample.ts.getTime())
   } else {
     const token = document as TokenDocument
     context.admitToken(token, record)
     step.tokens.push(token)
+    step.tokenOrigins.push({ batch, record })
     step.cells.touch(token.host, token.ts.getTime())
   }
 }
@@ -125,4 +136,19 @@ function recordWithHeaders(record: LogRecord): RawRecord | Refusal {
   if (read instanceof Refusal) return read
   raw.cloudEvent = read
   return raw
+}
+
+/** Takes the documents of closed days out of a step and refuses their records by name. `closedReason` is null for an open day. */
+export function refuseClosedDays(step: Step, closedReason: (tsMs: number) => string | null): void {
+  const keep = <D extends GpuDocument | TokenDocument>(documents: D[], origins: Origin[]): [D[], Origin[]] => {
+    const reasons = documents.map(({ ts }) => closedReason(ts.getTime()))
+    if (reasons.every((reason) => reason === null)) return [documents, origins]
+    reasons.forEach((reason, i) => {
+      if (reason !== null) step.rejected.push({ ...origins[i]!, refusal: Refusal.of('day_closed', reason, '/ts') })
+    })
+    return [documents.filter((_, i) => reasons[i] === null), origins.filter((_, i) => reasons[i] === null)]
+  }
+  const [samples, sampleOrigins] = keep(step.samples, step.sampleOrigins)
+  const [tokens, tokenOrigins] = keep(step.tokens, step.tokenOrigins)
+  Object.assign(step, { samples, sampleOrigins, tokens, tokenOrigins })
 }

@@ -50,7 +50,7 @@ test('/metrics shows outcomes, lag and live figures as they are now', async (t) 
   assert.deepEqual(lines.sort(), [
     'pertoken_build_info{version="1.2.3"} 1',
     'pertoken_consumer_lag_records 7',
-    'pertoken_cost_per_million_tokens_usd{model="llama"} 2.5',
+    'pertoken_cost_per_million_tokens_usd{model="llama",basis="live"} 2.5',
     'pertoken_gpu_price_per_hour_usd{host="",gpu_index="1"} 0.8',
     'pertoken_gpu_price_per_hour_usd{host="h\\"1\\n",gpu_index="0"} 0.8',
     'pertoken_gpu_utilization_ratio{host="h\\"1\\n",gpu_index="0"} 0.5',
@@ -111,11 +111,14 @@ test('the OpenAPI document is 3.1, lists every route, and its references lead so
     Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
   )
   assert.deepEqual(routes.sort(), [
+    'GET /api/v1/cost',
     'GET /api/v1/dead-letters',
     'GET /api/v1/dead-letters/{id}',
     'GET /api/v1/events',
+    'GET /api/v1/explain',
     'GET /api/v1/gpus',
     'GET /api/v1/live',
+    'GET /api/v1/prices',
     'GET /gpu/info',
     'GET /health',
     'GET /livez',
@@ -126,6 +129,8 @@ test('the OpenAPI document is 3.1, lists every route, and its references lead so
     'GET /schemas/gpu.metrics.v1.json',
     'GET /schemas/token.usage.v1.json',
     'POST /api/v1/events',
+    'POST /api/v1/prices',
+    'PUT /api/v1/prices',
   ])
   for (const [path, methods] of Object.entries(document.paths)) {
     for (const [method, operation] of Object.entries(methods)) {

@@ -12,6 +12,8 @@ export const SERVICE_OPTIONS: readonly OptionName[] = [
   'HOST',
   'PORT',
   'PRICE_PER_HOUR_USD',
+  'PRICE_BOOK',
+  'RAW_RETENTION_DAYS',
   'TOPIC_METRIC',
   'TOPIC_TOKEN',
   'TOPIC_DEAD',

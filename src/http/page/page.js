@@ -1,5 +1,5 @@
-// Fills the page at / with /api/v1/live and /health, about once a second while somebody looks at it. Plain browser
-// JavaScript, served as it is. What comes from outside (model, host and GPU names) only ever becomes text, never markup.
+// Fills the page at / with /api/v1/live and /health, about once a second while somebody looks at it, and with the ledger's
+// last hour, four times a minute. Plain browser JavaScript, served as it is. What comes from outside (model, host and GPU names) only ever becomes text, never markup.
 // When figures cannot be had, or the server says that they are of the past, the page says "stale" and since when.
 
 /**
@@ -11,16 +11,26 @@
  * @typedef {{ status: string, problems: { message: string, since?: string }[], lag: number | null,
  *   last_event: string | null, outcomes: { stored: number, rejected: number }, log: string, store: string,
  *   version: string }} Health
+ * @typedef {{ model: string | null, prompt_tokens: number, completion_tokens: number, busy_usd: number,
+ *   loaded_idle_usd: number, unallocated_usd: number, usd_per_million_tokens: number | null,
+ *   usd_per_million_tokens_busy: number | null }} Cost
+ * @typedef {{ to: string, final: boolean, rows: Cost[], totals: Cost }} CostAnswer
  */
 
 const REFRESH_MS = 1000
 const FETCH_TIMEOUT_MS = 4000
+const HOUR_REFRESH_MS = 15_000
+/** Minutes of the ledger are computed once their stragglers are in. */
+const LEDGER_LAG_MS = 180_000
+const MINUTE_MS = 60_000
 /** Rows of a table; more are counted, not drawn. */
 const MAX_ROWS = 200
 const NONE = '–'
 
 /** When the figures that are shown were true, for the stale mark. */
 let shownAsOf = ''
+/** When the ledger was asked last. */
+let hourAskedMs = 0
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id))
@@ -171,6 +181,42 @@ function showLive(live) {
   setText(byId('utilization'), known.length === 0 ? NONE : `${Math.round(mean * 100)} %`)
 }
 
+/** Money: cents, more where they would be zeros. @param {number} value */
+const usd = (value) => dollars(value, { minimumFractionDigits: 2, maximumFractionDigits: value < 0.1 ? 4 : 2 })
+
+/** @param {Cost} row @param {string} name @returns {Cell[]} */
+function hourRow(row, name) {
+  return [
+    { text: name },
+    { text: cost(row.usd_per_million_tokens), className: 'number' },
+    { text: cost(row.usd_per_million_tokens_busy), className: 'number wide' },
+    { text: count(row.prompt_tokens + row.completion_tokens), className: 'number wide' },
+    { text: usd(row.busy_usd), className: 'number' },
+    { text: usd(row.loaded_idle_usd + row.unallocated_usd), className: 'number' },
+  ]
+}
+
+/** @param {CostAnswer} answer */
+function showHour({ rows, totals, to, final }) {
+  const named = rows.slice(0, MAX_ROWS).map((row) => hourRow(row, row.model ?? '(nobody)'))
+  const all = rows.length > 1 ? [...named, hourRow(totals, 'All')] : named
+  fill('hour', all, 'The ledger has nothing of the last hour yet')
+  setText(byId('hour-hint'), hint(rows.length, `to ${clock(to)} UTC, idle included${final ? '' : ', not final'}`))
+}
+
+/** The hour before the last minute that the ledger can have; failures are for the live figures to tell. */
+async function refreshHour() {
+  const nowMs = Date.now()
+  if (nowMs - hourAskedMs < HOUR_REFRESH_MS) return
+  hourAskedMs = nowMs
+  const toMs = Math.floor((nowMs - LEDGER_LAG_MS) / MINUTE_MS) * MINUTE_MS
+  try {
+    showHour(await fetchJson(`/api/v1/cost?by=model&from=${toMs - 60 * MINUTE_MS}&to=${toMs}`))
+  } catch {
+    setText(byId('hour-hint'), 'cannot be read now: the figures below are old')
+  }
+}
+
 /** @param {Health} health */
 function showHealth(health) {
   setText(byId('lag'), count(health.lag))
@@ -230,7 +276,7 @@ async function refresh() {
 
 async function run() {
   for (;;) {
-    if (!document.hidden) await refresh()
+    if (!document.hidden) await Promise.all([refresh(), refreshHour()])
     await new Promise((resolve) => setTimeout(resolve, REFRESH_MS))
   }
 }

@@ -102,7 +102,7 @@ function fitsOneCommand(count: number, jsonBytes: number): boolean {
 }
 
 /** Cuts documents into what one command holds. */
-function* chunksOf(documents: readonly object[]): Generator<readonly object[]> {
+export function* chunksOf<T extends object>(documents: readonly T[]): Generator<readonly T[]> {
   let start = 0
   let bytes = 0
   for (let i = 0; i < documents.length; i++) {

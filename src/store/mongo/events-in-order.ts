@@ -24,6 +24,8 @@ export interface EventRange {
   toMs?: number | undefined
   /** Begins behind this place. */
   after?: { tsMs: number; id: unknown } | undefined
+  /** Fields to read, `_id` and `ts` among them; all when left out. */
+  projection?: Document
   /** Documents that the server sends at once. */
   batchSize: number
   /** Limit of the server's time, for queries that end soon; a stream has none. */
@@ -53,7 +55,7 @@ async function* scan(
   range: EventRange,
   ts: Document,
 ): AsyncGenerator<Document, number | null> {
-  const options = { batchSize: range.batchSize, ...limitOf(range) }
+  const options = { batchSize: range.batchSize, ...optionsOf(range) }
   // allowDiskUse is for a collection whose ts index somebody dropped.
   const cursor = collection
     .find({ $and: [range.filter, { ts }] }, options)
@@ -107,7 +109,7 @@ async function* tiesByServer(
     // $expr compares across types, as the order does; inside $literal nothing of a cursor's value is interpreted.
     const place = behind === undefined ? {} : { $expr: { $gt: ['$_id', { $literal: behind.id }] } }
     const page = await collection
-      .find({ $and: [range.filter, { ts: new Date(tsMs) }, place] }, limitOf(range))
+      .find({ $and: [range.filter, { ts: new Date(tsMs) }, place] }, optionsOf(range))
       .sort({ _id: 1 })
       .limit(range.batchSize)
       .allowDiskUse(true)
@@ -118,8 +120,11 @@ async function* tiesByServer(
   }
 }
 
-function limitOf(range: EventRange): { maxTimeMS?: number } {
-  return range.maxTimeMs === undefined ? {} : { maxTimeMS: range.maxTimeMs }
+function optionsOf({ maxTimeMs, projection }: EventRange): { maxTimeMS?: number; projection?: Document } {
+  return {
+    ...(maxTimeMs === undefined ? {} : { maxTimeMS: maxTimeMs }),
+    ...(projection === undefined ? {} : { projection }),
+  }
 }
 
 /** Order of well-formed strings by their UTF-8 bytes: as by UTF-16 units, but surrogates come after all else. */

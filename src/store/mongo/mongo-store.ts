@@ -2,27 +2,30 @@
 // what makes every write here repeatable. This file is the map of the adapter: each method names its action for error
 // texts and hands on to the file that knows how. Writes are majority and journal, reads primary and majority.
 
-import { ObjectId } from 'mongodb'
 import type { DirtyMinute } from '../../domain/cells.ts'
 import type { EventKind, GpuDocument, TokenDocument } from '../../domain/documents.ts'
 import type { Position } from '../../log/event-log.ts'
 import type { DeadLetter, EventQuery, EventStore, Page, StoreCounts, WriteResult } from '../event-store.ts'
 import { insertDocuments } from './bulk-write.ts'
-import { COLLECTION_OF_KIND, MARKS } from './collections.ts'
+import { COLLECTION_OF_KIND } from './collections.ts'
 import { listDeadLetters, markRedriven, readDeadLetter, writeDeadLetters } from './dead-letters.ts'
 import { countDocuments, latestSample, latestSamplePerSlot, listEvents, newestMs, readEvents } from './event-queries.ts'
+import { insertMarks } from './marks.ts'
 import { MongoConnection, type MongoStoreOptions } from './mongo-connection.ts'
+import { MongoLedger } from './mongo-ledger.ts'
 import { advancePositions, readPositions, resetPositions } from './positions.ts'
 import { prepareDatabase } from './prepare-database.ts'
 
 export class MongoStore implements EventStore {
   readonly description: string
+  readonly ledger: MongoLedger
   readonly #connection: MongoConnection
 
   /** Connects at the first call. Throws a StoreError when the URL is wrong. */
   constructor(options: MongoStoreOptions) {
     this.#connection = new MongoConnection(options)
     this.description = this.#connection.description
+    this.ledger = new MongoLedger(this.#connection)
   }
 
   async prepare(): Promise<{ warnings: string[] }> {
@@ -63,14 +66,7 @@ export class MongoStore implements EventStore {
   }
 
   async insertMarks(minutes: readonly DirtyMinute[], atMs: number): Promise<void> {
-    const marks = minutes.map(({ startMs, hosts }) => ({
-      _id: new ObjectId(),
-      level: 'minute',
-      start_ms: startMs,
-      hosts,
-      at_ms: atMs,
-    }))
-    await this.#run('insert marks', (connection) => insertDocuments(connection, MARKS, marks))
+    await this.#run('insert marks', (connection) => insertMarks(connection, 'minute', { spans: minutes, atMs }))
   }
 
   advancePositions(group: string, positions: readonly Position[]): Promise<void> {

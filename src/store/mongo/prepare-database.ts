@@ -1,11 +1,11 @@
 // Makes what a database lacks: collections, indexes, the format number. Existing collections are used as they are; ours
-// are clustered on `_id` where the server can (5.3), which saves mongod 15 % on inserts. What cannot hold our promises
+// are clustered on `_id` where the server can (5.3), which saves mongod 15 % on inserts (but see UNCLUSTERED). What cannot hold our promises
 // is refused: a view or time-series collection has no unique `_id`, and a collation takes two ids for one. Everything
 // may be done by two processes at once and be repeated at any time.
 
 import { type Document, MongoServerError } from 'mongodb'
 import { StoreError } from '../event-store.ts'
-import { COLLECTIONS, type IndexKey, indexName, META } from './collections.ts'
+import { COLLECTIONS, type IndexKey, indexName, META, UNCLUSTERED } from './collections.ts'
 import type { MongoConnection } from './mongo-connection.ts'
 import { isHopeless, type ServerFault } from './mongo-errors.ts'
 
@@ -75,9 +75,9 @@ function refuseUnfit(connection: MongoConnection, found: { name: string; type: s
 
 async function makeCollection(connection: MongoConnection, name: string): Promise<void> {
   const writeConcern = { w: 'majority' }
-  const clusteredIndex = { key: { _id: 1 }, unique: true }
+  const clustered = UNCLUSTERED.has(name) ? {} : { clusteredIndex: { key: { _id: 1 }, unique: true } }
   try {
-    await connection.command({ create: name, clusteredIndex, writeConcern })
+    await connection.command({ create: name, ...clustered, writeConcern })
   } catch (error) {
     if (hasCode(error, NAMESPACE_EXISTS)) return
     // Before 5.3, and in work-alikes, the option is unknown: an ordinary collection does as well.

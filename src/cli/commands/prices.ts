@@ -1,0 +1,183 @@
+// `pertoken prices`: lists versions of the price book and revisions of the past, sets a new book from a file, and explains
+// the price of one GPU at one instant. Opens the store itself or asks a running server. A new book counts from the next
+// minute on; what it would have made of the last day is shown in dollars, and `pertoken reprice` corrects the past.
+
+import { CELL_MS, floorTo } from '../../domain/cells.ts'
+import { problemText } from '../../domain/price-book-check.ts'
+import type { PriceBookData } from '../../domain/price-book-schema.ts'
+import { priceListing } from '../../http/price-routes.ts'
+import { setBook } from '../../processor/book-versions.ts'
+import { Books } from '../../processor/books.ts'
+import { WHAT_IF_MS, whatIf } from '../../processor/price-change.ts'
+import { explainPrice, type PriceExplanation } from '../../processor/price-explanation.ts'
+import { textTable } from '../../report/table.ts'
+import type { EventStore } from '../../store/event-store.ts'
+import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
+import { momentFlag } from '../moment.ts'
+import { readPriceBook } from '../price-book-file.ts'
+import { priceChangeText } from '../price-change-text.ts'
+import { ProgressLine } from '../progress-line.ts'
+import { Remote } from '../remote.ts'
+import { makeLogger, openStore } from '../wire.ts'
+
+/** What GET /api/v1/prices and priceListing say. */
+interface Listing {
+  in_force: { version: number; book: PriceBookData } | null
+  versions: { version: number; from: string | null; at: string; origin: string; rules: number }[]
+  revisions: { revision: number; from: string; to: string; book_version: number; at: string }[]
+}
+
+export const prices: Command = {
+  summary: 'Lists and sets price books, and explains the price of a GPU',
+  usage: 'list | set FILE | explain --host NAME --gpu INDEX [--at TIME]',
+  flags: {
+    host: { value: 'NAME', help: 'For explain: the host; left out: events without a host' },
+    gpu: { value: 'INDEX', help: 'For explain: index of the GPU on its host' },
+    at: { value: 'TIME', help: 'For explain: the instant (now)' },
+    json: { help: 'Prints the result as JSON' },
+    url: { value: 'URL', help: 'Asks a running pertoken instead of opening the store' },
+  },
+  options: ['MONGO_URL', 'DATA_DIR', 'LOG_LEVEL'],
+  details:
+    'set: FILE is YAML or JSON; a book with any mistake is refused as a whole, each mistake named with its line.\n' +
+    'It counts from the next minute on. The past is corrected by pertoken reprice.',
+  async run(context) {
+    const [action = 'list', file, ...more] = context.words
+    const isRight = more.length === 0 && (action === 'set') === (file !== undefined)
+    if (!isRight || !['list', 'set', 'explain'].includes(action)) {
+      throw new UsageError('Expected list, set FILE or explain --host NAME --gpu INDEX\nSee: pertoken prices --help')
+    }
+    const url = textFlag(context.flags, 'url')
+    if (url !== undefined) return remotely(context, new Remote(url), { action, file })
+    const store = openStore(context.config, makeLogger(context.config))
+    try {
+      await store.prepare()
+      return await locally(context, store, { action, file })
+    } finally {
+      await store.close()
+    }
+  },
+}
+
+interface Asked {
+  action: string
+  file: string | undefined
+}
+
+async function locally(context: CommandContext, store: EventStore, { action, file }: Asked): Promise<number> {
+  if (action === 'set') return setLocally(context, store, file!)
+  if (action === 'explain') {
+    const slot = slotOf(context)
+    if ((await store.ledger.readBooks()).length === 0) {
+      throw new Error('Cannot explain a price: there is no price book yet; start the processor, or set one')
+    }
+    return showExplanation(context, await explainPrice(store, slot))
+  }
+  const books = new Books(store.ledger)
+  await books.refresh()
+  return showListing(context, priceListing(books, Date.now()) as Listing)
+}
+
+async function remotely(context: CommandContext, remote: Remote, { action, file }: Asked): Promise<number> {
+  if (action === 'set') {
+    const book = bookOf(context, file!)
+    if (book === null) return 1
+    const version = (await (await remote.put('/api/v1/prices', book)).json()) as { version: number; is_new: boolean }
+    return showVersion(context, version)
+  }
+  if (action === 'explain') {
+    const { host, gpuIndex, atMs } = slotOf(context)
+    const parameters = { host: host ?? undefined, gpu_index: gpuIndex, at: new Date(atMs).toISOString() }
+    const response = await remote.get('/api/v1/explain', parameters)
+    return showExplanation(context, (await response.json()) as PriceExplanation)
+  }
+  return showListing(context, (await (await remote.get('/api/v1/prices', {})).json()) as Listing)
+}
+
+/** The book of a file; null when it is wrong, and then all that is wrong has been said. */
+function bookOf({ say }: CommandContext, file: string): PriceBookData | null {
+  const { book, problems, warnings } = readPriceBook(file)
+  for (const warning of warnings) say(`${file}: ${problemText(warning)} (allowed)\n`)
+  if (book !== null) return book
+  for (const problem of problems) say(`${file}: ${problemText(problem)}\n`)
+  say(`The price book has ${problems.length} problem${problems.length === 1 ? '' : 's'}: the old one stays in force\n`)
+  return null
+}
+
+async function setLocally(context: CommandContext, store: EventStore, file: string): Promise<number> {
+  const book = bookOf(context, file)
+  if (book === null) return 1
+  const nowMs = Date.now()
+  const { version, isNew } = await setBook(store.ledger, book, { origin: 'cli', nowMs })
+  showVersion(context, { version: version.version, is_new: isNew })
+  if (!isNew || context.flags['json'] === true) return 0
+  const toMs = floorTo(CELL_MS, nowMs)
+  const line = new ProgressLine('Looking at the last day')
+  const onProgress = (progress: Parameters<ProgressLine['show']>[0]) => line.show(progress)
+  const change = await whatIf({ ledger: store.ledger, book, fromMs: toMs - WHAT_IF_MS, toMs, onProgress })
+  line.clear()
+  if (change.cells === 0) return 0
+  context.print(`\nThe last day stays as it is. With this book it would have cost:\n\n${priceChangeText(change)}`)
+  context.print(`\nTo correct it: pertoken reprice --from TIME --to TIME --version ${version.version}\n`)
+  return 0
+}
+
+function slotOf({ flags }: CommandContext): { host: string | null; gpuIndex: number; atMs: number } {
+  if (flags['gpu'] === undefined)
+    throw new UsageError('Explain needs --gpu INDEX, and --host NAME where events have one')
+  const gpuIndex = numberFlag(flags, 'gpu', { min: 0, max: 1023, default: 0, integer: true })
+  const nowMs = Date.now()
+  return { host: textFlag(flags, 'host') ?? null, gpuIndex, atMs: momentFlag(flags, 'at', nowMs) ?? nowMs }
+}
+
+function showVersion({ flags, print }: CommandContext, version: { version: number; is_new: boolean }): number {
+  if (flags['json'] === true) print(`${JSON.stringify(version)}\n`)
+  else if (version.is_new) print(`Price book version ${version.version} is set: it counts from the next minute on\n`)
+  else print(`Price book version ${version.version} says the same already: nothing has changed\n`)
+  return 0
+}
+
+function showListing({ flags, print }: CommandContext, listing: Listing): number {
+  if (flags['json'] === true) {
+    print(`${JSON.stringify(listing, null, 2)}\n`)
+    return 0
+  }
+  const inForce = listing.in_force?.version
+  const versions = listing.versions.map(({ version, from, at, origin, rules }) => [
+    ...[`${version}${version === inForce ? ' (in force)' : ''}`, from ?? 'since ever', origin, String(rules), at],
+  ])
+  if (versions.length === 0) print('There is no price book yet: start the processor, or pertoken prices set FILE\n')
+  else print(textTable(['version', 'from', 'origin', 'rules', 'set at'], versions, [false, false, false, true, false]))
+  const revisions = listing.revisions.map(({ revision, from, to, book_version, at }) => [
+    ...[String(revision), from, to, String(book_version), at],
+  ])
+  if (revisions.length > 0) {
+    print(
+      `\n${textTable(['revision', 'from', 'to', 'version', 'made at'], revisions, [true, false, false, true, false])}`,
+    )
+  }
+  return 0
+}
+
+function showExplanation({ flags, print }: CommandContext, found: PriceExplanation): number {
+  if (flags['json'] === true) {
+    print(`${JSON.stringify(found, null, 2)}\n`)
+    return 0
+  }
+  const { host, gpu_index, at, gpu_uuid, gpu_name, price_per_hour_usd, price_kind, rule, because, others, parts } =
+    found
+  const gpu = [gpu_name, gpu_uuid].filter((each) => each !== null).join(', ')
+  print(`${host ?? '(no host)'}/${gpu_index}${gpu === '' ? '' : ` (${gpu})`} at ${at}, version ${found.book_version}\n`)
+  print(`${price_per_hour_usd} USD/h, ${price_kind}${rule === null ? '' : `, rule "${rule.id}"`}: ${because}\n`)
+  const made = Object.entries(parts).map(([name, value]) => `${name} ${value ?? 'unknown'}`)
+  print(`Made of: ${made.join(', ')}\n`)
+  if (others.length > 0)
+    print(
+      `\n${textTable(
+        ['other rule', 'why not'],
+        others.map(({ id, reason }) => [id, reason]),
+        [],
+      )}`,
+    )
+  return 0
+}

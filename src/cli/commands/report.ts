@@ -1,0 +1,204 @@
+// `pertoken report`: what a range cost, by model, tenant, host, GPU, price kind; as a table, CSV, JSON or FOCUS. Opens the
+// store itself or asks a running server. Without a running processor nobody knows how far the log has been read: then an
+// answer is final when nothing is pending and its range ended more than an hour ago and before the newest stored event.
+
+import { DAY_MS } from '../../domain/cells.ts'
+import { CostReading, storedProgress } from '../../processor/cost-service.ts'
+import { type CostFigures, figuresOf } from '../../report/cost-figures.ts'
+import { TooManyRows } from '../../report/cost-grouping.ts'
+import { type CostAnswer, streamedJson } from '../../report/cost-json.ts'
+import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS } from '../../report/cost-query.ts'
+import { costCsv } from '../../report/csv.ts'
+import { focusFile, focusQuery } from '../../report/focus.ts'
+import { costTable } from '../../report/table.ts'
+import type { EventStore } from '../../store/event-store.ts'
+import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
+import { momentFlag } from '../moment.ts'
+import { Remote } from '../remote.ts'
+import { makeLogger, openStore } from '../wire.ts'
+
+const FORMATS = ['table', 'csv', 'json', 'focus'] as const
+type Format = (typeof FORMATS)[number]
+/** Rows of a table; more are counted. */
+const MAX_TABLE_ROWS = 10_000
+
+export const report: Command = {
+  summary: 'Says what a range cost: by model, tenant, host, GPU, price kind; fully loaded and busy',
+  usage: '[--from TIME] [--to TIME] [--by model,tenant,host,gpu,price_kind] [--step 1m|1h|1d|all] [--format …]',
+  flags: {
+    from: { value: 'TIME', help: 'First instant: a date, ISO 8601, or so long ago: 24h, 7d (a day before --to)' },
+    to: { value: 'TIME', help: 'First instant after the range (now)' },
+    by: { value: 'NAMES', help: `Any of ${GROUPINGS.join(', ')}, with commas between (model)` },
+    step: { value: 'STEP', help: 'Length of a row: 1m, 1h, 1d or all (all)' },
+    idle: { value: 'WAY', help: 'Loaded idle of nobody: own (a row) or spread (over each slot-hour) (own)' },
+    model: { value: 'NAME', help: 'Only this model' },
+    tenant: { value: 'NAME', help: 'Only this tenant' },
+    host: { value: 'NAME', help: 'Only this host' },
+    revision: { value: 'N', help: 'The ledger as it was with the revisions up to N; 0: with none' },
+    format: { value: 'FORMAT', help: 'table, csv, json or focus (FOCUS 1.2) (table)' },
+    json: { help: 'The same as --format json' },
+    url: { value: 'URL', help: 'Asks a running pertoken instead of opening the store' },
+  },
+  options: ['MONGO_URL', 'DATA_DIR', 'ALLOWED_LATENESS_SECONDS', 'LOG_LEVEL'],
+  details: 'Times are UTC. The range is widened to whole minutes. See docs/reports.md for what the figures mean.',
+  async run(context) {
+    if (context.words.length > 0)
+      throw new UsageError(`Unknown words "${context.words.join(' ')}": expected only flags`)
+    const format = formatOf(context)
+    const revision = revisionOf(context)
+    const query = questionOf(context, format)
+    const url = textFlag(context.flags, 'url')
+    if (url !== undefined) await remoteReport(context, new Remote(url), { query, format, revision })
+    else await ownReport(context, { query, format, revision })
+    return 0
+  },
+}
+
+interface Asked {
+  query: CostQuery
+  format: Format
+  revision: number | null
+}
+
+function formatOf({ flags }: CommandContext): Format {
+  const given = textFlag(flags, 'format')
+  const format = FORMATS.find((one) => one === (given ?? (flags['json'] === true ? 'json' : 'table')))
+  if (format === undefined) throw new UsageError(`Flag --format is "${given}": expected one of ${FORMATS.join(', ')}`)
+  if (flags['json'] === true && format !== 'json') {
+    throw new UsageError(`Flag --json contradicts --format ${format}: use one of them`)
+  }
+  return format
+}
+
+function revisionOf({ flags }: CommandContext): number | null {
+  if (flags['revision'] === undefined) return null
+  return numberFlag(flags, 'revision', { min: 0, max: 1e9, default: 0, integer: true })
+}
+
+/** The question; throws a UsageError that names all that is wrong with it. */
+function questionOf({ flags }: CommandContext, format: Format): CostQuery {
+  const nowMs = Date.now()
+  const isFocus = format === 'focus'
+  const byText = textFlag(flags, 'by')
+  const by = byText === undefined ? (isFocus ? GROUPINGS : (['model'] as const)) : parseGroupings(byText)
+  if (by === null) {
+    throw new UsageError(`Flag --by is "${byText}": expected any of ${GROUPINGS.join(', ')}, each once`)
+  }
+  const toMs = momentFlag(flags, 'to', nowMs) ?? nowMs
+  const fromMs = momentFlag(flags, 'from', nowMs) ?? toMs - DAY_MS
+  const checked = costQuery({
+    ...{ fromMs, toMs, by },
+    step: choiceFlag(flags, 'step', STEPS, isFocus ? '1d' : 'all'),
+    idle: choiceFlag(flags, 'idle', IDLE_WAYS, 'own'),
+    model: textFlag(flags, 'model'),
+    tenant: textFlag(flags, 'tenant'),
+    host: textFlag(flags, 'host'),
+  })
+  if (!Array.isArray(checked)) return checked as CostQuery
+  throw new UsageError(checked.map(({ field, message }) => `Flag --${field}: ${message}`).join('\n'))
+}
+
+function choiceFlag<T extends string>(
+  flags: CommandContext['flags'],
+  name: string,
+  values: readonly T[],
+  fallback: T,
+): T {
+  const given = textFlag(flags, name) ?? fallback
+  const value = values.find((one) => one === given)
+  if (value === undefined) throw new UsageError(`Flag --${name} is "${given}": expected one of ${values.join(', ')}`)
+  return value
+}
+
+async function ownReport(context: CommandContext, asked: Asked): Promise<void> {
+  const { config } = context
+  const store = openStore(config, makeLogger(config))
+  try {
+    await store.prepare()
+    await write(context, store, asked)
+  } catch (error) {
+    // A question that is too wide, or a revision that is not there, is the asker's to change.
+    if (error instanceof TooManyRows || error instanceof RangeError) throw new UsageError(error.message)
+    throw error
+  } finally {
+    await store.close()
+  }
+}
+
+async function write(context: CommandContext, store: EventStore, { query, format, revision }: Asked): Promise<void> {
+  const { config, print } = context
+  const progress = await storedProgress(store, Date.now())
+  const source = { ledger: store.ledger, progress, latenessMs: config.ALLOWED_LATENESS_SECONDS * 1000 }
+  await requireRevision(store, revision)
+  const reading = new CostReading(source, format === 'focus' ? focusQuery(query) : query, { revision })
+  if (format === 'csv') return writeAll(context, costCsv(reading.rows()))
+  if (format === 'focus') return writeAll(context, focusFile(reading.rows()))
+  if (format === 'json')
+    return writeAll(
+      context,
+      streamedJson(reading.head, reading.rows(), () => reading.tail()),
+    )
+  const rows: CostFigures[] = []
+  let count = 0
+  for await (const row of reading.rows()) if (count++ < MAX_TABLE_ROWS) rows.push(figuresOf(row))
+  const answer = { ...reading.head, ...(await reading.tail()), rows }
+  print(tableText(query, answer, count))
+}
+
+async function requireRevision(store: EventStore, revision: number | null): Promise<void> {
+  if (revision === null || revision === 0) return
+  const revisions = await store.ledger.readRevisions()
+  if (revisions.some((one) => one.revision === revision)) return
+  const known = revisions.length === 0 ? 'there is none yet' : `there are 1 to ${revisions.length}`
+  throw new UsageError(`Flag --revision is ${revision}: ${known}; expected one of these, or 0`)
+}
+
+async function remoteReport(
+  context: CommandContext,
+  remote: Remote,
+  { query, format, revision }: Asked,
+): Promise<void> {
+  const { step, by, idle, model, tenant, host } = query
+  const parameters = {
+    from: new Date(query.fromMs).toISOString(),
+    to: new Date(query.toMs).toISOString(),
+    step: step === 'month' ? 'all' : step,
+    by: by.join(','),
+    ...{ idle, model, tenant, host },
+    revision: revision ?? undefined,
+  }
+  if (format === 'csv' || format === 'focus') {
+    const response = await remote.get('/api/v1/cost', { ...parameters, format })
+    return writeAll(context, response.body!.pipeThrough(new TextDecoderStream()))
+  }
+  const rows: CostFigures[] = []
+  let answer: CostAnswer & { cursor: string | null }
+  let cursor: string | undefined
+  do {
+    const response = await remote.get('/api/v1/cost', { ...parameters, cursor })
+    answer = (await response.json()) as CostAnswer & { cursor: string | null }
+    rows.push(...answer.rows)
+    cursor = answer.cursor ?? undefined
+  } while (cursor !== undefined && (format === 'json' || rows.length < MAX_TABLE_ROWS))
+  const { cursor: _, ...whole } = { ...answer, rows }
+  if (format === 'json') context.print(`${JSON.stringify(whole)}\n`)
+  else context.print(tableText(query, { ...whole, rows: rows.slice(0, MAX_TABLE_ROWS) }, rows.length))
+}
+
+/** Writes pieces as they come, until somebody stops it. */
+async function writeAll({ print, signal }: CommandContext, pieces: AsyncIterable<string>): Promise<void> {
+  for await (const piece of pieces) {
+    if (signal.aborted) throw new Error('Stopped: the output is not whole')
+    print(piece)
+  }
+}
+
+function tableText(query: CostQuery, answer: CostAnswer, count: number): string {
+  const { from, to, final, missing, revision, rows, totals } = answer
+  const state = final ? 'final' : 'not final: events of this range may still come or are being worked in'
+  const of = revision === null ? '' : `, revision ${revision}`
+  const notes = (missing ?? []).map((part) => `Missing: ${part.from} to ${part.to}: ${part.reason}\n`).join('')
+  const cut = count > rows.length ? `The first ${rows.length} of ${count} rows; all of them: --format csv\n` : ''
+  const none = totals.reason === null ? '' : `No cost of a million tokens: ${totals.reason}\n`
+  return `${from} to ${to}${of} (${state})\n\n${costTable(query, rows, totals)}${cut}${none}${notes}`
+}

@@ -1,0 +1,79 @@
+// `pertoken verify`: recomputes the ledger from the single raw documents and compares. Exit 1 on any difference, and the
+// first of them are shown; `--repair` marks what differs, so that the keeper of a running processor computes it anew.
+
+import { CELL_MS, floorTo } from '../../domain/cells.ts'
+import { type VerifyResult, verify as verifyRange } from '../../processor/verify.ts'
+import { textTable } from '../../report/table.ts'
+import type { LedgerStore } from '../../store/ledger-store.ts'
+import { type Command, type CommandContext, UsageError } from '../command.ts'
+import { momentFlag } from '../moment.ts'
+import { ProgressLine } from '../progress-line.ts'
+import { makeLogger, openStore } from '../wire.ts'
+
+export const verify: Command = {
+  summary: 'Recomputes the ledger from the raw documents and compares; exit 1 on any difference',
+  usage: '[--from TIME] [--to TIME] [--repair] [--json]',
+  flags: {
+    from: { value: 'TIME', help: 'First instant (the first raw event)' },
+    to: { value: 'TIME', help: 'First instant after the range (the last raw event)' },
+    repair: { help: 'Marks what differs, so that the keeper computes it anew' },
+    json: { help: 'Prints the result as JSON' },
+  },
+  options: ['MONGO_URL', 'DATA_DIR', 'LOG_LEVEL'],
+  details: 'The range is widened to whole minutes. Days whose raw events are frozen or purged are named and skipped.',
+  async run(context) {
+    const { config, flags, words, print, signal } = context
+    if (words.length > 0) throw new UsageError(`Unknown words "${words.join(' ')}": expected only flags`)
+    const store = openStore(config, makeLogger(config))
+    const line = new ProgressLine('Verifying')
+    try {
+      await store.prepare()
+      const range = await rangeOf(context, store.ledger)
+      if (range === null) {
+        print(flags['json'] === true ? '{"events":0,"differenceCount":0}\n' : 'There are no raw events to verify\n')
+        return 0
+      }
+      const result = await verifyRange({
+        ...{ events: store, ledger: store.ledger, ...range, nowMs: Date.now(), signal },
+        repair: flags['repair'] === true,
+        onProgress: (progress) => line.show(progress),
+      })
+      line.clear()
+      print(flags['json'] === true ? `${JSON.stringify(result)}\n` : textOf(result))
+      return result.differenceCount === 0 ? 0 : 1
+    } finally {
+      line.clear()
+      await store.close()
+    }
+  },
+}
+
+/** The asked range in whole minutes, by default that of the raw events and what they touch; null when there are none. */
+async function rangeOf(
+  { flags }: CommandContext,
+  ledger: LedgerStore,
+): Promise<{ fromMs: number; toMs: number } | null> {
+  const nowMs = Date.now()
+  const [from, to] = [momentFlag(flags, 'from', nowMs), momentFlag(flags, 'to', nowMs)]
+  const raw = from === undefined || to === undefined ? await ledger.rawRange() : null
+  if (raw === null && (from === undefined || to === undefined)) return null
+  // A sample covers time up to two minutes away from its own.
+  const fromMs = floorTo(CELL_MS, from ?? raw!.fromMs - 2 * CELL_MS)
+  const toMs = Math.ceil((to ?? raw!.toMs + 2 * CELL_MS) / CELL_MS) * CELL_MS
+  if (fromMs >= toMs) throw new UsageError('Flag --to is not after --from: expected a later instant')
+  return { fromMs, toMs }
+}
+
+function textOf(result: VerifyResult): string {
+  const { from, to, events, cellsCompared, hoursCompared, daysCompared, differences, differenceCount } = result
+  const compared = `${events} events, ${cellsCompared} cells, ${hoursCompared} hours, ${daysCompared} days`
+  const lines = [`${from} to ${to}: ${compared} compared`]
+  if (result.pending > 0) lines.push(`${result.pending} spans are pending: not compared`)
+  if (result.skippedDays.length > 0) lines.push(`Frozen days, skipped: ${result.skippedDays.join(', ')}`)
+  if (differenceCount === 0) return `${[...lines, 'No difference'].join('\n')}\n`
+  const rows = differences.map((one) => [one.level, one.start, one.host ?? '-', one.what, one.expected, one.found])
+  const repaired =
+    result.repaired > 0 ? `\n${result.repaired} spans are marked: a running processor computes them anew` : ''
+  const head = `${lines.join('\n')}\n${differenceCount} differences, the first ${differences.length}:\n\n`
+  return `${head}${textTable(['level', 'start', 'host', 'what', 'expected', 'found'], rows, [])}${repaired}\n`
+}

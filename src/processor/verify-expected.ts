@@ -1,0 +1,131 @@
+// What a span of the ledger should be, and how a stored one is held against it. Cells are computed from single documents
+// with the version of the price book that the stored cell records; hours and days are sums of the stored cells and hours.
+// One span can be asked by itself: what looked wrong while the keeper worked is asked again before it is called wrong.
+
+import { CELL_MS, MAX_SAMPLE_GAP_MS } from '../domain/cells.ts'
+import { computeCell } from '../domain/ledger.ts'
+import { AMOUNT_FIELDS } from '../domain/ledger-rows.ts'
+import type { CellRow, LedgerSample, TokenTotals } from '../domain/ledger-types.ts'
+import type { EventStore } from '../store/event-store.ts'
+import type { LedgerStore, Span, SpanLevel } from '../store/ledger-store.ts'
+import type { Books } from './books.ts'
+import { SampleWindow } from './sample-window.ts'
+import { PARTS_OF, SpanSum } from './sum-keeper.ts'
+import { UsageOfMinutes } from './verify-usage.ts'
+
+/** Which span is meant. */
+export interface SpanPlace {
+  level: SpanLevel
+  startMs: number
+  host: string | null
+}
+
+/** What differs between what was expected and what is stored. */
+export interface Mismatch {
+  what: 'missing' | 'rows' | 'book version' | 'capped' | 'sum'
+  expected: string
+  found: string
+}
+
+/** What a span is compared by. */
+export type Expected = Pick<Span, 'rows' | 'bookVersions' | 'capped'>
+
+/** The cell as single documents say it. A cell that exists is computed with the version that it records. */
+export function expectedCell(
+  books: Books,
+  place: { startMs: number; host: string | null; stored: Span | undefined },
+  events: { samples: readonly LedgerSample[]; tokenTotals: readonly TokenTotals[] },
+): Expected {
+  const { startMs, host, stored } = place
+  const recorded = stored?.bookVersions[0]
+  const isKnown = recorded !== undefined && books.versions.some(({ version }) => version === recorded)
+  const book = isKnown ? books.bookByVersion(recorded) : books.bookFor(startMs)
+  const { rows, capped } = computeCell({ startMs, host, ...events, book })
+  // The version that should have been recorded, whatever it was computed with.
+  return { rows, capped, bookVersions: [books.versionFor(startMs)] }
+}
+
+/** How a stored span differs, null when it does not. A span without rows may as well not exist. */
+export function mismatchOf(level: SpanLevel, expected: Expected, stored: Span | undefined): Mismatch | null {
+  if (stored === undefined) {
+    if (expected.rows.length === 0) return null
+    return { what: 'missing', expected: `${expected.rows.length} rows`, found: 'no span' }
+  }
+  if (String(stored.bookVersions) !== String(expected.bookVersions)) {
+    return { what: 'book version', expected: String(expected.bookVersions), found: String(stored.bookVersions) }
+  }
+  const rows = differingRows(expected.rows, stored.rows)
+  if (rows !== null) return { what: level === 'minute' ? 'rows' : 'sum', ...rows }
+  if (stored.capped !== expected.capped) {
+    return { what: 'capped', expected: String(expected.capped), found: String(stored.capped) }
+  }
+  return null
+}
+
+/** Compares one span by itself, from documents and spans that are read now. */
+export async function compareAlone(
+  { events, ledger, books }: { events: EventStore; ledger: LedgerStore; books: Books },
+  place: SpanPlace,
+): Promise<{ mismatch: Mismatch | null; rev: number }> {
+  const { level, startMs, host } = place
+  let stored: Span | undefined
+  for await (const span of ledger.readSpans(level, startMs, startMs + 1, [host])) stored = span
+  const expected =
+    level === 'minute'
+      ? await cellAlone({ events, books }, { startMs, host, stored })
+      : await sumAlone(ledger, { level, startMs, host })
+  return { mismatch: mismatchOf(level, expected, stored), rev: stored?.rev ?? 0 }
+}
+
+async function cellAlone(
+  { events, books }: { events: EventStore; books: Books },
+  place: { startMs: number; host: string | null; stored: Span | undefined },
+): Promise<Expected> {
+  const { startMs, host } = place
+  const usage = new UsageOfMinutes(events.readEvents('token', startMs, startMs + CELL_MS))
+  const range = { fromMs: startMs - MAX_SAMPLE_GAP_MS, toMs: startMs + CELL_MS + MAX_SAMPLE_GAP_MS }
+  const samples = new SampleWindow(events.readEvents('gpu', range.fromMs, range.toMs), (one) => one === host)
+  try {
+    await usage.moveTo(startMs)
+    await samples.moveTo(startMs)
+    return expectedCell(books, place, { samples: samples.of(host), tokenTotals: usage.totals(host) })
+  } finally {
+    await usage.close()
+    await samples.close()
+  }
+}
+
+async function sumAlone(
+  ledger: LedgerStore,
+  { level, startMs, host }: { level: 'hour' | 'day'; startMs: number; host: string | null },
+): Promise<Expected> {
+  const { of, lengthMs } = PARTS_OF[level]
+  const sum = new SpanSum()
+  for await (const part of ledger.readSpans(of, startMs, startMs + lengthMs, [host])) sum.add(part)
+  return sum.span()
+}
+
+/** The first pair of rows that differ, as text; null when all are the same. */
+function differingRows(
+  expected: readonly CellRow[],
+  found: readonly CellRow[],
+): { expected: string; found: string } | null {
+  for (let i = 0; i < Math.max(expected.length, found.length); i++) {
+    const a = expected[i]
+    const b = found[i]
+    if (a === undefined || b === undefined) return { expected: rowText(a), found: rowText(b) }
+    const fields = ROW_FIELDS.filter((field) => a[field] !== b[field])
+    if (fields.length > 0) return { expected: rowText(a, fields), found: rowText(b, fields) }
+  }
+  return null
+}
+
+const KEY_FIELDS = ['gpu_index', 'gpu_uuid', 'model', 'tenant', 'price_kind'] as const
+const ROW_FIELDS = [...KEY_FIELDS, 'gpu_name', ...AMOUNT_FIELDS, 'energy_mj', 'basis', 'method'] as const
+
+/** A row for people: its key, and of the rest what differs. */
+function rowText(row: CellRow | undefined, differing: readonly (keyof CellRow)[] = []): string {
+  if (row === undefined) return 'no such row'
+  const fields = new Set<keyof CellRow>([...KEY_FIELDS, ...differing])
+  return [...fields].map((field) => `${field}=${row[field] ?? 'null'}`).join(' ')
+}

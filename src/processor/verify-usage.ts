@@ -1,0 +1,113 @@
+// Token usage of single documents, minute by minute: what `verify` sets against the store's own grouping. Each event is
+// turned into its totals by itself and added up here, so a fault of a store's grouping cannot hide. Documents come in order of
+// time; a minute's groups are held and forgotten, never its events.
+
+import { CELL_MS } from '../domain/cells.ts'
+import type { TokenDocument } from '../domain/documents.ts'
+import type { TokenCounts, TokenTotals } from '../domain/ledger-types.ts'
+import { totalsOfEvent } from '../domain/token-totals.ts'
+
+/** Counts of the documents themselves, for a check that goes round all ledger code. */
+export interface PlainCounts {
+  requests: bigint
+  prompt_tokens: bigint
+  cached_prompt_tokens: bigint
+  completion_tokens: bigint
+}
+
+interface HostUsage {
+  totals: Map<string, TokenTotals>
+  counts: PlainCounts
+}
+
+const COUNT_FIELDS = ['requests', 'uncached_prompt_tokens', 'cached_prompt_tokens', 'completion_tokens'] as const
+
+export class UsageOfMinutes {
+  /** Documents that were read. */
+  read = 0
+  readonly #documents: AsyncIterator<TokenDocument>
+  #hosts = new Map<string | null, HostUsage>()
+  #next: TokenDocument | null = null
+  #isDone = false
+
+  /** `documents` in order of time. */
+  constructor(documents: AsyncIterable<TokenDocument>) {
+    this.#documents = documents[Symbol.asyncIterator]()
+  }
+
+  /** Takes in the minute that starts at `startMs`, which is after the one before. */
+  async moveTo(startMs: number): Promise<void> {
+    this.#hosts = new Map()
+    for (;;) {
+      this.#next ??= await this.#readNext()
+      if (this.#next === null || this.#next.ts.getTime() >= startMs + CELL_MS) return
+      if (this.#next.ts.getTime() >= startMs) this.#add(this.#next)
+      this.#next = null
+    }
+  }
+
+  get hosts(): Iterable<string | null> {
+    return this.#hosts.keys()
+  }
+
+  totals(host: string | null): TokenTotals[] {
+    return [...(this.#hosts.get(host)?.totals.values() ?? [])]
+  }
+
+  counts(host: string | null): PlainCounts {
+    return this.#hosts.get(host)?.counts ?? noCounts()
+  }
+
+  async close(): Promise<void> {
+    this.#isDone = true
+    await this.#documents.return?.()
+  }
+
+  async #readNext(): Promise<TokenDocument | null> {
+    if (this.#isDone) return null
+    const { done, value } = await this.#documents.next()
+    if (done === true) {
+      this.#isDone = true
+      return null
+    }
+    this.read++
+    return value
+  }
+
+  #add(event: TokenDocument): void {
+    let usage = this.#hosts.get(event.host)
+    if (usage === undefined) {
+      usage = { totals: new Map(), counts: noCounts() }
+      this.#hosts.set(event.host, usage)
+    }
+    const one = totalsOfEvent(event)
+    const key = `${one.gpus.join()} ${JSON.stringify([one.model, one.tenant])}`
+    const sum = usage.totals.get(key)
+    if (sum === undefined) usage.totals.set(key, one)
+    else addTotals(sum, one)
+    usage.counts.requests += BigInt(event.requests ?? 1)
+    usage.counts.prompt_tokens += BigInt(event.prompt_tokens)
+    usage.counts.cached_prompt_tokens += BigInt(event.cached_prompt_tokens ?? 0)
+    usage.counts.completion_tokens += BigInt(event.completion_tokens)
+  }
+}
+
+export function noCounts(): PlainCounts {
+  return { requests: 0n, prompt_tokens: 0n, cached_prompt_tokens: 0n, completion_tokens: 0n }
+}
+
+function addTotals(into: TokenTotals, from: TokenTotals): void {
+  into.events = add(into.events, from.events)
+  for (const field of COUNT_FIELDS) addCount(into.sum, from.sum, field)
+  for (const field of COUNT_FIELDS) addCount(into.each, from.each, field)
+}
+
+function addCount(into: TokenCounts, from: TokenCounts, field: (typeof COUNT_FIELDS)[number]): void {
+  into[field] = add(into[field], from[field])
+}
+
+/** Numbers while they are exact, BigInt beyond. */
+function add(a: number | bigint, b: number | bigint): number | bigint {
+  if (typeof a === 'number' && typeof b === 'number' && Number.isSafeInteger(a + b)) return a + b
+  return BigInt(a) + BigInt(b)
+}

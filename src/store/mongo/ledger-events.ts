@@ -1,0 +1,110 @@
+// Raw events as the ledger needs them beside their grouping: samples with its fields only, the span of time that there
+// are events for, and the deletion of a purged range. Only documents that pertoken wrote; those of others may lie between
+// them in any number, so what looks for ours goes on in steps that end.
+
+import type { Collection, Document } from 'mongodb'
+import type { EventKind } from '../../domain/documents.ts'
+import type { LedgerSample } from '../../domain/ledger-types.ts'
+import { spanIdRange } from '../span-id.ts'
+import { COLLECTION_OF_KIND, COST_LEDGER } from './collections.ts'
+import { deleteByIds } from './delete-by-ids.ts'
+import { eventsInOrder, OWN_IDS } from './events-in-order.ts'
+import type { MongoConnection } from './mongo-connection.ts'
+
+const STREAM_BATCH = 5_000
+const STEP_EVENTS = 50_000
+const PURGE_DOCUMENTS = 5_000
+const KINDS: readonly EventKind[] = ['gpu', 'token']
+
+const SAMPLE_FIELDS: Record<keyof LedgerSample | 'host', 1> = {
+  _id: 1,
+  ts: 1,
+  host: 1,
+  gpu_index: 1,
+  uuid: 1,
+  name: 1,
+  utilization: 1,
+  mem_used_mb: 1,
+  mem_total_mb: 1,
+  power_w: 1,
+  energy_j: 1,
+  price_per_hour_usd: 1,
+  model_loaded: 1,
+}
+
+/** Samples of a range by (ts, _id). */
+export function readLedgerSamples(
+  connection: MongoConnection,
+  { fromMs, toMs }: { fromMs: number; toMs: number },
+): AsyncGenerator<LedgerSample & { host: string | null }> {
+  const range = { filter: OWN_IDS, fromMs, toMs, batchSize: STREAM_BATCH, projection: SAMPLE_FIELDS }
+  return eventsInOrder(rawCollection(connection, 'gpu'), range) as AsyncGenerator<never>
+}
+
+/** The span of event time of both kinds. */
+export async function rawRange(connection: MongoConnection): Promise<{ fromMs: number; toMs: number } | null> {
+  const edges = KINDS.flatMap((kind) => [edgeMs(connection, kind, 1), edgeMs(connection, kind, -1)])
+  const times = (await Promise.all(edges)).filter((ms) => ms !== null)
+  return times.length === 0 ? null : { fromMs: Math.min(...times), toMs: Math.max(...times) + 1 }
+}
+
+/** Time of the first (1) or last (-1) event of ours. */
+async function edgeMs(connection: MongoConnection, kind: EventKind, direction: 1 | -1): Promise<number | null> {
+  const events = rawCollection(connection, kind)
+  const options = { maxTimeMS: connection.queryTimeMs, projection: { _id: 0, ts: 1 } }
+  const [behind, upTo] = direction === 1 ? (['$gt', '$lte'] as const) : (['$lt', '$gte'] as const)
+  const extreme = new Date(8.64e15 * -direction)
+  for (let range: Document = { [`${behind}e`]: extreme }; ; ) {
+    const inOrder = (filter: Document) => events.find(filter, options).sort({ ts: direction }).limit(1)
+    const stepEnd = await inOrder({ ts: range }).skip(STEP_EVENTS).next()
+    const step = stepEnd === null ? range : { ...range, [upTo]: stepEnd['ts'] }
+    const found = await inOrder({ ...OWN_IDS, ts: step }).next()
+    if (found !== null) return (found['ts'] as Date).getTime()
+    if (stepEnd === null) return null
+    range = { [behind]: stepEnd['ts'], [upTo]: new Date(8.64e15 * direction) }
+  }
+}
+
+/** Deletes raw events and minute cells of a range; stopped half-way, repeating it deletes the rest. */
+export async function purge(
+  connection: MongoConnection,
+  range: { fromMs: number; toMs: number },
+): Promise<{ events: number; cells: number }> {
+  let events = 0
+  for (const kind of KINDS) events += await purgeEvents(connection, kind, range)
+  const { from, to } = spanIdRange('minute', range.fromMs, range.toMs)
+  const cells = connection.db.collection(COST_LEDGER)
+  const filter = { _id: { $gte: from, $lt: to } as never }
+  const options = { maxTimeMS: connection.queryTimeMs, projection: { _id: 1 } }
+  for (let deleted = 0; ; ) {
+    const page = await cells.find(filter, options).sort({ _id: 1 }).limit(PURGE_DOCUMENTS).toArray()
+    const ids = page.map(({ _id }) => _id)
+    deleted += await deleteByIds(connection, COST_LEDGER, ids)
+    if (page.length < PURGE_DOCUMENTS) return { events, cells: deleted }
+  }
+}
+
+async function purgeEvents(
+  connection: MongoConnection,
+  kind: EventKind,
+  { fromMs, toMs }: { fromMs: number; toMs: number },
+): Promise<number> {
+  const events = rawCollection(connection, kind)
+  const options = { maxTimeMS: connection.queryTimeMs, projection: { _id: 1, ts: 1 } }
+  let first = new Date(fromMs)
+  for (let deleted = 0; ; ) {
+    const filter = { ...OWN_IDS, ts: { $gte: first, $lt: new Date(toMs) } }
+    const page = await events.find(filter, options).sort({ ts: 1 }).limit(PURGE_DOCUMENTS).toArray()
+    if (page.length === 0) return deleted
+    const last = page.at(-1)!['ts'] as Date
+    const ids = page.map(({ _id }) => _id)
+    // The times lead to the index: by a list of ids alone, mongod 6 reads a clustered collection whole.
+    deleted += await deleteByIds(connection, COLLECTION_OF_KIND[kind], ids, { ts: { $gte: first, $lte: last } })
+    if (page.length < PURGE_DOCUMENTS) return deleted
+    first = last
+  }
+}
+
+function rawCollection(connection: MongoConnection, kind: EventKind): Collection<Document> {
+  return connection.db.collection(COLLECTION_OF_KIND[kind])
+}

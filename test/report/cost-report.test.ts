@@ -1,0 +1,266 @@
+// Reports as pure functions: which spans a question reads, how rows are grouped into steps, that totals are equal
+// whichever levels are read and however idle is spread, and that nothing is ever divided by nothing.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { DAY_MS, HOUR_MS } from '../../src/domain/cells.ts'
+import { AMOUNT_FIELDS, noAmounts, totalNanoUsd } from '../../src/domain/ledger-rows.ts'
+import { FIGURE_NAMES, figuresOf } from '../../src/report/cost-figures.ts'
+import { CostGrouping, type CostRow, groupSpans, TooManyRows } from '../../src/report/cost-grouping.ts'
+import { type CostQuery, type CostQueryInput, costQuery, parseGroupings } from '../../src/report/cost-query.ts'
+import { cursorAfter, isAfter, placeOf } from '../../src/report/page-cursor.ts'
+import { plan, planOf } from '../../src/report/read-plan.ts'
+import { randomCells, readPlan, row, START_MS, seeded, usedRow } from './rows.ts'
+
+const at = (day: number, hour = 0, minute = 0) => START_MS + day * DAY_MS + hour * HOUR_MS + minute * 60_000
+
+function question(change: Partial<CostQueryInput> = {}): CostQuery {
+  const checked = costQuery({ fromMs: at(0), toMs: at(1), step: 'all', by: ['model'], idle: 'own', ...change })
+  assert.ok(!Array.isArray(checked), JSON.stringify(checked))
+  return checked as CostQuery
+}
+
+test('a plan reads days for whole days, hours for whole hours, minutes for the edges, in order of time', () => {
+  const cases: [Parameters<typeof plan>, string[]][] = [
+    [[at(0), at(2), 'all'], ['day 0d00:00-2d00:00']],
+    [[at(0), at(2), '1d'], ['day 0d00:00-2d00:00']],
+    [[at(0), at(2), '1h'], ['hour 0d00:00-2d00:00']],
+    [[at(0), at(2), '1m'], ['minute 0d00:00-2d00:00']],
+    [[at(0), at(2), 'all', { longest: 'hour' }], ['hour 0d00:00-2d00:00']],
+    [
+      [at(0, 22, 30), at(2, 1, 15), 'all'],
+      [
+        'minute 0d22:30-0d23:00',
+        'hour 0d23:00-1d00:00',
+        'day 1d00:00-2d00:00',
+        'hour 2d00:00-2d01:00',
+        'minute 2d01:00-2d01:15',
+      ],
+    ],
+    [[at(0, 10, 17), at(0, 10, 40), 'all'], ['minute 0d10:17-0d10:40']],
+    [[at(0, 10, 17), at(0, 11, 5), '1d'], ['minute 0d10:17-0d11:05']],
+    [[at(0, 3), at(0, 5), 'all'], ['hour 0d03:00-0d05:00']],
+  ]
+  const shown = (ms: number) => `${Math.floor((ms - START_MS) / DAY_MS)}d${new Date(ms).toISOString().slice(11, 16)}`
+  for (const [asked, expected] of cases) {
+    const found = plan(...asked).map(({ level, fromMs, toMs }) => `${level} ${shown(fromMs)}-${shown(toMs)}`)
+    assert.deepEqual(found, expected)
+  }
+})
+
+test('totals and rows are equal whichever levels are read', () => {
+  const cells = randomCells(at(0), at(4), seeded(7))
+  const ranges: [number, number][] = [
+    [at(0), at(4)],
+    [at(0, 22, 30), at(3, 1, 15)],
+    [at(1, 0, 1), at(1, 23, 59)],
+    [at(1), at(2)],
+  ]
+  for (const [fromMs, toMs] of ranges) {
+    for (const step of ['1h', '1d', 'all', 'month'] as const) {
+      for (const by of [[], ['model', 'tenant'], ['host', 'gpu', 'price_kind']] as const) {
+        const query = question({ fromMs, toMs, step, by })
+        const minutes = groupSpans(query, readPlan(cells, plan(fromMs, toMs, '1m')))
+        const planned = groupSpans(query, readPlan(cells, planOf(query)))
+        assert.deepEqual(planned, minutes, `${step} by ${by}`)
+        assert.ok(minutes.rows.length > 0)
+      }
+    }
+  }
+})
+
+test('rows of all steps and groups sum to the totals, and idle that is spread leaves them as they are', () => {
+  const cells = randomCells(at(0), at(2), seeded(11))
+  const expected = noAmounts()
+  for (const { rows } of cells)
+    for (const each of rows) for (const field of AMOUNT_FIELDS) expected[field] += each[field]
+  for (const step of ['1h', '1d', 'all'] as const) {
+    for (const idle of ['own', 'spread'] as const) {
+      const query = question({ toMs: at(2), step, idle, by: ['model', 'tenant', 'gpu'] })
+      const { rows, totals } = groupSpans(query, readPlan(cells, planOf(query)))
+      for (const field of AMOUNT_FIELDS) {
+        // What somebody takes over from nobody is split into input and output, which nobody's was not.
+        if (idle === 'spread' && /^(input|cached|output)_nano/.test(field)) continue
+        const sum = rows.reduce((all, { amounts }) => all + amounts[field], 0n)
+        assert.equal(sum, expected[field], `${field}, ${step}, ${idle}`)
+        assert.equal(totals[field], expected[field], `${field}, ${step}, ${idle}`)
+      }
+    }
+  }
+})
+
+test('idle is spread within each slot-hour, also where the hour comes in minutes', () => {
+  const held = row({ covered_ms: 60_000n, loaded_idle_nano_usd: 60_000_000n, basis: 'measured', method: 'memory' })
+  const spans = [
+    { startMs: at(0, 10, 50), host: 'h', rows: [usedRow()] },
+    { startMs: at(0, 10, 55), host: 'h', rows: [held] },
+    { startMs: at(0, 11, 5), host: 'h', rows: [held] },
+  ]
+  const query = question({ fromMs: at(0, 10, 30), toMs: at(0, 11, 30), step: '1h', idle: 'spread' })
+  const found = groupSpans(query, spans).rows.map((each) => [each.key.model, each.amounts.loaded_idle_nano_usd])
+  assert.deepEqual(found, [
+    [null, 0n],
+    ['llama', 90_000_000n],
+    [null, 60_000_000n],
+  ])
+})
+
+test('steps are aligned to UTC and clipped to the range, rows are in a fixed order with nobody first', () => {
+  const spans = [
+    { startMs: at(0, 10, 17), host: 'h1', rows: [usedRow({ model: 'b' }), usedRow({ model: 'a' })] },
+    { startMs: at(0, 10, 17), host: 'h2', rows: [row({ unallocated_nano_usd: 5n }), usedRow({ model: 'a' })] },
+    { startMs: at(0, 11), host: 'h1', rows: [usedRow({ model: 'b' })] },
+  ]
+  const query = question({ fromMs: at(0, 10, 17), toMs: at(0, 11, 20), step: '1h' })
+  const found = groupSpans(query, spans).rows.map(figuresOf)
+  assert.deepEqual(
+    found.map(({ start, end, model, total_usd }) => [start.slice(11, 16), end.slice(11, 16), model, total_usd]),
+    [
+      ['10:17', '11:00', null, 5e-9],
+      ['10:17', '11:00', 'a', 0.12],
+      ['10:17', '11:00', 'b', 0.06],
+      ['11:00', '11:20', 'b', 0.06],
+    ],
+  )
+})
+
+test('grouping by gpu gives host, index and uuid; names that look like each other stay apart', () => {
+  const spans = [
+    { startMs: at(0), host: '1:a', rows: [usedRow({ gpu_uuid: 'GPU-1' }), usedRow({ gpu_index: 1 })] },
+    { startMs: at(0), host: '1', rows: [usedRow({ gpu_uuid: ':aGPU-1' })] },
+  ]
+  const slots = groupSpans(question({ by: ['gpu'] }), spans).rows.map(({ key }) => [
+    key.host,
+    key.gpu_index,
+    key.gpu_uuid,
+  ])
+  assert.deepEqual(slots, [
+    ['1', 0, ':aGPU-1'],
+    ['1:a', 0, 'GPU-1'],
+    ['1:a', 1, null],
+  ])
+  const { key } = groupSpans(question({ by: [] }), spans).rows[0]!
+  assert.deepEqual(key, { model: null, tenant: null, host: null, gpu_index: null, gpu_uuid: null, price_kind: null })
+})
+
+test('filters take only their rows, after idle has been spread', () => {
+  const held = row({ loaded_idle_nano_usd: 10n })
+  const rows = [usedRow({ tenant: 'a' }), usedRow({ tenant: 'b' }), held]
+  const spans = [{ startMs: at(0), host: 'h', rows }]
+  const of = (change: Partial<CostQueryInput>) => groupSpans(question(change), spans).totals
+  assert.equal(of({ tenant: 'a' }).loaded_idle_nano_usd, 30_000_000n)
+  assert.equal(of({ tenant: 'a', idle: 'spread' }).loaded_idle_nano_usd, 30_000_005n)
+  assert.equal(of({ model: 'llama' }).requests, 4n)
+  assert.equal(of({ model: '{"$ne":null}' }).requests, 0n)
+})
+
+const figures = (amounts: Partial<CostRow['amounts']>) => {
+  const key = { model: null, tenant: null, host: null, gpu_index: null, gpu_uuid: null, price_kind: null }
+  return figuresOf({ startMs: at(0), endMs: at(1), key, amounts: { ...noAmounts(), ...amounts } })
+}
+
+test('figures are those of the parts: USD from integers, seconds from milliseconds, quotients fully loaded and busy', () => {
+  const found = figures(usedRow())
+  assert.deepEqual(Object.keys(found), [...FIGURE_NAMES])
+  assert.deepEqual([found.total_usd, found.busy_usd, found.covered_seconds], [0.06, 0.03, 60])
+  // 0.06 and 0.03 USD ÷ 800 tokens; input 0.045 ÷ 600, output 0.015 ÷ 200.
+  assert.deepEqual([found.usd_per_million_tokens, found.usd_per_million_tokens_busy], [75, 37.5])
+  assert.deepEqual([found.usd_per_million_input_tokens, found.usd_per_million_output_tokens], [75, 75])
+  assert.deepEqual([found.measured_token_share, found.reason], [1, null])
+  const year = figures({ busy_nano_usd: 2n ** 60n + 1n, prompt_tokens: 2n ** 60n })
+  assert.ok(Math.abs(year.usd_per_million_tokens! - 0.001) < 1e-12)
+})
+
+test('a quotient of nothing is null with a reason, never 0, ∞ or NaN', () => {
+  const cases: [Partial<CostRow['amounts']>, RegExp][] = [
+    [{}, /Nothing in this range/],
+    [{ busy_nano_usd: 5n }, /No tokens/],
+    [{ busy_nano_usd: 5n, requests: 1n }, /Requests without tokens/],
+    [{ uncovered_nano_usd: 5n }, /paid for and dark/],
+  ]
+  for (const [amounts, reason] of cases) {
+    const found = figures(amounts)
+    const quotients = [found.usd_per_million_tokens, found.usd_per_million_tokens_busy, found.measured_token_share]
+    assert.deepEqual(quotients, [null, null, null])
+    assert.deepEqual([found.usd_per_million_input_tokens, found.usd_per_million_output_tokens], [null, null])
+    assert.match(found.reason!, reason)
+    for (const value of Object.values(found)) if (typeof value === 'number') assert.ok(Number.isFinite(value))
+  }
+  const byRequests = figures({ busy_nano_usd: 5n, prompt_tokens: 10n })
+  assert.equal(byRequests.usd_per_million_input_tokens, null, 'money that was not split by tokens')
+  const free = figures({ prompt_tokens: 10n })
+  assert.deepEqual([free.usd_per_million_tokens, free.usd_per_million_input_tokens, free.reason], [0, 0, null])
+  const noOutput = figures(usedRow({ completion_tokens: 0n }))
+  assert.equal(noOutput.usd_per_million_output_tokens, null)
+})
+
+test('a step with more rows than fit is refused with what to narrow; complete steps are handed out and forgotten', () => {
+  const query = question({ step: '1h', by: ['tenant'] })
+  const grouping = new CostGrouping(query, 2)
+  const span = (hour: number, tenants: string[]) => ({
+    startMs: at(0, hour),
+    host: 'h',
+    rows: tenants.map((tenant) => usedRow({ tenant })),
+  })
+  assert.equal(grouping.add(span(0, ['a', 'b'])).length, 0)
+  assert.equal(grouping.add(span(1, ['c', 'd'])).length, 2)
+  assert.throws(
+    () => grouping.add(span(1, ['e'])),
+    (error: Error) => error instanceof TooManyRows && /tenant/.test(error.message),
+  )
+  assert.equal(totalNanoUsd(grouping.totals), 120_000_000n)
+})
+
+test('questions that make no sense are refused, each with what is allowed; ranges are widened to minutes', () => {
+  const base = { fromMs: at(0), toMs: at(1), step: 'all', by: ['model'], idle: 'own' } as const
+  const cases: [Partial<CostQueryInput>, string, RegExp][] = [
+    [{ fromMs: at(1), toMs: at(0) }, 'to', /later instant/],
+    [{ fromMs: at(1), toMs: at(1) }, 'to', /later instant/],
+    [{ step: '1m', toMs: at(365) }, 'step', /one of 1h, 1d, all/],
+    [{ step: '1h', toMs: at(365 * 6) }, 'step', /one of 1d, all/],
+    [{ step: '1m', idle: 'spread' }, 'idle', /own, or a step of 1h/],
+  ]
+  for (const [change, field, message] of cases) {
+    const problems = costQuery({ ...base, ...change })
+    assert.ok(Array.isArray(problems))
+    assert.deepEqual(
+      problems.map((one) => one.field),
+      [field],
+    )
+    assert.match(problems[0]!.message, message)
+  }
+  const widened = question({ fromMs: at(0) + 1, toMs: at(0, 1) + 1 })
+  assert.deepEqual([widened.fromMs, widened.toMs], [at(0), at(0, 1, 1)])
+  assert.deepEqual(question({ by: ['gpu', 'model'] }).by, ['model', 'gpu'])
+})
+
+test('groupings are read as words, each once', () => {
+  const cases: [string, string[] | null][] = [
+    ['model', ['model']],
+    ['tenant, model', ['tenant', 'model']],
+    ['model,model', null],
+    ['modle', null],
+    ['', null],
+    ['model,', null],
+    ['__proto__', null],
+  ]
+  for (const [text, expected] of cases) assert.deepEqual(parseGroupings(text), expected, text)
+})
+
+test('a cursor names the place after a row; what is no cursor is null', () => {
+  const cells = randomCells(at(0), at(1), seeded(3))
+  const query = question({ step: '1h', by: ['model', 'tenant', 'gpu'] })
+  const { rows } = groupSpans(query, readPlan(cells, planOf(query)))
+  for (const [i, each] of rows.entries()) {
+    const place = placeOf(cursorAfter(each))!
+    assert.equal(rows.filter((other) => isAfter(other, place)).length, rows.length - i - 1)
+  }
+  const wrong = [
+    '',
+    'x',
+    'bnVsbA',
+    Buffer.from('[1,2,3]').toString('base64url'),
+    Buffer.from('{}').toString('base64url'),
+  ]
+  for (const cursor of wrong) assert.equal(placeOf(cursor), null, cursor)
+})
