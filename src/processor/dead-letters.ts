@@ -107,7 +107,8 @@ export async function redrive(log: EventLog, store: EventStore, letter: DeadLett
         'read the whole record from the dead-letter topic and publish it again',
     )
   }
-  const headers = { ...letter.headers, [REDRIVE_ID_HEADER]: letter._id }
+  // One that was refused twice keeps the id of its first place.
+  const headers = { [REDRIVE_ID_HEADER]: letter._id, ...letter.headers }
   await log.append(letter.topic, [{ key: letter.key, value: letter.value, partition: letter.partition, headers }])
   await store.markRedriven(letter._id, at)
 }

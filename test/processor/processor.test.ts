@@ -11,6 +11,7 @@ import type { TokenDocument } from '../../src/domain/documents.ts'
 import { SqliteLog } from '../../src/log/sqlite-log.ts'
 import { redrive } from '../../src/processor/dead-letters.ts'
 import { Processor, type ProcessorOptions } from '../../src/processor/processor.ts'
+import { REDRIVE_ID_HEADER } from '../../src/processor/step.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import { goodSample, goodToken } from '../bad-records.ts'
 
@@ -166,8 +167,18 @@ test('a redriven dead letter gets the id that it would have had', async (t) => {
   await redrive(bench.log, bench.store, letter, new Date(T0))
   assert.ok((await bench.store.readDeadLetter(letter._id))?.redriven_at)
   const again = await bench.process()
-  assert.equal(again.outcomes.rejected, 1, 'still ahead: refused again')
-  assert.equal((await bench.store.listDeadLetters({ limit: 10 })).items.length, 1, 'under the same id')
+  assert.equal(again.outcomes.rejected, 1, 'still ahead: refused again, at its new place')
+  const { items } = await bench.store.listDeadLetters({ limit: 10 })
+  const second = items.find(({ _id }) => _id !== letter._id)!
+  assert.equal(second.headers[REDRIVE_ID_HEADER], letter._id)
+  // Repaired by hand, as a person would before redriving: the document has the id of the first place.
+  const value = Buffer.from(JSON.stringify(goodToken(T0 + 1)))
+  await redrive(bench.log, bench.store, { ...second, value, value_length: value.length }, new Date(T0))
+  await bench.process()
+  assert.deepEqual(
+    (await bench.tokens()).map(({ _id }) => _id === letter._id),
+    [false, true],
+  )
 })
 
 test('events of a day that retention has closed are refused by name, the others stored', async (t) => {
