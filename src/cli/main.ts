@@ -2,51 +2,40 @@
 // done, 1 something failed, 2 wrong usage or configuration. Ctrl-C and SIGTERM drain; a second one ends at once.
 
 import { type Command, helpOf, parseWords, UsageError } from './command.ts'
-import { config } from './commands/config.ts'
-import { deadLetters } from './commands/dead-letters.ts'
-import { doctor } from './commands/doctor.ts'
-import { prices } from './commands/prices.ts'
-import { processor } from './commands/processor.ts'
-import { produce } from './commands/produce.ts'
-import { replay } from './commands/replay.ts'
-import { report } from './commands/report.ts'
-import { reprice } from './commands/reprice.ts'
-import { topics } from './commands/topics.ts'
-import { up } from './commands/up.ts'
-import { verify } from './commands/verify.ts'
 import { version } from './version.ts'
 
-const COMMANDS: Readonly<Record<string, Command>> = {
-  up,
-  processor,
-  produce,
-  replay,
-  topics,
-  report,
-  prices,
-  reprice,
-  verify,
-  'dead-letters': deadLetters,
-  doctor,
-  config,
+/** Each command is loaded only when it is asked for: `--version` must not wait for two database drivers. */
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  up: async () => (await import('./commands/up.ts')).up,
+  processor: async () => (await import('./commands/processor.ts')).processor,
+  produce: async () => (await import('./commands/produce.ts')).produce,
+  replay: async () => (await import('./commands/replay.ts')).replay,
+  topics: async () => (await import('./commands/topics.ts')).topics,
+  report: async () => (await import('./commands/report.ts')).report,
+  prices: async () => (await import('./commands/prices.ts')).prices,
+  reprice: async () => (await import('./commands/reprice.ts')).reprice,
+  verify: async () => (await import('./commands/verify.ts')).verify,
+  'dead-letters': async () => (await import('./commands/dead-letters.ts')).deadLetters,
+  doctor: async () => (await import('./commands/doctor.ts')).doctor,
+  config: async () => (await import('./commands/config.ts')).config,
 }
 
 /** Runs `pertoken ...words`; answers the exit code. */
 export async function main(words: readonly string[]): Promise<number> {
   const [name, ...rest] = words
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
-    process.stdout.write(overview())
+    process.stdout.write(await overview())
     return name === undefined ? 2 : 0
   }
   if (name === '--version' || name === '-v') {
     process.stdout.write(`${version()}\n`)
     return 0
   }
-  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name]! : undefined
-  if (command === undefined) {
+  if (!Object.hasOwn(COMMANDS, name)) {
     process.stderr.write(`Unknown command "${name}"\nSee: pertoken --help\n`)
     return 2
   }
+  const command = await COMMANDS[name]!()
   if (rest.includes('--help') || rest.includes('-h')) {
     process.stdout.write(helpOf(name, command))
     return 0
@@ -82,7 +71,8 @@ async function run(name: string, command: Command, words: readonly string[]): Pr
   }
 }
 
-function overview(): string {
-  const lines = Object.entries(COMMANDS).map(([name, { summary }]) => `  ${name.padEnd(14)} ${summary}`)
+async function overview(): Promise<string> {
+  const lines: string[] = []
+  for (const [name, load] of Object.entries(COMMANDS)) lines.push(`  ${name.padEnd(14)} ${(await load()).summary}`)
   return `pertoken ${version()}: what does a token cost, now and over any past period, and where did the money go?\n\n${lines.join('\n')}\n\nEach has --help. Settings: pertoken config --print\n`
 }

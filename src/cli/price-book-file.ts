@@ -1,7 +1,7 @@
 // A price book in a file that people write: YAML or JSON (which is YAML too), every problem with its line. The file is
 // watched for change: by its folder, because editors and config maps replace a file rather than write into it, and by a
 // look at it every few seconds, because not every file system tells. A file that is wrong or gone changes nothing: the
-// book before it stays in force, and what is wrong is told once for each state of the file.
+// book before it stays in force, and what is wrong is told once.
 
 import { readFileSync, watch } from 'node:fs'
 import { stat } from 'node:fs/promises'
@@ -63,7 +63,7 @@ export function readPriceBook(path: string): PriceBookCheck {
 /**
  * Reads the file now and whenever it has changed, until the signal aborts. `onBook` is called with every book that is
  * right (also when only its comments changed); it may be slow and may reject, in which case the same file is tried
- * again. `onProblems` is told what is wrong: lines for people. Calls come one after the other.
+ * again every two seconds. `onProblems` is told what is wrong, the same only once. Calls come one after the other.
  */
 export async function watchPriceBook(
   path: string,
@@ -72,7 +72,17 @@ export async function watchPriceBook(
   signal: AbortSignal,
 ): Promise<void> {
   let seen = ''
+  let told = ''
   let wake = () => {}
+  const tellOnce = async (problems: readonly Problem[]) => {
+    const text = JSON.stringify(problems)
+    if (text !== told) await onProblems(problems)
+    told = text
+  }
+  const takeOver = async (book: PriceBookData, warnings: readonly Problem[]) => {
+    await onBook(book, warnings)
+    told = ''
+  }
   const watcher = watchFolder(path, () => wake())
   const onAbort = () => wake()
   signal.addEventListener('abort', onAbort, { once: true })
@@ -80,7 +90,7 @@ export async function watchPriceBook(
     while (!signal.aborted) {
       const found = await stateOf(path)
       if (found !== seen && (seen === '' || (await isQuiet(path, found)))) {
-        seen = (await deliver(path, onBook, onProblems)) ? found : ''
+        seen = (await deliver(path, takeOver, tellOnce)) ? found : ''
       }
       if (signal.aborted) break
       await new Promise<void>((resolve) => {

@@ -26,8 +26,8 @@ export async function runService(
 ): Promise<number> {
   const { config, signal, say } = context
   const logger = makeLogger(config)
-  const log = openLog(config, logger)
-  const store = openStore(config, logger)
+  const log = await openLog(config, logger)
+  const store = await openStore(config, logger)
   const defaultIsGiven = context.loaded.sources.PRICE_PER_HOUR_USD !== 'default'
   const ledger = new LedgerService({ config, defaultIsGiven, log, store, logger })
   const { partitions } = options

@@ -1,15 +1,12 @@
-// The only place that chooses adapters: Kafka or the embedded log, MongoDB or the embedded store, from the settings.
+// The only place that chooses adapters: Kafka or the embedded log, MongoDB or the embedded store, from the settings. Only the
+// chosen ones are loaded.
 
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import pino from 'pino'
 import type { EventLog } from '../log/event-log.ts'
-import { KafkaLog } from '../log/kafka/kafka-log.ts'
-import { SqliteLog } from '../log/sqlite-log.ts'
 import type { Logger } from '../processor/logger.ts'
 import type { EventStore } from '../store/event-store.ts'
-import { MongoStore } from '../store/mongo/mongo-store.ts'
-import { SqliteStore } from '../store/sqlite/sqlite-store.ts'
 import type { Config } from './config.ts'
 
 /** The program's logger: JSON lines on standard error, so that results on standard output stay clean. */
@@ -19,8 +16,12 @@ export function makeLogger(config: Config): Logger {
 }
 
 /** The log that the settings name; not yet connected. */
-export function openLog(config: Config, log: Logger): EventLog {
-  if (config.KAFKA_BOOTSTRAP === null) return new SqliteLog({ path: join(dataDir(config), 'log.sqlite') })
+export async function openLog(config: Config, log: Logger): Promise<EventLog> {
+  if (config.KAFKA_BOOTSTRAP === null) {
+    const { SqliteLog } = await import('../log/sqlite-log.ts')
+    return new SqliteLog({ path: join(dataDir(config), 'log.sqlite') })
+  }
+  const { KafkaLog } = await import('../log/kafka/kafka-log.ts')
   return new KafkaLog({
     bootstrap: config.KAFKA_BOOTSTRAP,
     log,
@@ -38,8 +39,12 @@ export function openLog(config: Config, log: Logger): EventLog {
 }
 
 /** The store that the settings name; not yet connected. */
-export function openStore(config: Config, log: Logger): EventStore {
-  if (config.MONGO_URL === null) return new SqliteStore({ path: join(dataDir(config), 'store.sqlite') })
+export async function openStore(config: Config, log: Logger): Promise<EventStore> {
+  if (config.MONGO_URL === null) {
+    const { SqliteStore } = await import('../store/sqlite/sqlite-store.ts')
+    return new SqliteStore({ path: join(dataDir(config), 'store.sqlite') })
+  }
+  const { MongoStore } = await import('../store/mongo/mongo-store.ts')
   return new MongoStore({ url: config.MONGO_URL, log })
 }
 

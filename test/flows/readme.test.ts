@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { kafkaForTests, mongoForTests, uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
-import { pertoken, startService, temporaryDirectory } from './harness.ts'
+import { pertoken, startService, temporaryDirectory, until } from './harness.ts'
 
 const ROOT = new URL('../..', import.meta.url).pathname
 const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
@@ -25,8 +25,7 @@ test('the README’s commands for the demo work', async (t) => {
   assert.equal(curls.length, 3)
   for (const line of curls) {
     const path = line.replace(/^curl localhost:8080/, '')
-    const response = await fetch(`http://127.0.0.1:${service.port}${path}`)
-    assert.equal(response.status, 200, path)
+    await until(`${path} answers`, async () => (await fetch(`http://127.0.0.1:${service.port}${path}`)).status === 200)
   }
   assert.equal(await service.stop(), 0)
 })
@@ -52,7 +51,8 @@ test('the README’s commands for an own Kafka and MongoDB work', async (t) => {
   const before = pertoken(lines[0]!, { ...env, PORT: '1' })
   assert.equal(before.status, 1, 'there are no topics yet')
   assert.match(before.stdout, /ok +log[\s\S]*WRONG topics[\s\S]*ok +store[\s\S]*WRONG http/)
-  assert.equal(pertoken(lines[1]!, env).status, 0)
+  const topics = pertoken(lines[1]!, env)
+  assert.equal(topics.status, 0, topics.stderr)
   const service = await (await startService(t, [...lines[2]!, '--host', '127.0.0.1'], env)).ready()
   const doctor = pertoken(lines[0]!, { ...env, PORT: String(service.port) })
   assert.equal(doctor.status, 0, doctor.stdout)

@@ -202,6 +202,9 @@ test('minutes of a purged day are missing by name, hours and days are there', as
     [[iso(HOUR), iso(HOUR + 2 * HOUR_MS)]],
   )
   assert.equal((await cost({ step: '1h' })).json().missing, undefined)
+  const old = await cost({ revision: '0' })
+  assert.deepEqual([old.statusCode, old.json().errors[0].path], [400, 'revision'])
+  assert.match(old.json().errors[0].message, /frozen days: 2026-06-01/)
 })
 
 const BOOK = {

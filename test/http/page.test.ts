@@ -7,6 +7,8 @@ import type { AddressInfo } from 'node:net'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Browser, chromium, type Page } from 'playwright-core'
+import { HOUR_MS } from '../../src/domain/cells.ts'
+import { row, usedRow } from '../report/rows.ts'
 import { type Fixture, healthyHealth, liveModel, liveSlot, openServer } from './fixture.ts'
 
 const CHROMIUM = '/usr/bin/chromium'
@@ -48,7 +50,7 @@ async function shows(page: Page, selector: string, expected: string): Promise<vo
   assert.equal(found.trim(), expected, selector)
 }
 
-const rows = (page: Page, table: string) => page.locator(`${table} tbody tr`).allInnerTexts()
+const rowsOf = (page: Page, table: string) => page.locator(`${table} tbody tr`).allInnerTexts()
 
 test('the page shows live figures, in order, follows them, and fits a phone', { skip }, async (t) => {
   const fixture = await openServer(t)
@@ -73,7 +75,7 @@ test('the page shows live figures, in order, follows them, and fits a phone', { 
   assert.deepEqual(first, [NASTY, 'idle', 'qwen'])
   assert.equal(await page.locator('#models img').count(), 0)
   assert.deepEqual(
-    (await rows(page, '#slots')).map((row) => row.split(/\s*\t\s*/)),
+    (await rowsOf(page, '#slots')).map((row) => row.split(/\s*\t\s*/)),
     [
       ['node-a · 1', '–', '$2.10', '–'],
       ['node-b · 0', '25 %', '$0.80', '$20.000'],
@@ -84,12 +86,37 @@ test('the page shows live figures, in order, follows them, and fits a phone', { 
 
   state.live.models = [liveModel('qwen', 50, 0.123456)]
   await shows(page, '#cost', '$0.123')
-  assert.equal((await rows(page, '#models')).length, 1)
+  assert.equal((await rowsOf(page, '#models')).length, 1)
   state.live.models = []
   await shows(page, '#models tbody', 'No tokens in the last 30 s')
   await shows(page, '#cost', '–')
   assert.deepEqual(complaints, [])
   assert.deepEqual([...asked], [new URL(page.url()).origin])
+  await page.close()
+})
+
+test('the page shows what the last hour cost by model, idle included', { skip }, async (t) => {
+  const fixture = await openServer(t)
+  const startMs = Math.floor(Date.now() / 60_000) * 60_000 - 30 * 60_000
+  const span = { startMs, host: 'h1', rev: 0, bookVersions: [1], capped: 0, computedMs: startMs }
+  const rows = [usedRow({ model: NASTY }), row({ covered_ms: 60_000n, unallocated_nano_usd: 2_000_000_000n })]
+  // The hour's sum as well: which of the two is read depends on the clock.
+  const hour = Math.floor(startMs / HOUR_MS) * HOUR_MS
+  const hours = [{ ...span, level: 'hour' as const, startMs: hour, rows }]
+  await fixture.store.ledger.replaceSpans([{ ...span, level: 'minute', rows }, ...hours])
+  const { page, complaints } = await open(fixture)
+  await page.locator('#hour tbody th').nth(2).waitFor()
+  const shown = (await rowsOf(page, '#hour')).map((each) => each.split(/\s*\t\s*/))
+  assert.deepEqual(shown, [
+    ['(nobody)', '–', '$0.00', '$2.00'],
+    [NASTY, '$75.000', '$0.03', '$0.03'],
+    ['All', '$2,575.000', '$0.03', '$2.03'],
+  ])
+  assert.match(await page.locator('#hour-hint').innerText(), /^to \d\d:\d\d:00 UTC, idle included, not final$/)
+  assert.equal(await page.locator('#hour img').count(), 0)
+  const width = await page.evaluate('document.documentElement.scrollWidth')
+  assert.ok((width as number) <= 360, `the page is ${width} px wide`)
+  assert.deepEqual(complaints, [])
   await page.close()
 })
 

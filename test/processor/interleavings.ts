@@ -22,6 +22,8 @@ export interface Call {
 
 /** Calls that are made at once, without a state of their own: their answers do not change during an exploration. */
 const CONSTANT = ['readRevisions', 'readBooks', 'readDayStates', 'rawRange']
+/** Calls that change the store. */
+const WRITES = ['writeDocuments', 'insertMarks', 'markSpans', 'deleteMarks', 'replaceSpans']
 const STREAMS = ['readSpans', 'readLedgerSamples']
 
 /** A store whose calls go through `ask`; streams are asked for as a whole. */
@@ -43,7 +45,10 @@ export async function makeCall(store: Store, { method, args }: Call): Promise<un
     (...all: unknown[]) => unknown
   >
   const answer = part[method]!(...args)
-  return STREAMS.includes(method) ? Array.fromAsync(answer as AsyncIterable<unknown>) : await answer
+  if (!STREAMS.includes(method)) return await answer
+  const all: unknown[] = []
+  for await (const one of answer as AsyncIterable<unknown>) all.push(one)
+  return all
 }
 
 interface ActorState {
@@ -57,7 +62,8 @@ interface ActorState {
 }
 
 interface State {
-  content: string
+  /** The tables that change, as JSON each. */
+  content: readonly string[]
   actors: ActorState[]
 }
 
@@ -77,7 +83,9 @@ export class Interleavings {
   readonly #store: SqliteStore
   readonly #constant: ReadonlySet<string>
   readonly #mutate: (store: Store) => Store
-  #content = ''
+  /** What the store holds now; empty where that is not known. */
+  #content: readonly string[] = []
+  #random = 42
 
   constructor(store: SqliteStore, options: { constant?: string[]; mutate?: (store: Store) => Store } = {}) {
     this.#store = store
@@ -99,30 +107,40 @@ export class Interleavings {
     const result = (found: Exploration['found']) => ({ states: seen.size, checked: checked.size, found })
     for (let node = stack.pop(); node !== undefined; node = stack.pop()) {
       const { state, calls } = node
-      const key = [state.content, ...state.actors.map((one) => `${one.phase} ${one.id}`)].join('\n')
+      const key = [...state.content, ...state.actors.map((one) => `${one.phase} ${one.id}`)].join('\n')
       if (seen.has(key)) continue
       seen.add(key)
       const unfinished = state.actors.filter((one) => one.next !== null).map((one) => one.actor.name)
-      const question = [state.content, ...unfinished.filter((name) => name.startsWith('processor'))].join('\n')
+      const question = [...state.content, ...unfinished.filter((name) => name.startsWith('processor'))].join('\n')
       if (!checked.has(question)) {
         checked.add(question)
         await this.#restore(state.content)
         const problem = await check(unfinished)
-        this.#content = ''
+        this.#content = []
         if (problem !== null) return result({ problem, calls })
       }
-      for (const [i, one] of state.actors.entries()) {
+      for (const i of this.#shuffled(state.actors.keys())) {
+        const one = state.actors[i]!
         if (one.next === null) continue
         await this.#restore(state.content)
         const answer = await makeCall(this.#store, one.next)
         const told = { ...one, answers: [...one.answers, answer], id: `${one.id};${jsonOf(answer)}` }
         const moved = await this.#goOn(told)
-        this.#content = this.#read()
+        if (WRITES.includes(one.next.method)) this.#content = this.#read()
         const child = { content: this.#content, actors: state.actors.with(i, moved) }
         stack.push({ state: child, calls: [...calls, `${one.actor.name} ${one.next.method}`] })
       }
     }
     return result(null)
+  }
+
+  /** In an order that is always the same and favours no actor: a fault is found sooner, all states are seen anyway. */
+  #shuffled(indexes: Iterable<number>): number[] {
+    const ranked = [...indexes].map((index) => {
+      this.#random = (Math.imul(this.#random, 1_664_525) + 1_013_904_223) >>> 0
+      return { index, rank: this.#random }
+    })
+    return ranked.sort((a, b) => a.rank - b.rank).map(({ index }) => index)
   }
 
   /** Runs an actor on its answers up to the next call that has to wait; calls with constant answers are made. */
@@ -151,22 +169,23 @@ export class Interleavings {
     return promise
   }
 
-  /** The whole content of the store as text. */
-  #read(): string {
+  #read(): string[] {
     const { file } = this.#store
     return file.use('Reading all tables failed', () =>
-      JSON.stringify(TABLES.map((table) => file.all(`SELECT rowid, * FROM ${table} ORDER BY rowid`))),
+      TABLES.map((table) => JSON.stringify(file.all(`SELECT rowid, * FROM ${table} ORDER BY rowid`))),
     )
   }
 
-  async #restore(content: string): Promise<void> {
+  async #restore(content: readonly string[]): Promise<void> {
     if (content === this.#content) return
-    const tables = JSON.parse(content) as Record<string, null | number | string>[][]
+    const now = this.#content.length === 0 ? this.#read() : this.#content
     const { file } = this.#store
-    await file.transaction('Restoring all tables failed', () => {
+    await file.transaction('Restoring tables failed', () => {
       for (const [i, table] of TABLES.entries()) {
+        if (content[i] === now[i]) continue
         file.run(`DELETE FROM ${table}`)
-        for (const row of tables[i]!) {
+        for (const row of JSON.parse(content[i]!) as Record<string, null | number | string>[]) {
+          // The marks' own id is their rowid.
           const columns = Object.keys(row).filter((name) => name !== 'rowid' || table !== 'marks')
           const sql = `INSERT INTO ${table} (${columns}) VALUES (${columns.map(() => '?')})`
           file.run(sql, ...columns.map((name) => row[name]!))

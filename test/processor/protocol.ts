@@ -41,8 +41,9 @@ function minutesOf({ samples, tokens }: Batch, minutes?: readonly number[]) {
   return minutes === undefined ? touched : touched.filter(({ startMs }) => minutes.includes(startMs))
 }
 
-/** A keeper's work on a minute and on its hour, whoever marked them. */
-export function keeperActor(name: string, minuteMs: number, nowMs: number): Actor {
+/** A keeper's work on a minute and, unless left out, on its hour, whoever marked them. */
+export function keeperActor(name: string, minuteMs: number, options: { nowMs: number; withHour: boolean }): Actor {
+  const { nowMs, withHour } = options
   const partsOn = async (store: Store): Promise<KeeperParts> => {
     const { ledger } = store
     const books = new Books(ledger)
@@ -50,13 +51,13 @@ export function keeperActor(name: string, minuteMs: number, nowMs: number): Acto
     return { ledger, books, counters: new KeeperCounters(), log: new Lines(), now: () => nowMs }
   }
   const hourMs = Math.floor(minuteMs / HOUR_MS) * HOUR_MS
-  return {
-    name,
-    phases: [
-      async (store) => void (await new MinuteKeeper(await partsOn(store), new RunLength()).compute([minuteMs])),
-      async (store) => void (await new SumKeeper(await partsOn(store)).compute('hour', hourMs)),
-    ],
+  const minute = async (store: Store) => {
+    await new MinuteKeeper(await partsOn(store), new RunLength()).compute([minuteMs])
   }
+  const hour = async (store: Store) => {
+    await new SumKeeper(await partsOn(store)).compute('hour', hourMs)
+  }
+  return { name, phases: withHour ? [minute, hour] : [minute] }
 }
 
 type Overrides = (ledger: LedgerStore) => Partial<LedgerStore>

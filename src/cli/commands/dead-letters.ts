@@ -26,7 +26,7 @@ export const deadLetters: Command = {
       throw new UsageError(`Flag --reason is "${reason}": expected one of ${Object.keys(REASON_CODES).join(', ')}`)
     }
     const [action = 'list', id] = words
-    const store = openStore(config, makeLogger(config))
+    const store = await openStore(config, makeLogger(config))
     try {
       await store.prepare()
       if (action === 'list') return await list(context, store)
@@ -98,7 +98,7 @@ async function redriveAll(
     const limit = numberFlag(flags, 'limit', { min: 1, max: 1_000_000, default: 100, integer: true })
     for await (const letter of all(store, flags, limit)) letters.push(letter)
   }
-  const log = openLog(config, makeLogger(config))
+  const log = await openLog(config, makeLogger(config))
   let failed = 0
   try {
     for (const letter of letters) {

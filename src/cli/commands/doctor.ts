@@ -36,7 +36,7 @@ export const doctor: Command = {
 }
 
 async function checkLog({ config }: CommandContext): Promise<Finding[]> {
-  const log = openLog(config, makeLogger({ ...config, LOG_LEVEL: 'silent' }))
+  const log = await openLog(config, makeLogger({ ...config, LOG_LEVEL: 'silent' }))
   try {
     await log.ping()
     const names = [config.TOPIC_METRIC, config.TOPIC_TOKEN, config.TOPIC_DEAD]
@@ -60,7 +60,7 @@ async function checkLog({ config }: CommandContext): Promise<Finding[]> {
 }
 
 async function checkStore({ config }: CommandContext): Promise<Finding[]> {
-  const store = openStore(config, makeLogger({ ...config, LOG_LEVEL: 'silent' }))
+  const store = await openStore(config, makeLogger({ ...config, LOG_LEVEL: 'silent' }))
   try {
     await store.ping()
     const { warnings } = await store.prepare()

@@ -49,7 +49,7 @@ export const prices: Command = {
     }
     const url = textFlag(context.flags, 'url')
     if (url !== undefined) return remotely(context, new Remote(url), { action, file })
-    const store = openStore(context.config, makeLogger(context.config))
+    const store = await openStore(context.config, makeLogger(context.config))
     try {
       await store.prepare()
       return await locally(context, store, { action, file })

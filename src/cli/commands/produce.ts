@@ -3,7 +3,7 @@
 
 import { existsSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { NewRecord } from '../../log/event-log.ts'
+import type { EventLog, NewRecord } from '../../log/event-log.ts'
 import { appendUntilTaken } from '../../sources/append.ts'
 import { pairs, parseSeed, SeedError, type SeedPair } from '../../sources/seed.ts'
 import { type Command, type CommandContext, numberFlag, UsageError } from '../command.ts'
@@ -58,7 +58,7 @@ export const produce: Command = {
       ...(eventHosts > 0 ? { eventHosts } : {}),
       ...(gpus > 0 ? { gpus } : {}),
     })
-    const log = openLog(config, makeLogger(config))
+    const log = await openLog(config, makeLogger(config))
     try {
       await waitForTopics(log, config, signal, say)
       const published = await publish(context, log, source, rate > 0 ? 2000 / rate : config.SLEEP_SEC * 1000)
@@ -80,7 +80,7 @@ function seedPathOf(config: Config): string {
 
 /** Makes the topics where the log allows it; an append to a missing topic would fail for a reason that may pass. */
 async function waitForTopics(
-  log: ReturnType<typeof openLog>,
+  log: EventLog,
   config: Config,
   signal: AbortSignal,
   say: (text: string) => void,
@@ -100,7 +100,7 @@ async function waitForTopics(
 
 async function publish(
   { config, signal, say }: CommandContext,
-  log: ReturnType<typeof openLog>,
+  log: EventLog,
   source: Iterator<SeedPair>,
   msPerPair: number,
 ): Promise<number> {

@@ -6,7 +6,6 @@ import { parseIsoMs } from '../../domain/timestamp.ts'
 import type { EventLog, NewRecord } from '../../log/event-log.ts'
 import { appendUntilTaken } from '../../sources/append.ts'
 import { readTrace, type TraceError, type TraceEvent } from '../../sources/trace-csv.ts'
-import { readForeignDocuments } from '../../store/mongo/foreign-documents.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
 import { makeLogger, openLog } from '../wire.ts'
 
@@ -40,8 +39,11 @@ export const replay: Command = {
       speedText === 'max'
         ? Number.POSITIVE_INFINITY
         : numberFlag({ speed: speedText }, 'speed', { min: 0.001, max: 1e9, default: 1 })
-    const source = mongoUrl === undefined ? readTrace(words[0]!, traceOptions(flags)) : readForeignDocuments(mongoUrl)
-    const log = openLog(config, makeLogger(config))
+    const source =
+      mongoUrl === undefined
+        ? readTrace(words[0]!, traceOptions(flags))
+        : (await import('../../store/mongo/foreign-documents.ts')).readForeignDocuments(mongoUrl)
+    const log = await openLog(config, makeLogger(config))
     try {
       const partitions = config.KAFKA_BOOTSTRAP === null ? 1 : 12
       await log.ensureTopics([config.TOPIC_METRIC, config.TOPIC_TOKEN].map((name) => ({ name, partitions })))

@@ -5,7 +5,7 @@
 import { DAY_MS } from '../../domain/cells.ts'
 import { CostReading, storedProgress } from '../../processor/cost-service.ts'
 import { type CostFigures, figuresOf } from '../../report/cost-figures.ts'
-import { TooManyRows } from '../../report/cost-grouping.ts'
+import { type CostRow, TooManyRows } from '../../report/cost-grouping.ts'
 import { type CostAnswer, streamedJson } from '../../report/cost-json.ts'
 import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS } from '../../report/cost-query.ts'
 import { costCsv } from '../../report/csv.ts'
@@ -14,6 +14,7 @@ import { costTable } from '../../report/table.ts'
 import type { EventStore } from '../../store/event-store.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
 import { momentFlag } from '../moment.ts'
+import { ProgressLine } from '../progress-line.ts'
 import { Remote } from '../remote.ts'
 import { makeLogger, openStore } from '../wire.ts'
 
@@ -112,7 +113,7 @@ function choiceFlag<T extends string>(
 
 async function ownReport(context: CommandContext, asked: Asked): Promise<void> {
   const { config } = context
-  const store = openStore(config, makeLogger(config))
+  const store = await openStore(config, makeLogger(config))
   try {
     await store.prepare()
     await write(context, store, asked)
@@ -143,6 +144,20 @@ async function write(context: CommandContext, store: EventStore, { query, format
   for await (const row of reading.rows()) if (count++ < MAX_TABLE_ROWS) rows.push(figuresOf(row))
   const answer = { ...reading.head, ...(await reading.tail()), rows }
   print(tableText(query, answer, count))
+}
+
+/** The rows, with how far they are on standard error where the output goes elsewhere. */
+async function* withProgress(reading: CostReading): AsyncGenerator<CostRow, void, undefined> {
+  const line = new ProgressLine('Reading the ledger')
+  const { fromMs, toMs } = reading.query
+  try {
+    for await (const row of reading.rows()) {
+      if (process.stdout.isTTY !== true) line.show({ doneToMs: row.startMs, fromMs, toMs })
+      yield row
+    }
+  } finally {
+    line.clear()
+  }
 }
 
 async function requireRevision(store: EventStore, revision: number | null): Promise<void> {

@@ -30,7 +30,7 @@ export const reprice: Command = {
     const [fromMs, toMs] = [floorTo(CELL_MS, from), Math.ceil(to / CELL_MS) * CELL_MS]
     if (fromMs >= toMs) throw new UsageError('Flag --to is not after --from: expected a later instant')
     const asked = numberFlag(flags, 'version', { min: 1, max: 1e9, default: 0, integer: true })
-    const store = openStore(config, makeLogger(config))
+    const store = await openStore(config, makeLogger(config))
     const line = new ProgressLine('Repricing')
     try {
       await store.prepare()

@@ -32,7 +32,7 @@ export const topics: Command = {
     if (!['all', 'create', 'describe', 'seek'].includes(action) || words.length > 1) {
       throw new UsageError(`Unknown words "${words.join(' ')}": expected create, describe or seek`)
     }
-    const log = openLog(config, makeLogger(config))
+    const log = await openLog(config, makeLogger(config))
     try {
       if (action === 'seek') return await seek(context, log)
       if (action !== 'describe') await create(context, log)
@@ -87,7 +87,7 @@ async function seek({ config, flags, say }: CommandContext, log: EventLog): Prom
     const byTime = timeMs === null ? [] : await log.offsetsAt(topic.name, timeMs)
     for (const partition of topic.partitions) positions.push(positionAt(topic, partition, to, byTime))
   }
-  const store = openStore(config, makeLogger(config))
+  const store = await openStore(config, makeLogger(config))
   try {
     await store.prepare()
     // The log goes first: it refuses while the group has members, and then nothing has changed.

@@ -24,7 +24,7 @@ export const verify: Command = {
   async run(context) {
     const { config, flags, words, print, signal } = context
     if (words.length > 0) throw new UsageError(`Unknown words "${words.join(' ')}": expected only flags`)
-    const store = openStore(config, makeLogger(config))
+    const store = await openStore(config, makeLogger(config))
     const line = new ProgressLine('Verifying')
     try {
       await store.prepare()

@@ -17,12 +17,14 @@ import { hasApiId, isUnknownTopic, toLogError } from './kafka-errors.ts'
 import { type KafkaLogOptions, type KafkaSettings, kafkaSettings } from './kafka-options.ts'
 import { KafkaProducer } from './kafka-producer.ts'
 import { KafkaSubscription } from './kafka-subscription.ts'
-import { within } from './patience.ts'
+import { Backoff, within } from './patience.ts'
 
 const PING_LIMIT_MS = 3_000
 const CLOSE_LIMIT_MS = 3_000
 const CREATED_LIMIT_MS = 10_000
 const CREATED_POLL_MS = 100
+/** How long a description is tried again while leaders change. */
+const DESCRIBE_PATIENCE_MS = 4_000
 
 export class KafkaLog implements EventLog {
   readonly description: string
@@ -50,7 +52,22 @@ export class KafkaLog implements EventLog {
     })
   }
 
+  /** Partitions of a topic that was just made change their leaders for a moment, so a passing failure is tried again. */
   async describe(topics: readonly string[], group?: string): Promise<TopicDescription[]> {
+    const backoff = new Backoff(100, 1000)
+    for (const untilMs = performance.now() + DESCRIBE_PATIENCE_MS; ; ) {
+      try {
+        return await this.#describeOnce(topics, group)
+      } catch (error) {
+        const pauseMs = backoff.next()
+        const mayPass = error instanceof LogError && error.retriable && !this.#closed
+        if (!mayPass || performance.now() + pauseMs > untilMs) throw error
+        await within(pauseMs, new Promise(() => {}))
+      }
+    }
+  }
+
+  async #describeOnce(topics: readonly string[], group?: string): Promise<TopicDescription[]> {
     return this.#doing('Cannot describe topics', async () => {
       const facts = await this.#cluster.facts(topics)
       const partitions = [...facts.topics].flatMap(([topic, { leaders }]) => partitionsOf(topic, leaders.length))

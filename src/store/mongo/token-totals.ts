@@ -1,8 +1,8 @@
 // Token usage grouped inside mongod. What it costs is the number of accumulators and key fields (measured on 200,000
-// documents, 10,000 groups: 1.5 µs to find and fetch one, 1.2 for its key, 0.35 for each sum). So the usual events, of one
-// GPU and one request, have a pipeline of their own; it has `requests` in its key and by that sees others, upon which
-// the same slice of time is asked for by the pipeline that is right for all. A slice is so long that the server answers
-// within a second or so; its parts of a minute are put together here.
+// documents, 10,000 groups: 1.5 µs to find and fetch one, 1.2 for its key, 0.35 for each sum). So there are three pipelines,
+// the cheaper ones for the usual events: a slice of time goes to the cheapest, its groups show whether it was enough, and
+// else the next is asked. A slice is a minute, whose start then need not be in the key (0.5 to 2 µs); less where a minute takes
+// the server more than a second or so, more where there is next to nothing. Parts of a minute are put together here.
 
 import { type Document, MongoServerError } from 'mongodb'
 import { CELL_MS, floorTo } from '../../domain/cells.ts'
@@ -12,12 +12,13 @@ import { COLLECTION_OF_KIND } from './collections.ts'
 import { OWN_IDS } from './events-in-order.ts'
 import type { MongoConnection } from './mongo-connection.ts'
 
-const FIRST_SLICE_MS = CELL_MS
-const TARGET_MS = 1_000
-const MAX_GROWTH = 8
+/** A slice should take less than this, and more than that: it is a round trip. */
+const LONG_MS = 1_000
+const SHORT_MS = 20
+const GROWTH = 8
 const MAX_TIME_MS_EXPIRED = 50
-/** After events that the quick pipeline cannot sum, so many slices go to the other one at once. */
-const CAREFUL_SLICES = 16
+/** After events that needed a dearer pipeline, so many slices go to that one at once. */
+const SLICES_AT_ONCE = 16
 
 type Sum = number | bigint
 
@@ -29,15 +30,15 @@ interface StoredGroup {
     gpus?: number[]
     model: string
     tenant?: string | null
-    /** Only from the quick pipeline, where an event has it. */
+    /** Where an event has it; not from the careful pipeline, which sums it. */
     requests?: number
   }
   events: Sum
-  /** Those below are only from the careful pipeline: sums of remainders when divided by the number of GPUs. */
   requests?: Sum
   prompt: Sum
   cached: Sum
   completion: Sum
+  /** Sums of the remainders when divided by the number of GPUs. */
   requests_mod?: Sum
   uncached_mod?: Sum
   cached_mod?: Sum
@@ -52,8 +53,9 @@ interface Slice {
 
 export class TokenTotalsReader {
   readonly #connection: MongoConnection
-  /** Slices that still go to the careful pipeline at once. */
-  #careful = 0
+  /** The pipeline to begin with, and for how many slices. */
+  #pipeline = QUICK
+  #slices = 0
 
   constructor(connection: MongoConnection) {
     this.#connection = connection
@@ -62,17 +64,20 @@ export class TokenTotalsReader {
   /** Token usage of a range by minute, host, GPUs, model and tenant. */
   async read({ fromMs, toMs, hosts }: Slice): Promise<TokenGroup[]> {
     const groups = new TokenGroups()
-    let lengthMs = FIRST_SLICE_MS
+    let lengthMs = CELL_MS
     for (let sliceMs = fromMs; sliceMs < toMs; ) {
-      const slice = { fromMs: sliceMs, toMs: Math.min(sliceMs + lengthMs, toMs), hosts }
+      const minuteEndMs = lengthMs > CELL_MS ? toMs : floorTo(CELL_MS, sliceMs) + CELL_MS
+      const slice = { fromMs: sliceMs, toMs: Math.min(sliceMs + lengthMs, minuteEndMs, toMs), hosts }
       const startedMs = performance.now()
       const stored = await this.#group(slice)
       const tookMs = performance.now() - startedMs
-      const isTooLong = stored === null
-      lengthMs = Math.ceil(lengthMs * Math.min(MAX_GROWTH, isTooLong ? 1 / MAX_GROWTH : TARGET_MS / tookMs))
-      if (isTooLong) continue
+      if (stored === null) {
+        lengthMs = Math.ceil((slice.toMs - sliceMs) / GROWTH)
+        continue
+      }
       for (const group of stored) groups.add(toGroup(group, slice))
       sliceMs = slice.toMs
+      lengthMs = tookMs < SHORT_MS ? lengthMs * GROWTH : Math.min(CELL_MS, Math.ceil((lengthMs * LONG_MS) / tookMs))
     }
     return groups.list()
   }
@@ -80,12 +85,15 @@ export class TokenTotalsReader {
   /** The groups of a slice; null when the server could not manage it in the time of a query. */
   async #group(slice: Slice): Promise<StoredGroup[] | null> {
     try {
-      if (this.#careful === 0) {
-        const groups = await this.#aggregate(slice, QUICK_SUMS)
-        if (groups.every(isQuick)) return groups
-        this.#careful = CAREFUL_SLICES
-      } else this.#careful -= 1
-      return await this.#aggregate(slice, CAREFUL_SUMS)
+      if (this.#slices-- <= 0) this.#pipeline = QUICK
+      for (;;) {
+        const pipeline = this.#pipeline
+        const groups = await this.#aggregate(slice, PIPELINES[pipeline]!)
+        const needed = pipeline === CAREFUL ? CAREFUL : Math.max(pipeline, ...new Set(groups.map(neededFor)))
+        if (needed === pipeline) return groups
+        this.#pipeline = needed
+        this.#slices = SLICES_AT_ONCE
+      }
     } catch (error) {
       const isTooLong = error instanceof MongoServerError && error.code === MAX_TIME_MS_EXPIRED
       if (isTooLong && slice.toMs - slice.fromMs > 1) return null
@@ -93,7 +101,7 @@ export class TokenTotalsReader {
     }
   }
 
-  async #aggregate({ fromMs, toMs, hosts }: Slice, sums: typeof QUICK_SUMS): Promise<StoredGroup[]> {
+  async #aggregate({ fromMs, toMs, hosts }: Slice, sums: { key: Document; values: Document }): Promise<StoredGroup[]> {
     const isOneMinute = floorTo(CELL_MS, fromMs) === floorTo(CELL_MS, toMs - 1)
     const minute = isOneMinute ? {} : { minute: { $dateTrunc: { date: '$ts', unit: 'minute' } } }
     const ofHosts = hosts === null ? {} : { host: { $in: [...hosts] } }
@@ -109,44 +117,55 @@ export class TokenTotalsReader {
 
 const KEY = { host: '$host', gpu_index: '$gpu_index', gpus: '$gpus', model: '$model', tenant: '$tenant' }
 
-const QUICK_SUMS: { key: Document; values: Document } = {
-  key: { requests: '$requests' },
-  values: {
-    events: { $sum: 1 },
-    prompt: { $sum: '$prompt_tokens' },
-    cached: { $sum: '$cached_prompt_tokens' },
-    completion: { $sum: '$completion_tokens' },
-  },
-}
-
 const REQUESTS = { $ifNull: ['$requests', 1] }
 const CACHED = { $ifNull: ['$cached_prompt_tokens', 0] }
 /** A long is exact up to 2⁶³; as it is, one count that BSON has as a double makes the whole sum one. */
-const sumOf = (count: unknown) => ({ $sum: { $toLong: count } })
+const longOf = (count: unknown) => ({ $sum: { $toLong: count } })
 /** Σ floor(count / n) is (Σ count − Σ (count mod n)) / n, and the modulus keeps to integers. */
 const modOf = (count: unknown) => ({
-  $sum: { $cond: [{ $isArray: '$gpus' }, { $toLong: { $mod: [count, { $size: '$gpus' }] } }, 0] },
+  $sum: { $cond: [{ $isArray: '$gpus' }, { $mod: [count, { $size: '$gpus' }] }, 0] },
 })
 
-const CAREFUL_SUMS: { key: Document; values: Document } = {
-  key: {},
-  values: {
-    events: { $sum: { $cond: [{ $gt: [{ $add: ['$prompt_tokens', '$completion_tokens', REQUESTS] }, 0] }, 1, 0] } },
-    requests: sumOf(REQUESTS),
-    prompt: sumOf('$prompt_tokens'),
-    cached: sumOf('$cached_prompt_tokens'),
-    completion: sumOf('$completion_tokens'),
-    requests_mod: modOf(REQUESTS),
-    uncached_mod: modOf({ $subtract: ['$prompt_tokens', CACHED] }),
-    cached_mod: modOf(CACHED),
-    completion_mod: modOf('$completion_tokens'),
-  },
+const SUMS = {
+  events: { $sum: 1 },
+  prompt: { $sum: '$prompt_tokens' },
+  cached: { $sum: '$cached_prompt_tokens' },
+  completion: { $sum: '$completion_tokens' },
+}
+const MODS = {
+  uncached_mod: modOf({ $subtract: ['$prompt_tokens', CACHED] }),
+  cached_mod: modOf(CACHED),
+  completion_mod: modOf('$completion_tokens'),
 }
 
-/** Whether the quick pipeline says all about a group: one GPU, one request each, and sums that are integers for sure. */
-function isQuick({ _id, prompt, cached, completion }: StoredGroup): boolean {
-  if (_id.requests !== undefined || (_id.gpus !== undefined && _id.gpus.length !== 1)) return false
-  return [prompt, cached, completion].every((sum) => typeof sum === 'bigint' || Number.isSafeInteger(sum))
+/** One GPU and one request an event: `requests` in the key shows those that have it, and costs nothing where none has. */
+const QUICK = 0
+/** One request an event, on any number of GPUs. */
+const SPREAD = 1
+/** Any events, and sums up to 2⁶³. */
+const CAREFUL = 2
+const PIPELINES: readonly { key: Document; values: Document }[] = [
+  { key: { requests: '$requests' }, values: SUMS },
+  { key: { requests: '$requests' }, values: { ...SUMS, ...MODS } },
+  {
+    key: {},
+    values: {
+      events: { $sum: { $cond: [{ $gt: [{ $add: ['$prompt_tokens', '$completion_tokens', REQUESTS] }, 0] }, 1, 0] } },
+      requests: longOf(REQUESTS),
+      prompt: longOf('$prompt_tokens'),
+      cached: longOf('$cached_prompt_tokens'),
+      completion: longOf('$completion_tokens'),
+      requests_mod: modOf(REQUESTS),
+      ...MODS,
+    },
+  },
+]
+
+/** The cheapest pipeline that is right for such a group; a number that is no bigint may be a double, rounded. */
+function neededFor({ _id, prompt, cached, completion }: StoredGroup): number {
+  const isExact = [prompt, cached, completion].every((sum) => typeof sum === 'bigint' || Number.isSafeInteger(sum))
+  if (_id.requests !== undefined || !isExact) return CAREFUL
+  return _id.gpus !== undefined && _id.gpus.length > 1 ? SPREAD : QUICK
 }
 
 function toGroup({ _id, ...sums }: StoredGroup, { fromMs }: Slice): TokenGroup {
@@ -154,7 +173,7 @@ function toGroup({ _id, ...sums }: StoredGroup, { fromMs }: Slice): TokenGroup {
   const gpus = (_id.gpus ?? [gpu_index]).map(Number)
   const cached = BigInt(sums.cached)
   const sum: Record<keyof TokenCounts, bigint> = {
-    // Of the quick pipeline every event is one request.
+    // Where requests were not summed, every event is one.
     requests: BigInt(sums.requests ?? sums.events),
     uncached_prompt_tokens: BigInt(sums.prompt) - cached,
     cached_prompt_tokens: cached,
@@ -176,7 +195,8 @@ function toGroup({ _id, ...sums }: StoredGroup, { fromMs }: Slice): TokenGroup {
       completion_tokens: toCount(sum.completion_tokens),
     },
     each: {
-      requests: eachOf('requests', sums.requests_mod),
+      // One request on several GPUs leaves a remainder of one each time.
+      requests: eachOf('requests', sums.requests_mod ?? (n > 1n ? sums.events : 0)),
       uncached_prompt_tokens: eachOf('uncached_prompt_tokens', sums.uncached_mod),
       cached_prompt_tokens: eachOf('cached_prompt_tokens', sums.cached_mod),
       completion_tokens: eachOf('completion_tokens', sums.completion_mod),
