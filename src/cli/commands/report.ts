@@ -132,16 +132,16 @@ async function write(context: CommandContext, store: EventStore, { query, format
   const source = { ledger: store.ledger, progress, latenessMs: config.ALLOWED_LATENESS_SECONDS * 1000 }
   await requireRevision(store, revision)
   const reading = new CostReading(source, format === 'focus' ? focusQuery(query) : query, { revision })
-  if (format === 'csv') return writeAll(context, costCsv(reading.rows()))
-  if (format === 'focus') return writeAll(context, focusFile(reading.rows()))
-  if (format === 'json')
-    return writeAll(
-      context,
-      streamedJson(reading.head, reading.rows(), () => reading.tail()),
-    )
+  const found = withProgress(reading)
+  if (format === 'csv') return writeAll(context, costCsv(found))
+  if (format === 'focus') return writeAll(context, focusFile(found))
+  if (format === 'json') {
+    const pieces = streamedJson(reading.head, found, () => reading.tail())
+    return writeAll(context, pieces)
+  }
   const rows: CostFigures[] = []
   let count = 0
-  for await (const row of reading.rows()) if (count++ < MAX_TABLE_ROWS) rows.push(figuresOf(row))
+  for await (const row of found) if (count++ < MAX_TABLE_ROWS) rows.push(figuresOf(row))
   const answer = { ...reading.head, ...(await reading.tail()), rows }
   print(tableText(query, answer, count))
 }
