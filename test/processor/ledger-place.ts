@@ -27,7 +27,8 @@ import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 /** Start of an hour: what the tests' events lie after. */
 export const T0 = Date.UTC(2026, 2, 31, 12)
 export const MINUTE = 60_000
-export const DEFAULT_USD = 1
+/** A whole number of 10⁻⁹ USD a minute and half of it. */
+export const DEFAULT_USD = 0.6
 
 export type Store = EventStore & { ledger: LedgerStore }
 

@@ -15,8 +15,8 @@ import { StoreError } from '../../src/store/event-store.ts'
 import type { LedgerStore, SpanLevel } from '../../src/store/ledger-store.ts'
 import { LedgerPlace, MINUTE, openSqlite, sample, T0, token } from './ledger-place.ts'
 
-const twice = { currency: 'USD', default_usd_per_hour: 2, rules: [] }
-const doubled = { currency: 'USD', rules: [{ id: 'r', match: { host: 'a' }, kind: 'spot', usd_per_hour: 2 }] }
+const twice = { currency: 'USD', default_usd_per_hour: 1.2, rules: [] }
+const doubled = { currency: 'USD', rules: [{ id: 'r', match: { host: 'a' }, kind: 'spot', usd_per_hour: 1.2 }] }
 
 async function onPlace(run: (place: LedgerPlace) => Promise<void>): Promise<void> {
   const { store, dispose } = openSqlite()
@@ -55,26 +55,26 @@ test('totals move by exactly the price difference, by model; old revisions can b
     const bookVersion = await setDoubled(place)
     await place.settle()
     const before = await total(place)
-    assert.equal(before, 2_000_000_000n)
+    assert.equal(before, 1_200_000_000n)
     const range = { fromMs: T0 + 30 * MINUTE, toMs: T0 + 90 * MINUTE }
     const { revision, summary } = await reprice({ ledger: place.ledger, ...range, bookVersion, nowMs: place.nowMs })
     assert.deepEqual([revision, summary.done, summary.cells], [1, true, 60])
-    assert.deepEqual([summary.before_nano_usd, summary.after_nano_usd], ['1000000000', '2000000000'])
+    assert.deepEqual([summary.before_nano_usd, summary.after_nano_usd], ['600000000', '1200000000'])
     assert.deepEqual(
       summary.by.map(({ model }) => model),
       ['m1', 'm2'],
     )
     const sides = summary.by.map((one) => [BigInt(one.before_nano_usd), BigInt(one.after_nano_usd)] as const)
-    assert.equal(sides[0]![0] + sides[1]![0], 1_000_000_000n)
+    assert.equal(sides[0]![0] + sides[1]![0], 600_000_000n)
     // Rounded once a minute: twice the price is twice the money to 60 units.
     for (const [old, now] of sides) assert.ok(now - 2n * old <= 60n && 2n * old - now <= 60n)
     assert.equal((await place.verify()).pending > 0, true)
     await place.settle()
     for (const level of ['minute', 'hour', 'day'] as const)
-      assert.equal(await total(place, level), 3_000_000_000n, level)
+      assert.equal(await total(place, level), 1_800_000_000n, level)
     assert.equal((await place.verify()).differenceCount, 0)
     assert.equal(await totalAt(place, 0), before)
-    assert.equal(await totalAt(place, 1), 3_000_000_000n)
+    assert.equal(await totalAt(place, 1), 1_800_000_000n)
     await assert.rejects(totalAt(place, 2), RangeError)
     assert.deepEqual(
       (await place.ledger.readRevisions()).map((one) => (one.summary as { done: boolean }).done),
@@ -86,7 +86,7 @@ test('what a book would have changed is said and nothing is written', () =>
   onPlace(async (place) => {
     const range = { fromMs: T0 - HOUR_MS, toMs: T0 + HOUR_MS }
     const change = await whatIf({ ledger: place.ledger, book: twice, ...range })
-    assert.deepEqual([change.before_nano_usd, change.after_nano_usd], ['1000000000', '2000000000'])
+    assert.deepEqual([change.before_nano_usd, change.after_nano_usd], ['600000000', '1200000000'])
     assert.equal((await place.ledger.readBooks()).length, 1)
     assert.equal((await place.ledger.dirtySpans('minute', 10)).length, 0)
   }))
@@ -166,7 +166,7 @@ test('frozen days are skipped by name, and old revisions of them cannot be asked
     const range = { fromMs: day - DAY_MS, toMs: day + 2 * DAY_MS }
     const { summary } = await reprice({ ledger: place.ledger, ...range, bookVersion, nowMs: place.nowMs })
     assert.deepEqual([summary.cells, summary.skipped_days], [0, ['2026-03-31']])
-    assert.equal(await total(place), 2_000_000_000n)
+    assert.equal(await total(place), 1_200_000_000n)
     assert.deepEqual((await place.verify()).skippedDays, ['2026-03-31'])
     await assert.rejects(totalAt(place, 0), FrozenDaysError)
   }))

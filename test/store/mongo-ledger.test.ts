@@ -1,0 +1,230 @@
+// The ledger's half over real MongoDB servers: the contract, then what only a server away from here can do wrong (lost
+// replies), how its documents look to people, and that both stores answer alike.
+
+import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { type Document, Long, MongoClient } from 'mongodb'
+import { CELL_MS, HOUR_MS } from '../../src/domain/cells.ts'
+import { type EventStore, StoreError } from '../../src/store/event-store.ts'
+import type { LedgerStore } from '../../src/store/ledger-store.ts'
+import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
+import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+import { mongoForTests, uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
+import { startProxy } from '../servers/tcp-proxy.ts'
+import { collect, generatedTokens, inOneForm, row, sample, span, T0, token } from './ledger-samples.ts'
+import { type LedgerFixture, ledgerStoreContract } from './ledger-store.contract.ts'
+
+const replicated = await mongoForTests({ mode: 'replica-set', owned: true })
+const standalone = await mongoForTests({ mode: 'standalone' })
+const options = { skip: replicated.skip || standalone.skip, timeout: 90_000 }
+const log = { debug() {}, info() {}, warn() {}, error() {} }
+
+if (!options.skip) {
+  ledgerStoreContract('mongodb, replica set', () => makeFixture(replicated.url))
+  ledgerStoreContract('mongodb, standalone', () => makeFixture(standalone.url))
+}
+
+test(
+  'a replacement whose reply is lost is told as a passing fault, and repeated it answers false',
+  options,
+  async () => {
+    const proxy = await startProxy({ targetPort: replicated.server!.port })
+    const store = new MongoStore({ url: withDatabase(replicated.server!.urlAt(proxy.port), uniqueName('lost')), log })
+    try {
+      await store.prepare()
+      for (const rev of [0, 1]) {
+        const spans = [span({ rev, host: 'a' }), span({ rev, host: 'b' })]
+        const droppedBefore = proxy.repliesDropped
+        // Replies of writes are told by their field; those of the monitor go through.
+        let toDrop = 1
+        proxy.dropReplies((reply) => reply.includes('\x10n\0') && toDrop-- > 0)
+        await assert.rejects(
+          store.ledger.replaceSpans(spans),
+          (error) => error instanceof StoreError && error.retriable,
+        )
+        assert.equal(proxy.repliesDropped, droppedBefore + 1)
+        assert.deepEqual(await store.ledger.readRevs('minute', T0, ['a']), new Map([['a', rev + 1]]))
+        assert.deepEqual(await store.ledger.replaceSpans(spans), [false, false])
+      }
+    } finally {
+      await store.close()
+      await proxy.close()
+    }
+  },
+)
+
+test('spans too large for one command together are written in several', options, async () => {
+  const fixture = await makeFixture(replicated.url)
+  const store = fixture.open()
+  try {
+    await store.prepare()
+    const rows = Array.from({ length: 5_000 }, (_, i) => row({ gpu_index: i, model: 'm'.repeat(200) }))
+    for (const rev of [0, 1]) {
+      const spans = Array.from({ length: 8 }, (_, i) => span({ rev, host: `h${i}`, rows }))
+      assert.deepEqual(await store.ledger.replaceSpans(spans), Array(8).fill(true))
+    }
+    const stored = await collect(store.ledger.readSpans('minute', T0, T0 + 1))
+    assert.deepEqual(
+      stored.map((one) => [one.rev, one.rows.length]),
+      Array(8).fill([2, 5_000]),
+    )
+  } finally {
+    await store.close()
+    await fixture.dispose()
+  }
+})
+
+test('documents of the ledger say in their fields what they are', options, async () => {
+  const url = withDatabase(standalone.url, uniqueName('fields'))
+  const client = new MongoClient(url, { promoteLongs: false })
+  const store = new MongoStore({ url, log })
+  try {
+    await store.prepare()
+    await store.ledger.replaceSpans([span({ host: null, rows: [row()] }), span({ level: 'day' })])
+    await store.ledger.insertBook({ version: 1, fromMs: null, atMs: T0, origin: 'file', book: { default: 1 } })
+    const find = (name: string, _id: string) =>
+      client
+        .db()
+        .collection<Document>(name)
+        .findOne({ _id: _id as never })
+    const { write_id: _, ...cell } = (await find('cost_ledger', 'm:2026-06-01T12:00Z:'))!
+    assert.deepEqual(cell, {
+      _id: 'm:2026-06-01T12:00Z:',
+      level: 'minute',
+      start: new Date(T0),
+      host: null,
+      rev: 1,
+      rows: [
+        {
+          gpu_index: 0,
+          gpu_uuid: 'GPU-1',
+          gpu_name: 'NVIDIA H100 80GB HBM3',
+          model: 'llama-3-8b',
+          tenant: 'acme',
+          price_kind: 'on-demand',
+          requests: Long.fromNumber(3),
+          prompt_tokens: Long.fromNumber(1000),
+          completion_tokens: Long.fromNumber(200),
+          covered_ms: Long.fromNumber(60_000),
+          busy_nano_usd: Long.fromNumber(14_166_667),
+          energy_mj: Long.fromNumber(18_000_000),
+          basis: 'measured',
+          method: 'weighted-tokens',
+        },
+      ],
+      book_versions: [1],
+      capped: 0,
+      computed_at: new Date(T0 + 120_000),
+    })
+    assert.equal((await find('cost_ledger', 'd:2026-06-01T12:00Z:h:h1'))?.['level'], 'day')
+    const version = { kind: 'version', version: 1, from: null, at: new Date(T0), origin: 'file', book: { default: 1 } }
+    assert.deepEqual(await find('price_book', 'version:1'), { _id: 'version:1', ...version })
+  } finally {
+    await store.close()
+    await client.db().dropDatabase()
+    await client.close()
+  }
+})
+
+test('reading spans and marks looks at nothing but what it returns', options, async () => {
+  const url = withDatabase(standalone.url, uniqueName('plans'))
+  const client = new MongoClient(url)
+  const store = new MongoStore({ url, log })
+  try {
+    await store.prepare()
+    const minutes = Array.from({ length: 300 }, (_, i) => T0 + i * CELL_MS)
+    await store.ledger.replaceSpans(minutes.flatMap((startMs) => [span({ startMs }), span({ startMs, host: 'h2' })]))
+    await store.ledger.markSpans(
+      'minute',
+      minutes.map((startMs) => ({ startMs, hosts: ['h1'] })),
+      T0,
+    )
+    await client.db().command({ profile: 2 })
+    await collect(store.ledger.readSpans('minute', T0, T0 + 10 * CELL_MS, ['h2']))
+    await collect(store.ledger.readSpans('minute', T0, T0 + 10 * CELL_MS))
+    await store.ledger.dirtySpans('minute', 5)
+    const [mark] = await store.ledger.readMarks('minute', T0)
+    await store.ledger.deleteMarks([mark!.id])
+    await client.db().command({ profile: 0 })
+    const profile = await client
+      .db()
+      .collection('system.profile')
+      .find({ ns: /cost_ledger|pt_marks/ })
+      .sort({ ts: 1 })
+      .toArray()
+    const seen = profile.filter(({ docsExamined }) => docsExamined !== undefined)
+    assert.deepEqual(
+      seen.map(({ docsExamined }) => docsExamined),
+      // By host; by range; starts; their marks, both from the index alone; one mark; its deletion.
+      [10, 20, 0, 0, 1, 1],
+      JSON.stringify(
+        seen.map(({ op, docsExamined, keysExamined, planSummary }) => [op, docsExamined, keysExamined, planSummary]),
+      ),
+    )
+  } finally {
+    await store.close()
+    await client.db().dropDatabase()
+    await client.close()
+  }
+})
+
+test('both stores give equal answers', options, async () => {
+  const fixture = await makeFixture(replicated.url)
+  const directory = mkdtempSync(join(tmpdir(), 'pertoken-both-'))
+  const stores = [fixture.open(), new SqliteStore({ path: join(directory, 'store.sqlite') })]
+  try {
+    const answers = await Promise.all(stores.map(answersOf))
+    assert.deepStrictEqual(answers[0], answers[1])
+  } finally {
+    for (const store of stores) await store.close()
+    await fixture.dispose()
+    rmSync(directory, { recursive: true })
+  }
+})
+
+async function answersOf(store: EventStore): Promise<unknown[]> {
+  await store.prepare()
+  const { ledger } = store
+  const hosts = [null, 'null', 'h1', '\u{1f600}', '\uffee']
+  const samples = hosts.flatMap((host, i) => [1, 2, 3].map((n) => sample(`${i} ${n}`, (n % 2) * 500, { host })))
+  await store.writeDocuments(samples, [...generatedTokens(3_000, HOUR_MS), token('far', 40 * HOUR_MS)])
+  const spans = hosts.flatMap((host) => [0, 1].map((n) => span({ host, startMs: T0 + n * CELL_MS, rows: [row()] })))
+  const replaced = [await ledger.replaceSpans(spans), await ledger.replaceSpans(spans)]
+  const totals = async (...range: Parameters<LedgerStore['tokenTotals']>) => {
+    const groups = await ledger.tokenTotals(...range)
+    // Also without their form: the stores give each group once, `gpus` ascending, and small counts as numbers.
+    return [inOneForm(groups), groups.map((group) => JSON.stringify([group.startMs, group.host, group])).sort()]
+  }
+  return [
+    replaced,
+    await collect(ledger.readLedgerSamples(T0, T0 + HOUR_MS)),
+    await totals(T0, T0 + HOUR_MS, null),
+    await totals(0, T0 + 100 * HOUR_MS, ['h1', null]),
+    await collect(ledger.readSpans('minute', 0, T0 * 2)),
+    await collect(ledger.readSpans('minute', T0, T0 + HOUR_MS, hosts.toReversed())),
+    await ledger.rawRange(),
+    await ledger.purge(T0 + 500, T0 + 2 * CELL_MS),
+    await ledger.rawRange(),
+  ]
+}
+
+async function makeFixture(serverUrl: string): Promise<LedgerFixture> {
+  const url = withDatabase(serverUrl, uniqueName('ledger'))
+  const client = new MongoClient(url)
+  return {
+    open: () => new MongoStore({ url, log }),
+    insertForeign: async (kind, documents) => {
+      await client
+        .db()
+        .collection(kind === 'gpu' ? 'gpu_metrics' : 'token_usage')
+        .insertMany(documents)
+    },
+    dispose: async () => {
+      await client.db().dropDatabase()
+      await client.close()
+    },
+  }
+}
