@@ -46,7 +46,7 @@ test('the README’s commands for an own Kafka and MongoDB work', async (t) => {
     .map((line) => line.slice(line.indexOf('npx pertoken ') + 13).split(' '))
   assert.deepEqual(
     lines.map(([name]) => name),
-    ['doctor', 'topics', 'processor', 'produce'],
+    ['doctor', 'topics', 'processor', 'produce', 'report', 'verify'],
   )
   const before = pertoken(lines[0]!, { ...env, PORT: '1' })
   assert.equal(before.status, 1, 'there are no topics yet')
@@ -60,5 +60,11 @@ test('the README’s commands for an own Kafka and MongoDB work', async (t) => {
   assert.equal(produced.status, 0, produced.stderr)
   const health = await service.settled(40)
   assert.equal(health.outcomes.stored, 40)
+  const report = pertoken(lines[4]!, env)
+  assert.equal(report.status, 0, report.stderr)
+  assert.match(report.stdout, /\$\/1M/)
+  // The keeper has not come to these events yet: their cells are pending, which is no difference.
+  const verified = pertoken(lines[5]!, env)
+  assert.equal(verified.status, 0, verified.stdout + verified.stderr)
   assert.equal(await service.stop(), 0)
 })

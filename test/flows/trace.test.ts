@@ -2,54 +2,16 @@
 // price of an independent slow computation, the same documents on both, and a second replay that changes nothing.
 
 import assert from 'node:assert/strict'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { MongoClient } from 'mongodb'
 import { kafkaForTests, mongoForTests, uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
 import { pertoken, startService, temporaryDirectory } from './harness.ts'
 import { slowCostPerToken } from './slow-price.ts'
+import { REAL_TRACE, readTraceRows, type TraceRow, traceFile } from './trace-file.ts'
 
-interface Row {
-  atMs: number
-  prompt: number
-  completion: number
-}
 type Document = Record<string, unknown>
 
-const REAL = new URL('../../../shared/data/azure-llm-2023/code.csv', import.meta.url).pathname
-
-/** The real trace where it is there, else one of the same form. */
-function traceFile(directory: string): string {
-  if (existsSync(REAL)) return REAL
-  const rows = Array.from({ length: 3000 }, (_, i) => {
-    const at = new Date(Date.UTC(2023, 10, 16, 18) + i * 137 + (i % 7) * 950)
-      .toISOString()
-      .replace('T', ' ')
-      .replace('Z', '4567')
-    return `${at},${(i * 7919) % 7000},${(i * 104_729) % 300}`
-  }).sort()
-  const path = join(directory, 'trace.csv')
-  writeFileSync(path, `TIMESTAMP,ContextTokens,GeneratedTokens\r\n${rows.join('\r\n')}`)
-  return path
-}
-
-function readRows(path: string): Row[] {
-  const lines = readFileSync(path, 'utf8')
-    .split(/\r?\n/)
-    .slice(1)
-    .filter((line) => line !== '')
-  return lines.map((line) => {
-    const [time, prompt, completion] = line.split(',') as [string, string, string]
-    return {
-      atMs: Date.parse(`${time.slice(0, 23).replace(' ', 'T')}Z`),
-      prompt: Number(prompt),
-      completion: Number(completion),
-    }
-  })
-}
-
-function check(documents: Document[], rows: Row[], path: string): void {
+function check(documents: Document[], rows: TraceRow[], path: string): void {
   assert.equal(documents.length, rows.length)
   const sum = (field: string) => documents.reduce((total, one) => total + (one[field] as number), 0)
   assert.equal(
@@ -60,7 +22,7 @@ function check(documents: Document[], rows: Row[], path: string): void {
     sum('completion_tokens'),
     rows.reduce((total, row) => total + row.completion, 0),
   )
-  if (path === REAL)
+  if (path === REAL_TRACE)
     assert.deepEqual([documents.length, sum('prompt_tokens'), sum('completion_tokens')], [8819, 18_059_974, 245_896])
   const slow = slowCostPerToken(
     rows.map(({ atMs, prompt, completion }) => ({ atMs, tokens: prompt + completion })),
@@ -96,7 +58,7 @@ test('a replayed trace is exactly there, priced as the slow computation says, on
   if (kafka.skip !== false || mongo.skip !== false) return t.skip(String(kafka.skip || mongo.skip))
   const directory = temporaryDirectory(t)
   const path = traceFile(directory)
-  const rows = readRows(path)
+  const rows = readTraceRows(path)
   const names = { TOPIC_METRIC: uniqueName('gpu'), TOPIC_TOKEN: uniqueName('token'), TOPIC_DEAD: uniqueName('dead') }
   const database = uniqueName('ca')
   const kafkaEnv = {
@@ -127,7 +89,7 @@ test('a replayed trace is exactly there, priced as the slow computation says, on
   assert.deepEqual(await collection.find().sort({ _id: 1 }).toArray(), first, 'doing it again changes nothing')
   assert.equal(await service.stop(), 0)
 
-  const embeddedEnv = { DATA_DIR: join(directory, 'data') }
+  const embeddedEnv = { DATA_DIR: `${directory}/data` }
   const embedded = await (await startService(t, ['up'], embeddedEnv, directory)).ready()
   replay(embeddedEnv)
   await embedded.settled(rows.length)

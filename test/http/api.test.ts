@@ -272,7 +272,7 @@ test('unknown paths are 404, wrong methods 405 with Allow, broken paths 400, all
   const { app } = await openServer(t)
   const cases: [string, string, number, string | undefined][] = [
     ['GET', '/nowhere', 404, undefined],
-    ['GET', '/api/v1/cost', 404, undefined],
+    ['GET', '/api/v1/alerts', 404, undefined],
     ['GET', '/health/', 404, undefined],
     ['GET', '/docs/static/nothing.js', 404, undefined],
     ['GET', '/docs/static/..%2f..%2fpackage.json', 404, undefined],

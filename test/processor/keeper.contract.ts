@@ -7,6 +7,9 @@ import fc from 'fast-check'
 import { DAY_MS, HOUR_MS } from '../../src/domain/cells.ts'
 import type { GpuDocument, TokenDocument } from '../../src/domain/documents.ts'
 import { initialBook, PriceBook } from '../../src/domain/price-book.ts'
+import { setBook } from '../../src/processor/book-versions.ts'
+import { Books } from '../../src/processor/books.ts'
+import { Keeper } from '../../src/processor/keeper.ts'
 import { StoreError } from '../../src/store/event-store.ts'
 import type { LedgerStore } from '../../src/store/ledger-store.ts'
 import { batchLedger } from '../oracle/batch-ledger.ts'
@@ -93,6 +96,8 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
           const tokens = events.flatMap((event) => event.token ?? [])
           await place.assertLedger(samples, tokens, () => book)
           await assertOracle(place, samples, tokens)
+          const { differences, pending } = await place.verify({ fromMs: edge - HOUR_MS, toMs: edge + HOUR_MS })
+          assert.deepEqual([differences, pending], [[], 0])
         } finally {
           await dispose()
         }
@@ -162,7 +167,6 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
   )
 
   onPlace('a price rule that claims a slot gets its dark minutes, once', async (place) => {
-    const { setBook } = await import('../../src/processor/book-versions.ts')
     const from = new Date(T0).toISOString()
     const rule = { id: 'r', match: { host: 'z', gpu_index: 0 }, from, kind: 'reserved', usd_per_hour: 6 }
     await place.step([], [token(T0 - HOUR_MS)])
@@ -188,6 +192,27 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
     )
   })
 
+  onPlace('a store that is away is waited for, and the keeper stops when it is told to', async (place) => {
+    await place.step([], [token(T0)])
+    let failuresLeft = 3
+    const stop = new AbortController()
+    const flaky = new Proxy(place.ledger, {
+      get:
+        (target, method: keyof LedgerStore) =>
+        (...args: unknown[]) => {
+          if (method === 'dirtySpans' && failuresLeft-- > 0) throw new StoreError('away', { retriable: true })
+          if (method === 'dirtySpans' && args[0] === 'day' && keeper.counters.sumsComputed >= 2) stop.abort()
+          return (target[method] as (...all: unknown[]) => unknown)(...args)
+        },
+    })
+    const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0, intervalMs: 1 }
+    const keeper = new Keeper(flaky, new Books(flaky), { ...eager, log: place.log, now: place.now })
+    await keeper.run(stop.signal)
+    assert.equal((await place.spans('day')).size, 1)
+    assert.equal(place.log.lines.filter(({ level }) => level === 'warn').length, 1)
+    assert.deepEqual(keeper.status().failing, [])
+  })
+
   onPlace('a document that nobody foresaw puts its minute off, not the others, and is counted', async (place) => {
     await place.step([], [token(T0), token(T0 + MINUTE), token(T0 + 2 * MINUTE)])
     const broken: LedgerStore = new Proxy(place.ledger, {
@@ -200,8 +225,6 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
         }
       },
     })
-    const { Books } = await import('../../src/processor/books.ts')
-    const { Keeper } = await import('../../src/processor/keeper.ts')
     const keeper = new Keeper(broken, new Books(broken), {
       log: place.log,
       now: place.now,
@@ -233,8 +256,6 @@ class LedgerPlaceWithout {
   }
 
   async keeper(): Promise<void> {
-    const { Books } = await import('../../src/processor/books.ts')
-    const { Keeper } = await import('../../src/processor/keeper.ts')
     const ledger = new Proxy(this.#place.ledger, {
       get:
         (target, method: keyof LedgerStore) =>

@@ -4,7 +4,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DAY_MS, HOUR_MS } from '../../src/domain/cells.ts'
+import { Books } from '../../src/processor/books.ts'
 import { DAY_GATE_MAX_AGE_MS, DayGate } from '../../src/processor/day-gate.ts'
+import { Keeper } from '../../src/processor/keeper.ts'
 import { Retention } from '../../src/processor/retention.ts'
 import { LedgerPlace, MINUTE, openSqlite, sample, T0, token } from './ledger-place.ts'
 
@@ -141,8 +143,6 @@ test('a keeper stopped in the middle of a cell across the freeze does not write 
         }
       },
     })
-    const { Books } = await import('../../src/processor/books.ts')
-    const { Keeper } = await import('../../src/processor/keeper.ts')
     const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 }
     const zombie = new Keeper(slow, new Books(slow), { ...eager, log: place.log, now: place.now })
     const pass = zombie.pass()

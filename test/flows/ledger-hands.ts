@@ -1,0 +1,103 @@
+// What the ledger's flows do by hand: run a keeper of their own until nothing is left, take a picture of all spans, and
+// reach into the store with its bare driver, as nobody should.
+
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import type { TestContext } from 'node:test'
+import { MongoClient } from 'mongodb'
+import { Books } from '../../src/processor/books.ts'
+import { Keeper } from '../../src/processor/keeper.ts'
+import type { EventStore } from '../../src/store/event-store.ts'
+import type { Span } from '../../src/store/ledger-store.ts'
+import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
+import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+import { uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
+import type { Env } from './harness.ts'
+
+export const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+
+/** For which whatever is marked is due at once. */
+export const EAGER = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 } as const
+
+/** A store for a flow: the settings that name it, our own connection to it, and a hand in it. */
+export interface Place {
+  env: Env
+  store: EventStore
+  /** Adds one unit to the busy money of a cell's first row. */
+  corruptCell(startMs: number): Promise<void>
+  removeCell(startMs: number): Promise<void>
+  removeAllMarks(): Promise<void>
+}
+
+export function embeddedPlace(t: TestContext, directory: string): Place {
+  const env = { DATA_DIR: join(directory, 'data') }
+  const path = join(env.DATA_DIR, 'store.sqlite')
+  const store = new SqliteStore({ path })
+  t.after(() => store.close())
+  const change = async (sql: string, ...values: number[]) => {
+    const db = new DatabaseSync(path, { timeout: 5000 })
+    try {
+      assert.ok(Number(db.prepare(sql).run(...values).changes) > 0, sql)
+    } finally {
+      db.close()
+    }
+  }
+  const cell = "level = 'minute' AND start_ms = ?"
+  const more = "json_set(rows, '$[0].busy_nano_usd', coalesce(json_extract(rows, '$[0].busy_nano_usd'), 0) + 1)"
+  return {
+    ...{ env, store },
+    corruptCell: (startMs) => change(`UPDATE cost_ledger SET rows = ${more} WHERE ${cell}`, startMs),
+    removeCell: (startMs) => change(`DELETE FROM cost_ledger WHERE ${cell}`, startMs),
+    removeAllMarks: () => change('DELETE FROM marks'),
+  }
+}
+
+export async function mongoPlace(t: TestContext, url: string, directory: string): Promise<Place> {
+  const database = uniqueName('ledger')
+  const env = { MONGO_URL: withDatabase(url, database), DATA_DIR: join(directory, 'data') }
+  const store = new MongoStore({ url: env.MONGO_URL, log: quiet })
+  const client = await new MongoClient(url).connect()
+  t.after(() => Promise.all([store.close(), client.close()]))
+  const ledger = client.db(database).collection('cost_ledger')
+  const cell = (startMs: number) => ({ level: 'minute', start: new Date(startMs) })
+  return {
+    ...{ env, store },
+    corruptCell: async (startMs) => {
+      const { modifiedCount } = await ledger.updateOne(cell(startMs), { $inc: { 'rows.0.busy_nano_usd': 1 } })
+      assert.equal(modifiedCount, 1)
+    },
+    removeCell: async (startMs) => {
+      assert.equal((await ledger.deleteOne(cell(startMs))).deletedCount, 1)
+    },
+    removeAllMarks: async () => {
+      const { deletedCount } = await client.db(database).collection('pt_marks').deleteMany({})
+      assert.ok(deletedCount > 0)
+    },
+  }
+}
+
+/** Runs a keeper until nothing is marked any more; answers how many spans it computed. */
+export async function keepAll(store: EventStore, now = Date.now): Promise<number> {
+  const keeper = new Keeper(store.ledger, new Books(store.ledger), { log: quiet, ...EAGER, now })
+  let computed = 0
+  for (let pass = 0; pass < 1000; pass++) {
+    const { minutes, hours, days, left, waiting } = await keeper.pass()
+    computed += minutes + hours + days
+    if (minutes + hours + days + left + waiting === 0) return computed
+  }
+  return assert.fail('The keeper does not come to an end')
+}
+
+/** All spans of all levels, as `level start host` → the span as text, its rev included. */
+export async function allSpans(store: EventStore): Promise<Map<string, string>> {
+  const spans = new Map<string, string>()
+  for (const level of ['minute', 'hour', 'day'] as const) {
+    const found: AsyncIterable<Span> = store.ledger.readSpans(level, 0, Date.UTC(2100, 0))
+    for await (const span of found) {
+      const text = JSON.stringify(span, (_, value) => (typeof value === 'bigint' ? String(value) : value))
+      spans.set(`${level} ${new Date(span.startMs).toISOString()} ${span.host}`, text)
+    }
+  }
+  return spans
+}
