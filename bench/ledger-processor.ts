@@ -15,7 +15,7 @@ import { MongoStore } from '../src/store/mongo/mongo-store.ts'
 import { USD_PER_HOUR } from './ledger-events.ts'
 
 const [group, prefix, way] = process.argv.slice(2) as [string, string, 'keeper' | 'plain']
-const { config } = loadConfig({ env: process.env, envFile: '', flags: { 'log-level': 'warn' } })
+const { config } = loadConfig({ env: process.env, envFile: '', flags: { LOG_LEVEL: 'warn' } })
 const logger = makeLogger(config)
 const log = new KafkaLog({ bootstrap: config.KAFKA_BOOTSTRAP!, log: logger })
 const store = new MongoStore({ url: config.MONGO_URL!, log: logger })

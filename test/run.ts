@@ -2,11 +2,13 @@
 // start real servers run one file at a time, so that a slow machine does not turn into a failed test.
 
 import { spawnSync } from 'node:child_process'
-import { globSync } from 'node:fs'
+import { globSync, readFileSync } from 'node:fs'
 
 const all = globSync('test/**/*.test.ts').sort()
 const isFlow = (path: string) => path.startsWith('test/flows/')
-const usesServers = (path: string) => /test\/(servers|log|store)\//.test(path)
+const usesServers = (path: string) =>
+  !isFlow(path) &&
+  (path.startsWith('test/servers/') || readFileSync(path, 'utf8').includes('servers/servers-for-tests'))
 const stages = [
   { name: 'unit', files: all.filter((path) => !isFlow(path) && !usesServers(path)), concurrency: 2 },
   { name: 'contracts', files: all.filter(usesServers), concurrency: 2 },

@@ -41,6 +41,7 @@ export async function runService(
     version: version(),
     logger,
     progress: ledger.progress,
+    keeper: () => ledger.keeper.status(),
     allowedLatenessMs: config.ALLOWED_LATENESS_SECONDS * 1000,
     now: Date.now,
   })

@@ -1,11 +1,13 @@
 // GET /metrics, for Prometheus: nothing is counted here, all figures are taken from the processor when they are asked
-// for, those of the ledger from ledger-gauges.ts. Labels are bounded, since model and host names come from outside: a hundred models (the busiest; the rest are
-// summed as `other`) and a thousand slots (pertoken_live_slots says how many there are).
+// for, those of the ledger by ledger-gauges.ts and keeper-gauges.ts. Labels are bounded, since model and host names come
+// from outside: a hundred models (the busiest; the rest are summed as `other`) and a thousand slots (pertoken_live_slots
+// says how many there are).
 
 import type { FastifyInstance } from 'fastify'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { LiveModel } from '../domain/sliding-window.ts'
 import { costSourceOf } from './cost-routes.ts'
+import { KeeperGauges } from './keeper-gauges.ts'
 import { LedgerGauges } from './ledger-gauges.ts'
 import { byModel, type LiveView, liveView } from './live-view.ts'
 import type { HttpParts } from './parts.ts'
@@ -49,12 +51,14 @@ class Metrics {
   readonly #utilization = this.#gauge('pertoken_gpu_utilization_ratio', 'Share of time that the GPU was busy', SLOT)
   readonly #price = this.#gauge('pertoken_gpu_price_per_hour_usd', 'Price of the GPU, USD per hour', SLOT)
   readonly #ledger: LedgerGauges
+  readonly #keeper: KeeperGauges | null
 
   constructor(parts: HttpParts) {
     this.#parts = parts
     collectDefaultMetrics({ register: this.#registry })
     const [registry, costPerMillion] = [this.#registry, this.#cost]
     this.#ledger = new LedgerGauges(costSourceOf(parts), { registry, costPerMillion, now: parts.now })
+    this.#keeper = parts.keeper === undefined ? null : new KeeperGauges(parts.keeper, registry)
     this.#gauge('pertoken_build_info', 'Version of the program', ['version']).set({ version: parts.version }, 1)
   }
 
@@ -85,6 +89,7 @@ class Metrics {
     this.#setLive(liveView(this.#parts.processor))
     await this.#ledger.refresh()
     this.#ledger.set()
+    this.#keeper?.set()
     return this.#registry.metrics()
   }
 

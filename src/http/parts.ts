@@ -3,6 +3,7 @@
 
 import type { EventLog } from '../log/event-log.ts'
 import type { Progress } from '../processor/cost-service.ts'
+import type { KeeperStatus } from '../processor/keeper.ts'
 import type { Logger } from '../processor/logger.ts'
 import type { Processor } from '../processor/processor.ts'
 import type { EventStore } from '../store/event-store.ts'
@@ -18,6 +19,8 @@ export interface HttpParts {
   logger: Logger
   /** How far the log has been read, for `final`; without it no answer about cost is final. */
   progress?: Progress
+  /** State of the keeper in this process; without it there is none. */
+  keeper?: () => KeeperStatus
   /** How late an event may be and still be expected, milliseconds; 10 s when absent. */
   allowedLatenessMs?: number
   /** Wall clock, epoch milliseconds. */

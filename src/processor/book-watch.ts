@@ -14,7 +14,7 @@ const NEW_VERSION_MS = 3_600_000
 /** Claimed minutes that events mark too are computed by then, and not marked a second time. */
 const CLAIM_GRACE_MS = 45_000
 /** Hours without claims that a pass goes back over, which costs no read. */
-const MAX_HOURS_BACK = 1000
+const MAX_HOURS_BACK = 200
 
 export class BookWatch {
   readonly #parts: KeeperParts

@@ -4,7 +4,7 @@
 
 import { CELL_MS } from '../domain/cells.ts'
 import { compareText, totalNanoUsd } from '../domain/ledger-rows.ts'
-import type { CellRow } from '../domain/ledger-types.ts'
+import { type CellRow, OTHER_NAME } from '../domain/ledger-types.ts'
 import { defaultsOf, PriceBook } from '../domain/price-book.ts'
 import { checkPriceBook } from '../domain/price-book-check.ts'
 import type { PriceBookData } from '../domain/price-book-schema.ts'
@@ -30,7 +30,10 @@ export interface PriceChange extends MoneyChange {
   from: string
   to: string
   cells: number
+  /** By model and tenant, sorted; above MAX_NAMED those with the least money are summed up as `other`. */
   by: (MoneyChange & { model: string | null; tenant: string | null })[]
+  /** How many (model, tenant) are in `other`. */
+  others: number
   /** Frozen days in the range, as 2026-01-31: they are skipped. */
   skipped_days: string[]
 }
@@ -42,6 +45,9 @@ interface ChangeRange {
   toMs: number
   onProgress?: OnRangeProgress | undefined
 }
+
+/** The summary is kept in the revision, and every keeper reads it often: it must not grow with the number of tenants. */
+const MAX_NAMED = 200
 
 /** How far back `prices set` looks, milliseconds. */
 export const WHAT_IF_MS = 86_400_000
@@ -83,7 +89,7 @@ export async function priceChange(
     }
   }
   const range = { from: new Date(fromMs).toISOString(), to: new Date(toMs).toISOString(), cells }
-  return { ...range, ...changes.total(), by: changes.byModelAndTenant(), skipped_days: days.within(fromMs, toMs) }
+  return { ...range, ...changes.total(), ...changes.byModelAndTenant(), skipped_days: days.within(fromMs, toMs) }
 }
 
 /** The parts of a range outside frozen days that raw events reach; nothing is to be computed elsewhere. */
@@ -131,21 +137,31 @@ class Changes {
   }
 
   total(): MoneyChange {
-    const total: Sums = { before: 0n, after: 0n, beforeUncovered: 0n, afterUncovered: 0n }
-    for (const sums of this.#sums.values()) {
-      for (const field of Object.keys(total) as (keyof Sums)[]) total[field] += sums[field]
-    }
-    return asText(total)
+    return asText(sumOf(this.#sums.values()))
   }
 
-  byModelAndTenant(): PriceChange['by'] {
-    return [...this.#sums]
+  byModelAndTenant(): Pick<PriceChange, 'by' | 'others'> {
+    const weight = (sums: Sums) => sums.before + sums.after + sums.beforeUncovered + sums.afterUncovered
+    const ranked = [...this.#sums].sort(([, a], [, b]) => (weight(a) > weight(b) ? -1 : 1))
+    const by = ranked
+      .slice(0, MAX_NAMED)
       .map(([key, sums]) => {
         const [model, tenant] = JSON.parse(key) as [string | null, string | null]
         return { model, tenant, ...asText(sums) }
       })
       .sort((a, b) => compareText(a.model, b.model) || compareText(a.tenant, b.tenant))
+    const rest = ranked.slice(MAX_NAMED).map(([, sums]) => sums)
+    if (rest.length > 0) by.push({ model: OTHER_NAME, tenant: OTHER_NAME, ...asText(sumOf(rest)) })
+    return { by, others: rest.length }
   }
+}
+
+function sumOf(all: Iterable<Sums>): Sums {
+  const total: Sums = { before: 0n, after: 0n, beforeUncovered: 0n, afterUncovered: 0n }
+  for (const sums of all) {
+    for (const field of Object.keys(total) as (keyof Sums)[]) total[field] += sums[field]
+  }
+  return total
 }
 
 function asText(sums: Sums): MoneyChange {

@@ -3,11 +3,14 @@
 // computed, the revision is inserted (from then on it prices the range), its cells are marked, the revision is `done`.
 // A crash in between leaves a revision that is not done: a keeper marks its cells again and finishes it (book-watch.ts).
 
-import { CELL_MS } from '../domain/cells.ts'
+import { CELL_MS, floorTo } from '../domain/cells.ts'
 import type { LedgerStore, Revision } from '../store/ledger-store.ts'
 import { Books } from './books.ts'
 import { type OnRangeProgress, type PriceChange, priceChange } from './price-change.ts'
-import { markMissingClaims, markRepriced } from './stale-cells.ts'
+import { type MarkingRange, markMissingClaims, markRepriced } from './stale-cells.ts'
+
+/** Minutes that ended this long ago or less are left to the keepers, milliseconds. */
+const CLAIMS_END_MS = 4 * CELL_MS
 
 /** What a revision keeps of itself: the JSON in `Revision.summary`. */
 export interface RevisionSummary extends PriceChange {
@@ -43,16 +46,17 @@ export async function reprice(options: RepriceOptions): Promise<Revision & { sum
   const revision = await insert(ledger, { fromMs, toMs, bookVersion, atMs: nowMs, summary })
   await books.refresh()
   await markRepriced(ledger, books, { fromMs, toMs, nowMs })
-  await markMissingClaims(ledger, books, claimsRange(change, { fromMs, toMs, nowMs }))
+  await markMissingClaims(ledger, books, await claimsRange(ledger, { fromMs, toMs, nowMs }))
   summary.done = true
   await ledger.updateRevisionSummary(revision.revision, summary)
   return { ...revision, summary }
 }
 
-/** Claimed time without events is looked for where there is a ledger at all; the rest is the keeper's. */
-function claimsRange(change: PriceChange, range: { fromMs: number; toMs: number; nowMs: number }) {
-  const { fromMs, toMs, nowMs } = range
-  return { fromMs: change.cells === 0 ? toMs : fromMs, toMs: Math.min(toMs, nowMs - 3 * CELL_MS), nowMs }
+/** Claimed time is looked for from the first raw event on and where it has ended, as keepers do. */
+async function claimsRange(ledger: LedgerStore, { fromMs, toMs, nowMs }: MarkingRange): Promise<MarkingRange> {
+  const firstMs = (await ledger.rawRange())?.fromMs ?? toMs
+  const endMs = Math.min(toMs, floorTo(CELL_MS, nowMs) - CLAIMS_END_MS)
+  return { fromMs: Math.max(fromMs, floorTo(CELL_MS, firstMs)), toMs: endMs, nowMs }
 }
 
 async function insert<S>(

@@ -71,12 +71,17 @@ export async function markMissingClaims(ledger: LedgerStore, books: Books, range
   return writer.end()
 }
 
-/** Whether any minute of an hour is claimed, without asking the store. */
+/** The hosts that books claim in each minute of a range of an hour at most, without asking the store. */
 export function claimsWithin(books: Books, { fromMs, toMs }: { fromMs: number; toMs: number }): MinuteHosts[] {
   const claimed: MinuteHosts[] = []
   if (!books.hasClaims) return claimed
+  // Most hours have no claim at all, which is one question and not sixty.
+  const claiming = new Map<number, boolean>()
   for (let startMs = fromMs; startMs < toMs; startMs += CELL_MS) {
-    const hosts = books.bookFor(startMs).claimedHosts(startMs, startMs + CELL_MS)
+    const version = books.versionFor(startMs)
+    const book = books.bookByVersion(version)
+    if (!claiming.has(version)) claiming.set(version, book.claimedHosts(fromMs, toMs).length > 0)
+    const hosts = claiming.get(version) ? book.claimedHosts(startMs, startMs + CELL_MS) : []
     if (hosts.length > 0) claimed.push({ startMs, hosts })
   }
   return claimed

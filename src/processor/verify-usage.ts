@@ -18,6 +18,12 @@ export interface PlainCounts {
 interface HostUsage {
   totals: Map<string, TokenTotals>
   counts: PlainCounts
+  /** Counts of the newest events that are not in `counts` yet. */
+  events: number
+  requests: number
+  prompt: number
+  cached: number
+  completion: number
 }
 
 const COUNT_FIELDS = ['requests', 'uncached_prompt_tokens', 'cached_prompt_tokens', 'completion_tokens'] as const
@@ -55,7 +61,10 @@ export class UsageOfMinutes {
   }
 
   counts(host: string | null): PlainCounts {
-    return this.#hosts.get(host)?.counts ?? noCounts()
+    const usage = this.#hosts.get(host)
+    if (usage === undefined) return noCounts()
+    carry(usage)
+    return usage.counts
   }
 
   async close(): Promise<void> {
@@ -77,19 +86,31 @@ export class UsageOfMinutes {
   #add(event: TokenDocument): void {
     let usage = this.#hosts.get(event.host)
     if (usage === undefined) {
-      usage = { totals: new Map(), counts: noCounts() }
+      usage = { totals: new Map(), counts: noCounts(), events: 0, requests: 0, prompt: 0, cached: 0, completion: 0 }
       this.#hosts.set(event.host, usage)
     }
     const one = totalsOfEvent(event)
-    const key = `${one.gpus.join()} ${JSON.stringify([one.model, one.tenant])}`
+    // The length tells where the model ends and the tenant begins.
+    const key = `${one.gpus.join()} ${one.model.length} ${one.model}${one.tenant === null ? '' : ` ${one.tenant}`}`
     const sum = usage.totals.get(key)
     if (sum === undefined) usage.totals.set(key, one)
     else addTotals(sum, one)
-    usage.counts.requests += BigInt(event.requests ?? 1)
-    usage.counts.prompt_tokens += BigInt(event.prompt_tokens)
-    usage.counts.cached_prompt_tokens += BigInt(event.cached_prompt_tokens ?? 0)
-    usage.counts.completion_tokens += BigInt(event.completion_tokens)
+    usage.events++
+    usage.requests += event.requests ?? 1
+    usage.prompt += event.prompt_tokens
+    usage.cached += event.cached_prompt_tokens ?? 0
+    usage.completion += event.completion_tokens
+    // Counts of an event are at most 10⁹: a million of them stay below 2⁵³, and BigInt for each would cost time.
+    if (usage.events >= 1_000_000) carry(usage)
   }
+}
+
+function carry(usage: HostUsage): void {
+  usage.counts.requests += BigInt(usage.requests)
+  usage.counts.prompt_tokens += BigInt(usage.prompt)
+  usage.counts.cached_prompt_tokens += BigInt(usage.cached)
+  usage.counts.completion_tokens += BigInt(usage.completion)
+  usage.events = usage.requests = usage.prompt = usage.cached = usage.completion = 0
 }
 
 export function noCounts(): PlainCounts {

@@ -40,6 +40,7 @@ export function spanIdPages(
   const lengthMs = LENGTH_MS_OF[level]
   const firstMs = Math.ceil(range.fromMs / lengthMs) * lengthMs
   const hosts = inIdOrder(range.hosts)
+  if (hosts.length === 0) return []
   if (((range.toMs - firstMs) / lengthMs) * hosts.length > MAX_IDS) return null
   return pagesOf(level, { firstMs, toMs: range.toMs, hosts }, pageSize)
 }

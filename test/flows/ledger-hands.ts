@@ -2,9 +2,11 @@
 // reach into the store with its bare driver, as nobody should.
 
 import assert from 'node:assert/strict'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import type { TestContext } from 'node:test'
+import { after, type TestContext } from 'node:test'
 import { MongoClient } from 'mongodb'
 import { Books } from '../../src/processor/books.ts'
 import { Keeper } from '../../src/processor/keeper.ts'
@@ -20,6 +22,11 @@ export const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: (
 /** For which whatever is marked is due at once. */
 export const EAGER = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 } as const
 
+/** Compiled modules of the many short processes of a flow: they start twice as fast. */
+const cache = mkdtempSync(join(tmpdir(), 'pertoken-flow-cache-'))
+after(() => rmSync(cache, { recursive: true, force: true }))
+const FAST_START = { NODE_COMPILE_CACHE: cache }
+
 /** A store for a flow: the settings that name it, our own connection to it, and a hand in it. */
 export interface Place {
   env: Env
@@ -31,7 +38,7 @@ export interface Place {
 }
 
 export function embeddedPlace(t: TestContext, directory: string): Place {
-  const env = { DATA_DIR: join(directory, 'data') }
+  const env = { ...FAST_START, DATA_DIR: join(directory, 'data') }
   const path = join(env.DATA_DIR, 'store.sqlite')
   const store = new SqliteStore({ path })
   t.after(() => store.close())
@@ -55,7 +62,7 @@ export function embeddedPlace(t: TestContext, directory: string): Place {
 
 export async function mongoPlace(t: TestContext, url: string, directory: string): Promise<Place> {
   const database = uniqueName('ledger')
-  const env = { MONGO_URL: withDatabase(url, database), DATA_DIR: join(directory, 'data') }
+  const env = { ...FAST_START, MONGO_URL: withDatabase(url, database), DATA_DIR: join(directory, 'data') }
   const store = new MongoStore({ url: env.MONGO_URL, log: quiet })
   const client = await new MongoClient(url).connect()
   t.after(() => Promise.all([store.close(), client.close()]))

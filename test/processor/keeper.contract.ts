@@ -5,50 +5,18 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { DAY_MS, HOUR_MS } from '../../src/domain/cells.ts'
-import type { GpuDocument, TokenDocument } from '../../src/domain/documents.ts'
 import { initialBook, PriceBook } from '../../src/domain/price-book.ts'
 import { setBook } from '../../src/processor/book-versions.ts'
 import { Books } from '../../src/processor/books.ts'
 import { Keeper } from '../../src/processor/keeper.ts'
 import { StoreError } from '../../src/store/event-store.ts'
 import type { LedgerStore } from '../../src/store/ledger-store.ts'
-import { batchLedger } from '../oracle/batch-ledger.ts'
+import { assertOracle, dyingLedger, type Event, edge, eventOf, scenario } from './keeper-scenario.ts'
 import { DEFAULT_USD, LedgerPlace, MINUTE, type Store, sample, spanKey, T0, token } from './ledger-place.ts'
 
 export type OpenStore = () => Promise<{ store: Store; dispose: () => Promise<void> }>
 
 const book = new PriceBook(initialBook(DEFAULT_USD), 1)
-const hosts = [null, 'a', 'b'] as const
-
-interface Event {
-  sample?: GpuDocument
-  token?: TokenDocument
-}
-
-/** Some events over a day's edge, in batches, some delivered twice. */
-const scenario = fc.record({
-  events: fc.array(
-    fc.record({
-      kind: fc.constantFrom('sample', 'sample', 'token'),
-      atMs: fc
-        .integer({ min: -10, max: 15 })
-        .chain((minute) => fc.integer({ min: 0, max: 59_999 }).map((ms) => minute * MINUTE + ms)),
-      host: fc.constantFrom(...hosts),
-      gpu: fc.integer({ min: 0, max: 2 }),
-      several: fc.boolean(),
-      tokens: fc.integer({ min: 0, max: 5000 }),
-      utilization: fc.option(fc.double({ min: 0, max: 1, noNaN: true }), { nil: undefined }),
-      tenant: fc.constantFrom(undefined, 't1', 't2'),
-    }),
-    { minLength: 1, maxLength: 40 },
-  ),
-  /** For each delivery: which event, and whether a keeper works after it, and which. */
-  again: fc.array(fc.nat(), { maxLength: 15 }),
-  order: fc.infiniteStream(fc.nat()),
-})
-
-const edge = T0 + 12 * HOUR_MS
-
 export function keeperContract(name: string, open: OpenStore, { runs }: { runs: number }): void {
   const onPlace = (sentence: string, run: (place: LedgerPlace) => Promise<void>) =>
     test(`${name}: ${sentence}`, { timeout: 60_000 }, async () => {
@@ -86,8 +54,11 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
             if (choice === 1) {
               // A keeper that dies in the middle of a pass, and another one started.
               const calls = 1 + (order.next().value % 25)
-              const dying = new LedgerPlaceWithout(place, calls)
-              await dying.keeper().catch(() => crashes++)
+              const dying = dyingLedger(place.ledger, calls)
+              await place
+                .keeper({}, dying)
+                .pass()
+                .catch(() => crashes++)
               keepers = [keepers[0]!, place.keeper()]
             }
           }
@@ -192,6 +163,23 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
     )
   })
 
+  onPlace(
+    'a version that was made by a slow clock is brought to the cells that were there before it',
+    async (place) => {
+      await place.step([], [token(T0), token(T0 + 2 * MINUTE)])
+      const keeper = await place.settle()
+      const [first] = await place.ledger.readBooks()
+      const behind = { ...first!, version: 2, fromMs: T0 + MINUTE, atMs: place.nowMs - 10 * MINUTE }
+      await place.ledger.insertBook(behind)
+      assert.equal((await place.verify()).differences[0]!.what, 'book version')
+      await place.settle(keeper)
+      const versions: number[][] = []
+      for await (const cell of place.ledger.readSpans('minute', T0, T0 + HOUR_MS)) versions.push(cell.bookVersions)
+      assert.deepEqual(versions, [[1], [2]])
+      assert.equal((await place.verify()).differenceCount, 0)
+    },
+  )
+
   onPlace('a store that is away is waited for, and the keeper stops when it is told to', async (place) => {
     await place.step([], [token(T0)])
     let failuresLeft = 3
@@ -243,80 +231,4 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
     await place.settle()
     assert.equal((await place.spans('minute')).size, 3)
   })
-}
-
-/** A keeper whose store fails for good after so many calls, as if the process had died there. */
-class LedgerPlaceWithout {
-  readonly #place: LedgerPlace
-  #calls: number
-
-  constructor(place: LedgerPlace, calls: number) {
-    this.#place = place
-    this.#calls = calls
-  }
-
-  async keeper(): Promise<void> {
-    const ledger = new Proxy(this.#place.ledger, {
-      get:
-        (target, method: keyof LedgerStore) =>
-        (...args: unknown[]) => {
-          if (--this.#calls < 0) throw new StoreError('died', { retriable: true })
-          return (target[method] as (...all: unknown[]) => unknown)(...args)
-        },
-    })
-    const { now, log } = this.#place
-    const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 }
-    await new Keeper(ledger, new Books(ledger), { log, now, ...eager }).pass()
-  }
-}
-
-function eventOf(one: {
-  kind: string
-  atMs: number
-  host: string | null
-  gpu: number
-  several: boolean
-  tokens: number
-  utilization: number | undefined
-  tenant: string | undefined
-}): Event {
-  const { host, gpu, several, tokens, utilization, tenant } = one
-  const atMs = edge + one.atMs
-  if (one.kind === 'sample') {
-    const { utilization: _, ...plain } = sample(atMs, { host, gpu_index: gpu })
-    return { sample: utilization === undefined ? plain : { ...plain, utilization } } as Event
-  }
-  const document = token(atMs, { host, prompt_tokens: tokens, ...(tenant === undefined ? {} : { tenant }) })
-  if (several) {
-    const { gpu_index: _, ...rest } = document
-    return { token: { ...rest, gpus: [gpu, 3] } as TokenDocument }
-  }
-  return { token: { ...document, gpu_index: gpu } }
-}
-
-/** The batch oracle, which shares no code with src/. */
-async function assertOracle(place: LedgerPlace, samples: GpuDocument[], tokens: TokenDocument[]): Promise<void> {
-  const range = { fromMs: edge - 15 * MINUTE, toMs: edge + 20 * MINUTE }
-  const oracle = batchLedger(samples as never, tokens as never, {
-    book: {
-      defaults: [{ fromMs: null, usdPerHour: DEFAULT_USD }],
-      weights: { input: 1, cached: 1, output: 1 },
-      gapMs: 90_000,
-      maxModels: 32,
-      maxTenants: 100,
-      rules: [],
-    },
-    ...range,
-  })
-  const found = [...(await place.spans('minute', range.fromMs, range.toMs))].flatMap(([key, rows]) =>
-    rows.map((row) => ({ key, ...row })),
-  )
-  const expected = oracle.map(({ start, host, ...row }) => ({ key: spanKey(start, host), ...row }))
-  const order = (row: object) => JSON.stringify(row, (_, value) => (typeof value === 'bigint' ? String(value) : value))
-  const text = (rows: object[]) => rows.map((row) => order(sorted(row))).sort()
-  assert.deepEqual(text(found), text(expected))
-}
-
-function sorted(row: object): object {
-  return Object.fromEntries(Object.entries(row).sort(([a], [b]) => (a < b ? -1 : 1)))
 }

@@ -3,4 +3,4 @@
 import { keeperContract } from './keeper.contract.ts'
 import { openSqlite } from './ledger-place.ts'
 
-keeperContract('sqlite', async () => openSqlite(), { runs: 80 })
+keeperContract('sqlite', async () => openSqlite(), { runs: 60 })

@@ -76,8 +76,8 @@ export class LedgerPlace {
   now = (): number => this.nowMs
 
   /** A keeper for which everything that ended is due at once. */
-  keeper(options: Partial<KeeperOptions> = {}): Keeper {
-    return new Keeper(this.ledger, new Books(this.ledger), {
+  keeper(options: Partial<KeeperOptions> = {}, ledger = this.ledger): Keeper {
+    return new Keeper(ledger, new Books(ledger), {
       log: this.log,
       now: this.now,
       random: () => 0.5,

@@ -62,7 +62,8 @@ const samples: Scenario = (() => {
       { samples: [at(30_000, 'a', 0.5)], tokens: [] },
     ],
     keepers: 2,
-    withHour: true,
+    // The hours are explored with the tokens.
+    withHour: false,
     constant: ['tokenTotals'],
   }
 })()
@@ -126,7 +127,7 @@ for (const [name, scenario] of Object.entries({ tokens, samples })) {
     const { states, checked, found } = await explore(scenario)
     t.diagnostic(`${states} states, ${checked} recoveries`)
     assert.equal(found, null)
-    assert.ok(states > 1000, `only ${states} states`)
+    assert.ok(states > 900, `only ${states} states`)
   })
 }
 

@@ -16,7 +16,7 @@ import { type Batch, deliver, MUTATIONS } from './protocol.ts'
 
 const { skip, url } = await mongoForTests()
 const book = new PriceBook(initialBook(DEFAULT_USD), 1)
-const RUNS = 60
+const RUNS = 40
 
 const open = async () => {
   const store = new MongoStore({ url: withDatabase(url, uniqueName('keeper')), log: new Lines() })

@@ -631,7 +631,7 @@ function purgeTests(contract: Contract): void {
     assert.equal((await ledger.readMarks('minute', T0)).length, 1)
     const counts = await store.count()
     const foreignCount = place.fixture.insertForeign === undefined ? 0 : foreign.length
-    assert.deepEqual([counts.gpuMetrics, counts.tokenUsage], [2 + foreignCount, 2 + foreignCount])
+    assert.deepEqual([counts.gpuMetrics, counts.tokenUsage], [2, 2])
     assert.equal(counts.foreign, 2 * foreignCount)
   })
 

@@ -1,7 +1,7 @@
 // `pertoken verify`: recomputes the ledger from the single raw documents and compares. Exit 1 on any difference, and the
 // first of them are shown; `--repair` marks what differs, so that the keeper of a running processor computes it anew.
 
-import { CELL_MS, floorTo } from '../../domain/cells.ts'
+import { CELL_MS, DAY_MS, floorTo } from '../../domain/cells.ts'
 import { type VerifyResult, verify as verifyRange } from '../../processor/verify.ts'
 import { textTable } from '../../report/table.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
@@ -14,8 +14,8 @@ export const verify: Command = {
   summary: 'Recomputes the ledger from the raw documents and compares; exit 1 on any difference',
   usage: '[--from TIME] [--to TIME] [--repair] [--json]',
   flags: {
-    from: { value: 'TIME', help: 'First instant (the first raw event)' },
-    to: { value: 'TIME', help: 'First instant after the range (the last raw event)' },
+    from: { value: 'TIME', help: 'First instant (the day of the first raw event)' },
+    to: { value: 'TIME', help: 'First instant after the range (the day of the last raw event)' },
     repair: { help: 'Marks what differs, so that the keeper computes it anew' },
     json: { help: 'Prints the result as JSON' },
   },
@@ -48,7 +48,10 @@ export const verify: Command = {
   },
 }
 
-/** The asked range in whole minutes, by default that of the raw events and what they touch; null when there are none. */
+/**
+ * The asked range in whole minutes, by default the days that raw events lie in or touch, whole, because hours and days are
+ * compared only where the range holds all of them; null when there are none.
+ */
 async function rangeOf(
   { flags }: CommandContext,
   ledger: LedgerStore,
@@ -58,8 +61,8 @@ async function rangeOf(
   const raw = from === undefined || to === undefined ? await ledger.rawRange() : null
   if (raw === null && (from === undefined || to === undefined)) return null
   // A sample covers time up to two minutes away from its own.
-  const fromMs = floorTo(CELL_MS, from ?? raw!.fromMs - 2 * CELL_MS)
-  const toMs = Math.ceil((to ?? raw!.toMs + 2 * CELL_MS) / CELL_MS) * CELL_MS
+  const fromMs = from === undefined ? floorTo(DAY_MS, raw!.fromMs - 2 * CELL_MS) : floorTo(CELL_MS, from)
+  const toMs = to === undefined ? floorTo(DAY_MS, raw!.toMs + 2 * CELL_MS) + DAY_MS : Math.ceil(to / CELL_MS) * CELL_MS
   if (fromMs >= toMs) throw new UsageError('Flag --to is not after --from: expected a later instant')
   return { fromMs, toMs }
 }
