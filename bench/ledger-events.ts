@@ -56,8 +56,8 @@ export interface FleetRange {
   sampleEveryMs: number
   tokensPerMinute: number
   modelsPerGpu?: number
-  /** Only the first so many minutes of each hour have events; all when absent. */
-  minutesOfHour?: number
+  /** Only the first so many minutes of each day have events; all when absent. */
+  minutesOfDay?: number
 }
 
 /** Writes the fleet's events and their marks straight into a store; answers how many events. */
@@ -90,9 +90,9 @@ export async function writeFleet(store: EventStore, range: FleetRange, firstId =
   return n - firstId
 }
 
-function* minutesOf({ fromMs, toMs, minutesOfHour = 60 }: FleetRange): Generator<number> {
+function* minutesOf({ fromMs, toMs, minutesOfDay = 1440 }: FleetRange): Generator<number> {
   for (let startMs = fromMs; startMs < toMs; startMs += CELL_MS) {
-    if ((startMs / CELL_MS) % 60 < minutesOfHour) yield startMs
+    if ((startMs / CELL_MS) % 1440 < minutesOfDay) yield startMs
   }
 }
 

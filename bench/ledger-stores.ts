@@ -1,6 +1,6 @@
 // One store with a month of events, half of them in its last hour: how long questions about cost take over HTTP's own
 // code, and how many events a second `verify` and `reprice` go through. With fewer events than the full ten million, a
-// smaller part of each hour of the month has events, as dense as at full size; the last hour grows with them.
+// smaller part of each day of the month has events, as dense as at full size; the last hour grows with them.
 
 import { DAY_MS, HOUR_MS } from '../src/domain/cells.ts'
 import { buildServer } from '../src/http/server.ts'
@@ -78,20 +78,20 @@ export async function measureStore(
   }
 }
 
-async function writeMonth(
+export async function writeMonth(
   store: EventStore,
   { events, modelsPerGpu }: { events: number; modelsPerGpu: number },
 ): Promise<number> {
   const hourMs = END_MS - HOUR_MS
-  const minutesOfHour = Math.min(60, Math.max(1, Math.round((60 * events) / FULL_EVENTS)))
-  const minutes = (DAYS * 24 - 1) * minutesOfHour
+  const minutesOfDay = Math.min(1440, Math.max(1, Math.round((1440 * events) / FULL_EVENTS)))
+  const minutes = DAYS * minutesOfDay - Math.max(0, minutesOfDay - 1380)
   const share = Math.round(events / 2)
   const thin = {
     fromMs: END_MS - DAYS * DAY_MS,
     toMs: hourMs,
     sampleEveryMs: 60_000,
     tokensPerMinute: Math.max(1, Math.round(share / minutes) - SLOTS),
-    minutesOfHour,
+    minutesOfDay,
     modelsPerGpu,
   }
   const first = await writeFleet(store, thin)
@@ -100,7 +100,7 @@ async function writeMonth(
   return first + (await writeFleet(store, dense, first))
 }
 
-async function askAll(
+export async function askAll(
   store: EventStore,
   clock: TurnedClock,
 ): Promise<Pick<StoreResult, 'hourMs' | 'lastHourMs' | 'daysMs'>> {

@@ -15,6 +15,7 @@ export type SpanLevel = 'minute' | 'hour' | 'day'
 /** Marks of one span start, over all hosts. */
 export interface DirtySpan {
   startMs: number
+  /** How many marks it has; a store may keep one for each host. */
   marks: number
   /** When its oldest and newest mark were inserted, epoch milliseconds. */
   firstAtMs: number
@@ -85,29 +86,37 @@ export interface LedgerStore {
     spans: readonly { startMs: number; hosts: readonly (string | null)[] }[],
     atMs: number,
   ): Promise<void>
+  /** Deletes these marks; those that are gone already are no fault. */
   deleteMarks(ids: readonly string[]): Promise<void>
   /** Number of pending marks with a span start in [fromMs, toMs), over all levels; for `final`. */
   pendingMarks(fromMs: number, toMs: number): Promise<number>
 
-  /** Spans of a level with a start in [fromMs, toMs), by (start, host), streamed; of these hosts only when given. */
+  /**
+   * Spans of a level with a start in [fromMs, toMs), by (start, host), streamed; of these hosts only when given. Null is
+   * the first host, the others are in order of their UTF-8 bytes.
+   */
   readSpans(level: SpanLevel, fromMs: number, toMs: number, hosts?: readonly (string | null)[]): AsyncIterable<Span>
   /** The revs of these hosts' spans; a host without a span is missing from the map. */
   readRevs(level: SpanLevel, startMs: number, hosts: readonly (string | null)[]): Promise<Map<string | null, number>>
   /**
    * Replaces each span whose stored rev is `span.rev` (0: does not exist) by this one with rev + 1. Answers, in order,
    * which were replaced. Repeating it after a lost reply answers false for those that were: the caller computes again.
+   * True is always true; false may be said of one that was, where others wrote at the same time.
    */
   replaceSpans(spans: readonly Span[]): Promise<boolean[]>
 
   /** Samples that pertoken wrote in [fromMs, toMs), by (ts, _id), with `host`; streamed, only the ledger's fields. */
   readLedgerSamples(fromMs: number, toMs: number): AsyncIterable<LedgerSample & { host: string | null }>
-  /** Token usage that pertoken wrote in [fromMs, toMs), grouped inside the store by minute, host, gpus, model, tenant. */
+  /**
+   * Token usage that pertoken wrote in [fromMs, toMs), grouped inside the store by minute, host, gpus, model, tenant; each
+   * group once, `gpus` ascending. All groups are held in memory: ask for an hour, not for a year.
+   */
   tokenTotals(
     fromMs: number,
     toMs: number,
     hosts: readonly (string | null)[] | null,
   ): Promise<(TokenTotals & { startMs: number; host: string | null })[]>
-  /** The span of event time that pertoken has raw events for; null when none. */
+  /** The span of event time that pertoken has raw events for, [first, last + 1 ms); null when none. */
   rawRange(): Promise<{ fromMs: number; toMs: number } | null>
 
   readBooks(): Promise<BookVersion[]>
@@ -119,8 +128,14 @@ export interface LedgerStore {
   updateRevisionSummary(revision: number, summary: unknown): Promise<void>
 
   readDayStates(): Promise<DayState[]>
-  /** Moves a day forward: absent → closing → frozen → purged; false when it was not in the state before. */
+  /**
+   * Moves a day forward: absent → closing → frozen → purged; false when it was not in the state before, so also when it is
+   * repeated after a lost reply.
+   */
   advanceDay(day: DayState): Promise<boolean>
-  /** Deletes raw events that pertoken wrote, and minute cells, with a time in [fromMs, toMs). */
+  /**
+   * Deletes raw events that pertoken wrote, and minute cells, with a time in [fromMs, toMs), in bounded steps; what it
+   * answers is what this call deleted. Stopped half-way, repeating it deletes the rest.
+   */
   purge(fromMs: number, toMs: number): Promise<{ events: number; cells: number }>
 }
