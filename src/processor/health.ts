@@ -27,11 +27,16 @@ interface HealthInput {
   phase: 'starting' | 'running' | 'draining' | 'stopped'
   failing: readonly { what: string; message: string; sinceMs: number }[]
   subscription: Subscription | null
+  /** How long the member has been in the group or joining it, milliseconds. */
+  runningMs: number
   outcomes: Outcomes
   lastEventMs: number | null
   openSteps: number
   slots: number
 }
+
+/** A member without partitions is starting for so long, then it stands by, milliseconds. */
+const STANDBY_MS = 20_000
 
 /** Puts the parts' states together. */
 export function healthOf(input: HealthInput): Health {
@@ -44,7 +49,8 @@ export function healthOf(input: HealthInput): Health {
     })),
     ...(subscription?.problems ?? []),
   ]
-  const isRunning = input.phase === 'running' && (subscription?.assigned.length ?? 0) > 0
+  // A group may have more members than partitions: one that was given none for so long stands by, and is well.
+  const isRunning = (subscription?.assigned.length ?? 0) > 0 || input.runningMs > STANDBY_MS
   const settled = input.phase === 'running' ? (isRunning ? 'ok' : 'starting') : input.phase
   return {
     status: problems.length > 0 ? 'error' : settled,

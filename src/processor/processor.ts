@@ -77,6 +77,7 @@ export class Processor {
   #lastEventMs: number | null = null
   #lastReadMs: number | null = null
   #rebuildNeeded = true
+  #runningSinceMs = Number.POSITIVE_INFINITY
 
   constructor(log: EventLog, store: EventStore, options: ProcessorOptions) {
     this.#log = log
@@ -119,6 +120,7 @@ export class Processor {
       if (signal.aborted) return
       this.#subscription = this.#subscribe(signal)
       this.#phase = 'running'
+      this.#runningSinceMs = this.#now()
       while (!signal.aborted) await this.#readOnce(this.#subscription, signal)
       this.#phase = 'draining'
       await this.#inFlight.idle()
@@ -143,6 +145,7 @@ export class Processor {
       phase: this.#phase,
       failing: this.#retrier.failing,
       subscription: this.#subscription,
+      runningMs: this.#now() - this.#runningSinceMs,
       outcomes: this.outcomes,
       lastEventMs: this.#lastEventMs,
       openSteps: this.#inFlight.openSteps,
