@@ -31,10 +31,19 @@ export class SampleWindow {
       if (kept.length === 0) this.#byHost.delete(host)
       else this.#byHost.set(host, kept)
     }
-    for (;;) {
-      if (this.#next === null) await this.#read()
-      if (this.#next === null || this.#next.ts.getTime() >= toMs) return
-      if (this.#next.ts.getTime() >= fromMs) this.#add(this.#next)
+    while (!this.#isDone) {
+      if (this.#next === null) {
+        const { done, value } = await this.#samples.next()
+        if (done === true) {
+          this.#isDone = true
+          return
+        }
+        this.read++
+        this.#next = value as HostSample
+      }
+      const tsMs = this.#next.ts.getTime()
+      if (tsMs >= toMs) return
+      if (tsMs >= fromMs) this.#add(this.#next)
       this.#next = null
     }
   }
@@ -53,17 +62,6 @@ export class SampleWindow {
   async close(): Promise<void> {
     this.#isDone = true
     await this.#samples.return?.()
-  }
-
-  async #read(): Promise<void> {
-    if (this.#isDone) return
-    const { done, value } = await this.#samples.next()
-    if (done === true) {
-      this.#isDone = true
-      return
-    }
-    this.read++
-    this.#next = value
   }
 
   #add(sample: HostSample): void {

@@ -51,7 +51,7 @@ export function mismatchOf(level: SpanLevel, expected: Expected, stored: Span | 
     if (expected.rows.length === 0) return null
     return { what: 'missing', expected: `${expected.rows.length} rows`, found: 'no span' }
   }
-  if (String(stored.bookVersions) !== String(expected.bookVersions)) {
+  if (!isSameList(stored.bookVersions, expected.bookVersions)) {
     return { what: 'book version', expected: String(expected.bookVersions), found: String(stored.bookVersions) }
   }
   const rows = differingRows(expected.rows, stored.rows)
@@ -114,10 +114,15 @@ function differingRows(
     const a = expected[i]
     const b = found[i]
     if (a === undefined || b === undefined) return { expected: rowText(a), found: rowText(b) }
+    if (ROW_FIELDS.every((field) => a[field] === b[field])) continue
     const fields = ROW_FIELDS.filter((field) => a[field] !== b[field])
-    if (fields.length > 0) return { expected: rowText(a, fields), found: rowText(b, fields) }
+    return { expected: rowText(a, fields), found: rowText(b, fields) }
   }
   return null
+}
+
+function isSameList(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((one, i) => one === b[i])
 }
 
 const KEY_FIELDS = ['gpu_index', 'gpu_uuid', 'model', 'tenant', 'price_kind'] as const

@@ -44,10 +44,19 @@ export class UsageOfMinutes {
   /** Takes in the minute that starts at `startMs`, which is after the one before. */
   async moveTo(startMs: number): Promise<void> {
     this.#hosts = new Map()
-    for (;;) {
-      this.#next ??= await this.#readNext()
-      if (this.#next === null || this.#next.ts.getTime() >= startMs + CELL_MS) return
-      if (this.#next.ts.getTime() >= startMs) this.#add(this.#next)
+    while (!this.#isDone) {
+      if (this.#next === null) {
+        const { done, value } = await this.#documents.next()
+        if (done === true) {
+          this.#isDone = true
+          return
+        }
+        this.read++
+        this.#next = value as TokenDocument
+      }
+      const tsMs = this.#next.ts.getTime()
+      if (tsMs >= startMs + CELL_MS) return
+      if (tsMs >= startMs) this.#add(this.#next)
       this.#next = null
     }
   }
@@ -70,17 +79,6 @@ export class UsageOfMinutes {
   async close(): Promise<void> {
     this.#isDone = true
     await this.#documents.return?.()
-  }
-
-  async #readNext(): Promise<TokenDocument | null> {
-    if (this.#isDone) return null
-    const { done, value } = await this.#documents.next()
-    if (done === true) {
-      this.#isDone = true
-      return null
-    }
-    this.read++
-    return value
   }
 
   #add(event: TokenDocument): void {

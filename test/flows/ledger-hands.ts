@@ -2,7 +2,7 @@
 // reach into the store with its bare driver, as nobody should.
 
 import assert from 'node:assert/strict'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -15,7 +15,7 @@ import type { Span } from '../../src/store/ledger-store.ts'
 import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import { uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
-import type { Env } from './harness.ts'
+import { type Env, type Service, until } from './harness.ts'
 
 export const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 
@@ -33,7 +33,8 @@ export interface Place {
   store: EventStore
   /** Adds one unit to the busy money of a cell's first row. */
   corruptCell(startMs: number): Promise<void>
-  removeCell(startMs: number): Promise<void>
+  /** Removes a minute's cells, of all hosts. */
+  removeCells(startMs: number): Promise<void>
   removeAllMarks(): Promise<void>
 }
 
@@ -55,7 +56,7 @@ export function embeddedPlace(t: TestContext, directory: string): Place {
   return {
     ...{ env, store },
     corruptCell: (startMs) => change(`UPDATE cost_ledger SET rows = ${more} WHERE ${cell}`, startMs),
-    removeCell: (startMs) => change(`DELETE FROM cost_ledger WHERE ${cell}`, startMs),
+    removeCells: (startMs) => change(`DELETE FROM cost_ledger WHERE ${cell}`, startMs),
     removeAllMarks: () => change('DELETE FROM marks'),
   }
 }
@@ -74,8 +75,8 @@ export async function mongoPlace(t: TestContext, url: string, directory: string)
       const { modifiedCount } = await ledger.updateOne(cell(startMs), { $inc: { 'rows.0.busy_nano_usd': 1 } })
       assert.equal(modifiedCount, 1)
     },
-    removeCell: async (startMs) => {
-      assert.equal((await ledger.deleteOne(cell(startMs))).deletedCount, 1)
+    removeCells: async (startMs) => {
+      assert.equal((await ledger.deleteMany(cell(startMs))).deletedCount > 0, true)
     },
     removeAllMarks: async () => {
       const { deletedCount } = await client.db(database).collection('pt_marks').deleteMany({})
@@ -107,4 +108,14 @@ export async function allSpans(store: EventStore): Promise<Map<string, string>> 
     }
   }
   return spans
+}
+
+/** Stops a process where it is, and resolves once the system says that it stands still. */
+export async function freeze({ child }: Service): Promise<void> {
+  child.kill('SIGSTOP')
+  await isFrozen(child.pid!)
+}
+
+export async function isFrozen(pid: number): Promise<void> {
+  await until(`process ${pid} is stopped`, async () => /\) T /.test(readFileSync(`/proc/${pid}/stat`, 'utf8')))
 }

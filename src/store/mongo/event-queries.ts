@@ -7,7 +7,7 @@ import type { EventKind, GpuDocument } from '../../domain/documents.ts'
 import { ID_PREFIX, ID_PREFIX_END } from '../../domain/event-id.ts'
 import type { EventQuery, Page, StoreCounts } from '../event-store.ts'
 import { COLLECTION_OF_KIND, DEAD_LETTERS } from './collections.ts'
-import { eventsInOrder, OWN_IDS } from './events-in-order.ts'
+import { eventsInOrder, OWN_IDS, pagesInOrder } from './events-in-order.ts'
 import type { MongoConnection } from './mongo-connection.ts'
 import { decodeCursor, encodeCursor, numberValue, textValue } from './page-cursor.ts'
 
@@ -30,14 +30,15 @@ const FOREIGN_RANGES: readonly Document[] = [
   { $gte: {} },
 ]
 
+/** Documents of ours, in pages. */
 export function readEvents(
   connection: MongoConnection,
   kind: EventKind,
   fromMs: number,
   toMs: number,
-): AsyncGenerator<Document> {
+): AsyncGenerator<Document[]> {
   const range = { filter: OWN_IDS, fromMs, toMs, batchSize: STREAM_BATCH }
-  return eventsInOrder(rawCollection(connection, kind), range)
+  return pagesInOrder(rawCollection(connection, kind), range)
 }
 
 export async function listEvents(

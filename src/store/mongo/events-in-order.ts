@@ -7,9 +7,12 @@
 import type { Collection, Document, Filter } from 'mongodb'
 import { ObjectId } from 'mongodb'
 import { ID_PREFIX, ID_PREFIX_END } from '../../domain/event-id.ts'
+import { ItemsOf } from '../items-of.ts'
 
 /** Most documents of one ts that are put in order here. */
 const MAX_TIES = 5_000
+/** Documents that are made of bytes in one go, some milliseconds. */
+const PAGE_DOCUMENTS = 499
 /** The first and last instant that a Date can hold; a range over them leaves out what is no date. */
 const EARLIEST_MS = -8.64e15
 const LATEST_MS = 8.64e15
@@ -32,7 +35,13 @@ export interface EventRange {
   maxTimeMs?: number
 }
 
-export async function* eventsInOrder(collection: Collection<Document>, range: EventRange): AsyncGenerator<Document> {
+/** The documents of a range, one by one. */
+export function eventsInOrder(collection: Collection<Document>, range: EventRange): ItemsOf<Document> {
+  return new ItemsOf(pagesInOrder(collection, range))
+}
+
+/** The documents of a range, in pages of any length. */
+export async function* pagesInOrder(collection: Collection<Document>, range: EventRange): AsyncGenerator<Document[]> {
   const upper = range.toMs === undefined ? { $lte: new Date(LATEST_MS) } : { $lt: new Date(range.toMs) }
   let lower: Document = { $gte: new Date(range.fromMs ?? EARLIEST_MS) }
   if (range.after !== undefined) {
@@ -54,48 +63,59 @@ async function* scan(
   collection: Collection<Document>,
   range: EventRange,
   ts: Document,
-): AsyncGenerator<Document, number | null> {
+): AsyncGenerator<Document[], number | null> {
   const options = { batchSize: range.batchSize, ...optionsOf(range) }
   // allowDiskUse is for a collection whose ts index somebody dropped.
   const cursor = collection
     .find({ $and: [range.filter, { ts }] }, options)
     .sort({ ts: 1 })
     .allowDiskUse(true)
+  /** Complete and in order. */
+  let page: Document[] = []
   let ties: Document[] = []
-  let tiesMs = 0
+  let tiesMs = Number.NaN
   try {
-    for await (const document of cursor) {
-      const tsMs = (document['ts'] as Date).getTime()
-      if (tsMs !== tiesMs || ties.length === 0) {
-        yield* inOrder(collection, range, ties)
-        ties = []
-        tiesMs = tsMs
+    for await (const first of cursor) {
+      // What the server sent with it is here already: taken at once, it costs no promises.
+      for (const document of [first, ...cursor.readBufferedDocuments(PAGE_DOCUMENTS)]) {
+        const tsMs = (document['ts'] as Date).getTime()
+        if (tsMs !== tiesMs) {
+          if (sortTies(ties)) for (const one of ties) page.push(one)
+          else {
+            yield page
+            yield* tiesByServer(collection, range, tiesMs)
+            page = []
+          }
+          ties = []
+          tiesMs = tsMs
+        }
+        if (ties.length === MAX_TIES) {
+          yield page
+          return tsMs
+        }
+        ties.push(document)
       }
-      if (ties.length === MAX_TIES) return tsMs
-      ties.push(document)
+      yield page
+      page = []
     }
   } finally {
     await cursor.close()
   }
-  yield* inOrder(collection, range, ties)
+  if (sortTies(ties)) yield ties
+  else yield* tiesByServer(collection, range, tiesMs)
   return null
 }
 
-async function* inOrder(
-  collection: Collection<Document>,
-  range: EventRange,
-  ties: Document[],
-): AsyncGenerator<Document> {
-  if (ties.length > 1) {
-    if (ties.every(({ _id }) => typeof _id === 'string')) {
-      ties.sort((a, b) => compareUtf8(a['_id'] as string, b['_id'] as string))
-    } else if (ties.every(({ _id }) => (_id as unknown) instanceof ObjectId)) {
-      ties.sort((a, b) => (String(a['_id']) < String(b['_id']) ? -1 : 1))
-    } else {
-      return yield* tiesByServer(collection, range, (ties[0]!['ts'] as Date).getTime())
-    }
+/** Puts documents of one ts in order; false where ids are of types whose order only the server knows. */
+function sortTies(ties: Document[]): boolean {
+  if (ties.length <= 1) return true
+  if (ties.every(({ _id }) => typeof _id === 'string')) {
+    ties.sort((a, b) => compareUtf8(a['_id'] as string, b['_id'] as string))
+    return true
   }
-  yield* ties
+  if (!ties.every(({ _id }) => (_id as unknown) instanceof ObjectId)) return false
+  ties.sort((a, b) => (String(a['_id']) < String(b['_id']) ? -1 : 1))
+  return true
 }
 
 /** All documents of one ts by _id, or those behind `after.id`. */
@@ -104,7 +124,7 @@ async function* tiesByServer(
   range: EventRange,
   tsMs: number,
   after?: { id: unknown },
-): AsyncGenerator<Document> {
+): AsyncGenerator<Document[]> {
   for (let behind = after; ; ) {
     // $expr compares across types, as the order does; inside $literal nothing of a cursor's value is interpreted.
     const place = behind === undefined ? {} : { $expr: { $gt: ['$_id', { $literal: behind.id }] } }
@@ -114,7 +134,7 @@ async function* tiesByServer(
       .limit(range.batchSize)
       .allowDiskUse(true)
       .toArray()
-    yield* page
+    yield page
     if (page.length < range.batchSize) return
     behind = { id: page.at(-1)!['_id'] }
   }

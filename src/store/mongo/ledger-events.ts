@@ -8,7 +8,7 @@ import type { LedgerSample } from '../../domain/ledger-types.ts'
 import { spanIdRange } from '../span-id.ts'
 import { COLLECTION_OF_KIND, COST_LEDGER } from './collections.ts'
 import { deleteByIds } from './delete-by-ids.ts'
-import { eventsInOrder, OWN_IDS } from './events-in-order.ts'
+import { OWN_IDS, pagesInOrder } from './events-in-order.ts'
 import type { MongoConnection } from './mongo-connection.ts'
 
 const STREAM_BATCH = 5_000
@@ -32,13 +32,13 @@ const SAMPLE_FIELDS: Record<keyof LedgerSample | 'host', 1> = {
   model_loaded: 1,
 }
 
-/** Samples of a range by (ts, _id). */
+/** Samples of a range by (ts, _id), in pages. */
 export function readLedgerSamples(
   connection: MongoConnection,
   { fromMs, toMs }: { fromMs: number; toMs: number },
-): AsyncGenerator<LedgerSample & { host: string | null }> {
+): AsyncGenerator<(LedgerSample & { host: string | null })[]> {
   const range = { filter: OWN_IDS, fromMs, toMs, batchSize: STREAM_BATCH, projection: SAMPLE_FIELDS }
-  return eventsInOrder(rawCollection(connection, 'gpu'), range) as AsyncGenerator<never>
+  return pagesInOrder(rawCollection(connection, 'gpu'), range) as AsyncGenerator<never>
 }
 
 /** The span of event time of both kinds. */
@@ -48,8 +48,8 @@ export async function rawRange(connection: MongoConnection): Promise<{ fromMs: n
   return times.length === 0 ? null : { fromMs: Math.min(...times), toMs: Math.max(...times) + 1 }
 }
 
-/** Time of the first (1) or last (-1) event of ours. */
-async function edgeMs(connection: MongoConnection, kind: EventKind, direction: 1 | -1): Promise<number | null> {
+/** Time of the first (1) or last (-1) event of ours; null when there is none. */
+export async function edgeMs(connection: MongoConnection, kind: EventKind, direction: 1 | -1): Promise<number | null> {
   const events = rawCollection(connection, kind)
   const options = { maxTimeMS: connection.queryTimeMs, projection: { _id: 0, ts: 1 } }
   const [behind, upTo] = direction === 1 ? (['$gt', '$lte'] as const) : (['$lt', '$gte'] as const)

@@ -7,6 +7,7 @@
 // only if its rev, checked on the primary that takes the majority write, is still the one that was read.
 
 import type { LedgerSample } from '../../domain/ledger-types.ts'
+import { ItemsOf } from '../items-of.ts'
 import type { BookVersion, DayState, DirtySpan, LedgerStore, Mark, Revision, Span, SpanLevel } from '../ledger-store.ts'
 import type { TokenGroup } from '../token-groups.ts'
 import { purge, rawRange, readLedgerSamples } from './ledger-events.ts'
@@ -70,7 +71,7 @@ export class MongoLedger implements LedgerStore {
   }
 
   readLedgerSamples(fromMs: number, toMs: number): AsyncIterable<LedgerSample & { host: string | null }> {
-    return this.#stream('read samples', (connection) => readLedgerSamples(connection, { fromMs, toMs }))
+    return new ItemsOf(this.#stream('read samples', (connection) => readLedgerSamples(connection, { fromMs, toMs })))
   }
 
   tokenTotals(fromMs: number, toMs: number, hosts: readonly (string | null)[] | null): Promise<TokenGroup[]> {

@@ -6,6 +6,7 @@ import type { DirtyMinute } from '../../domain/cells.ts'
 import type { EventKind, GpuDocument, TokenDocument } from '../../domain/documents.ts'
 import type { Position } from '../../log/event-log.ts'
 import type { DeadLetter, EventQuery, EventStore, Page, StoreCounts, WriteResult } from '../event-store.ts'
+import { ItemsOf } from '../items-of.ts'
 import { insertDocuments } from './bulk-write.ts'
 import { COLLECTION_OF_KIND } from './collections.ts'
 import { listDeadLetters, markRedriven, readDeadLetter, writeDeadLetters } from './dead-letters.ts'
@@ -95,10 +96,14 @@ export class MongoStore implements EventStore {
 
   readEvents(kind: 'gpu', fromMs: number, toMs: number): AsyncIterable<GpuDocument>
   readEvents(kind: 'token', fromMs: number, toMs: number): AsyncIterable<TokenDocument>
-  async *readEvents(kind: EventKind, fromMs: number, toMs: number): AsyncIterable<never> {
+  readEvents(kind: EventKind, fromMs: number, toMs: number): AsyncIterable<never> {
+    return new ItemsOf(this.#eventPages(kind, fromMs, toMs))
+  }
+
+  async *#eventPages(kind: EventKind, fromMs: number, toMs: number): AsyncIterable<never[]> {
     try {
       await this.#connection.connect()
-      yield* readEvents(this.#connection, kind, fromMs, toMs) as AsyncIterable<never>
+      yield* readEvents(this.#connection, kind, fromMs, toMs) as AsyncIterable<never[]>
     } catch (error) {
       throw this.#connection.failure('read events', error)
     }

@@ -5,16 +5,17 @@
 // the server more than a second or so, more where there is next to nothing. Parts of a minute are put together here.
 
 import { type Document, MongoServerError } from 'mongodb'
-import { CELL_MS, floorTo } from '../../domain/cells.ts'
+import { CELL_MS, DAY_MS, floorTo, HOUR_MS } from '../../domain/cells.ts'
 import type { TokenCounts } from '../../domain/ledger-types.ts'
 import { type TokenGroup, TokenGroups, toCount } from '../token-groups.ts'
 import { COLLECTION_OF_KIND } from './collections.ts'
 import { OWN_IDS } from './events-in-order.ts'
+import { edgeMs } from './ledger-events.ts'
 import type { MongoConnection } from './mongo-connection.ts'
 
-/** A slice should take less than this, and more than that: it is a round trip. */
+/** What a slice may take of the server's time, and how many events are too few for a round trip. */
 const LONG_MS = 1_000
-const SHORT_MS = 20
+const FEW_EVENTS = 2_000
 const GROWTH = 8
 const MAX_TIME_MS_EXPIRED = 50
 /** After events that needed a dearer pipeline, so many slices go to that one at once. */
@@ -62,8 +63,9 @@ export class TokenTotalsReader {
   }
 
   /** Token usage of a range by minute, host, GPUs, model and tenant. */
-  async read({ fromMs, toMs, hosts }: Slice): Promise<TokenGroup[]> {
+  async read(range: Slice): Promise<TokenGroup[]> {
     const groups = new TokenGroups()
+    const { fromMs, toMs, hosts } = range.toMs - range.fromMs > HOUR_MS ? await this.#withEvents(range) : range
     let lengthMs = CELL_MS
     for (let sliceMs = fromMs; sliceMs < toMs; ) {
       const minuteEndMs = lengthMs > CELL_MS ? toMs : floorTo(CELL_MS, sliceMs) + CELL_MS
@@ -77,9 +79,19 @@ export class TokenTotalsReader {
       }
       for (const group of stored) groups.add(toGroup(group, slice))
       sliceMs = slice.toMs
-      lengthMs = tookMs < SHORT_MS ? lengthMs * GROWTH : Math.min(CELL_MS, Math.ceil((lengthMs * LONG_MS) / tookMs))
+      const isFew = stored.reduce((sum, { events }) => sum + Number(events), 0) < FEW_EVENTS
+      const growth = Math.min(GROWTH, LONG_MS / tookMs)
+      lengthMs = Math.min(isFew ? DAY_MS : CELL_MS, Math.ceil(lengthMs * growth))
     }
     return groups.list()
+  }
+
+  /** The part of a range between the first and the last event: a question about all time is not asked day by day. */
+  async #withEvents({ fromMs, toMs, hosts }: Slice): Promise<Slice> {
+    const edges = [edgeMs(this.#connection, 'token', 1), edgeMs(this.#connection, 'token', -1)] as const
+    const [firstMs, lastMs] = await Promise.all(edges)
+    if (firstMs === null || lastMs === null) return { fromMs, toMs: fromMs, hosts }
+    return { fromMs: Math.max(fromMs, firstMs), toMs: Math.min(toMs, lastMs + 1), hosts }
   }
 
   /** The groups of a slice; null when the server could not manage it in the time of a query. */

@@ -60,18 +60,18 @@ export async function listEvents(
   return { items, cursor: null }
 }
 
-/** Events of a range in order of (ts, _id). */
+/** Events of a range in order of (ts, _id), in pages. */
 export async function* readEvents<T extends { ts: Date; _id: string }>(
   file: StoreFile,
   kind: EventKind,
   { fromMs, toMs }: { fromMs: number; toMs: number },
-): AsyncGenerator<T, void, undefined> {
+): AsyncGenerator<T[], void, undefined> {
   const sql = `SELECT _id, ts, body FROM ${TABLE_OF[kind]} INDEXED BY ${TABLE_OF[kind]}_ts
     WHERE ts >= ? AND ts < ? AND (ts > ? OR _id > ?) ORDER BY ts, _id LIMIT ${PAGE_EVENTS}`
   for (let after: Place = { ms: fromMs, id: '' }; ; ) {
     const rows = file.use('Reading events failed', () => file.all<EventRow>(sql, after.ms, toMs, after.ms, after.id))
     const page = rows.map((row) => toDocument<T>(row))
-    yield* page
+    yield page
     if (rows.length < PAGE_EVENTS) return
     const last = page.at(-1)!
     after = { ms: last.ts.getTime(), id: last._id }

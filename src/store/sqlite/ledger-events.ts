@@ -26,17 +26,19 @@ const OPTIONAL_FIELDS = [
   'model_loaded',
 ] as const satisfies (keyof LedgerSample)[]
 
-/** Samples of a range by (ts, _id). */
+/** Samples of a range by (ts, _id), in pages. */
 export async function* readLedgerSamples(
   file: StoreFile,
   range: { fromMs: number; toMs: number },
-): AsyncGenerator<LedgerSample & { host: string | null }> {
-  for await (const document of readEvents<GpuDocument>(file, 'gpu', range)) {
-    const { _id, ts, host, gpu_index } = document
-    const sample: Record<string, unknown> = { _id, ts, host, gpu_index }
-    for (const field of OPTIONAL_FIELDS) if (document[field] !== undefined) sample[field] = document[field]
-    yield sample as unknown as LedgerSample & { host: string | null }
-  }
+): AsyncGenerator<(LedgerSample & { host: string | null })[]> {
+  for await (const page of readEvents<GpuDocument>(file, 'gpu', range)) yield page.map(toLedgerSample)
+}
+
+function toLedgerSample(document: GpuDocument): LedgerSample & { host: string | null } {
+  const { _id, ts, host, gpu_index } = document
+  const sample: Record<string, unknown> = { _id, ts, host, gpu_index }
+  for (const field of OPTIONAL_FIELDS) if (document[field] !== undefined) sample[field] = document[field]
+  return sample as unknown as LedgerSample & { host: string | null }
 }
 
 interface GroupRow {

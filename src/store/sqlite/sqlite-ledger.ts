@@ -2,6 +2,7 @@
 // purging have files of their own; price book versions, revisions and day states are a few rows, and are here.
 
 import type { LedgerSample } from '../../domain/ledger-types.ts'
+import { ItemsOf } from '../items-of.ts'
 import type { BookVersion, DayState, DirtySpan, LedgerStore, Mark, Revision, Span, SpanLevel } from '../ledger-store.ts'
 import type { TokenGroup } from '../token-groups.ts'
 import { rawRange, readLedgerSamples, tokenTotals } from './ledger-events.ts'
@@ -60,7 +61,7 @@ export class SqliteLedger implements LedgerStore {
   }
 
   readLedgerSamples(fromMs: number, toMs: number): AsyncIterable<LedgerSample & { host: string | null }> {
-    return readLedgerSamples(this.#file, { fromMs, toMs })
+    return new ItemsOf(readLedgerSamples(this.#file, { fromMs, toMs }))
   }
 
   tokenTotals(fromMs: number, toMs: number, hosts: readonly (string | null)[] | null): Promise<TokenGroup[]> {

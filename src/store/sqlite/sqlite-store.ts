@@ -5,6 +5,7 @@ import type { DirtyMinute } from '../../domain/cells.ts'
 import type { EventKind, GpuDocument, TokenDocument } from '../../domain/documents.ts'
 import type { Position } from '../../log/event-log.ts'
 import type { DeadLetter, EventQuery, EventStore, Page, StoreCounts, WriteResult } from '../event-store.ts'
+import { ItemsOf } from '../items-of.ts'
 import { insertDeadLetter, listDeadLetters, readDeadLetter } from './dead-letter-rows.ts'
 import { latestSample, latestSamplePerSlot, listEvents, readEvents } from './event-queries.ts'
 import { insertSamples, insertTokens, readCounter, TABLE_OF } from './event-rows.ts'
@@ -99,7 +100,7 @@ export class SqliteStore implements EventStore {
   readEvents(kind: 'gpu', fromMs: number, toMs: number): AsyncIterable<GpuDocument>
   readEvents(kind: 'token', fromMs: number, toMs: number): AsyncIterable<TokenDocument>
   readEvents(kind: EventKind, fromMs: number, toMs: number): AsyncIterable<GpuDocument | TokenDocument> {
-    return readEvents<GpuDocument | TokenDocument>(this.file, kind, { fromMs, toMs })
+    return new ItemsOf(readEvents<GpuDocument | TokenDocument>(this.file, kind, { fromMs, toMs }))
   }
 
   listEvents(kind: EventKind, query: EventQuery): Promise<Page<Record<string, unknown>>> {
