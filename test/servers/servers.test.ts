@@ -58,9 +58,10 @@ for (const [version, mode] of [
         await kafka.start()
         assert.equal(kafka.bootstrap, bootstrap)
         assert.notEqual(kafka.pid, pid)
-        assert.equal((await listOffsets(bootstrap, topic)).length, 3)
+        // The broker answers before each partition has its leader back.
+        await untilAnswered(async () => assert.equal((await listOffsets(bootstrap, topic)).length, 3), 20_000)
       }
-      await deleteTopic(kafka.bootstrap, topic)
+      await untilAnswered(() => deleteTopic(kafka.bootstrap, topic), 20_000)
     })
 
     test('leaves no process of its group when it is closed', async () => {
