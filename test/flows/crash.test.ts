@@ -18,7 +18,7 @@ const SCRIPT = new URL('./crashing-processor.ts', import.meta.url).pathname
 const POINTS: { label: Checkpoint; drain?: boolean; nth?: number }[] = [
   { label: 'read' },
   { label: 'documents' },
-  { label: 'documents', nth: 3 },
+  { label: 'documents', nth: 2 },
   { label: 'dead-letters' },
   { label: 'marks' },
   { label: 'positions' },
