@@ -1,6 +1,7 @@
 // `make bench`: real Kafka, real mongod, in one run. Fills topics once, then drains them in turn with the naive loop and
 // with pertoken's processor, several rounds, interleaved, each into a fresh database; then latency at a steady rate, the
-// start-up, and the embedded default. Prints a table with the targets beside it, and JSON. Nothing fails for being slow.
+// start-up, and the embedded default; at the end bench/ledger.ts. Prints a table with the targets beside it, and JSON.
+// Nothing fails for being slow.
 //
 //   node bench/bench.ts [--events 200000] [--rounds 5] [--json FILE]
 
@@ -65,6 +66,7 @@ try {
   await client.close()
   await Promise.all([kafka.close(), mongod.close()])
 }
+measureLedger()
 
 function startNaive(database: string): ChildProcess {
   const words = ['bench/naive.ts', kafka.bootstrap, mongod.url, database, database, Object.values(TOPICS).join(',')]
@@ -166,6 +168,13 @@ function measureEmbedded(): { eventsPerSecond: number; cpuSecondsPerMillion: num
   })
   if (status !== 0) throw new Error(`bench/embedded.ts ended with ${status}`)
   return JSON.parse(stdout) as ReturnType<typeof measureEmbedded>
+}
+
+/** The ledger's own table; its JSON lies beside ours. */
+function measureLedger(): void {
+  const json = args.json === undefined ? [] : ['--json', args.json.replace(/(\.json)?$/, '-ledger.json')]
+  const { status } = spawnSync(process.execPath, ['bench/ledger.ts', ...json], { stdio: 'inherit' })
+  if (status !== 0) throw new Error(`bench/ledger.ts ended with ${status}`)
 }
 
 function report(

@@ -174,7 +174,9 @@ async function untilNoMarks(side: Side, endMs: number): Promise<void> {
   try {
     // The last event's marks reach two minutes further; those cells end, and then the keeper's lag goes by.
     await sleep(Math.max(0, endMs + 2 * CELL_MS - Date.now()))
-    while ((await store.ledger.pendingMarks(endMs - 86_400_000, floorTo(CELL_MS, endMs) + CELL_MS)) > 0) {
+    const isDirty = async () =>
+      (await store.ledger.dirtySpans('minute', 1000)).some(({ startMs }) => startMs <= floorTo(CELL_MS, endMs))
+    while (await isDirty()) {
       if (Date.now() > endMs + MAX_WAIT_MS) throw new Error('Cells are still dirty long after their end')
       await sleep(1000)
     }

@@ -98,25 +98,41 @@ export class RunLength {
 
 /**
  * The minutes of a range in order, each with its run moved to it, in runs that fit into memory. Opens and closes the
- * runs; a minute is only good until the next is asked for.
+ * runs; a minute is only good until the next is asked for. While a run is worked through, the store groups the next one.
  */
 export async function* rawMinutes(
   ledger: LedgerStore,
   { fromMs, toMs }: { fromMs: number; toMs: number },
 ): AsyncGenerator<{ startMs: number; run: RawRun }, void, undefined> {
   const length = new RunLength()
-  for (let runMs = fromMs; runMs < toMs; ) {
-    const endMs = Math.min(toMs, runMs + length.ms)
-    const run = await RawRun.open(ledger, { fromMs: runMs, toMs: endMs }, null)
-    try {
-      length.learn(endMs - runMs, run.groups)
-      for (let startMs = runMs; startMs < endMs; startMs += CELL_MS) {
-        await run.moveTo(startMs)
-        yield { startMs, run }
+  const begin = (startMs: number) => {
+    const endMs = Math.min(toMs, startMs + length.ms)
+    const run = RawRun.open(ledger, { fromMs: startMs, toMs: endMs }, null)
+    // Its failure is thrown when its turn comes, and is nobody's when that never does.
+    run.catch(() => {})
+    return { startMs, endMs, run }
+  }
+  let next = fromMs < toMs ? begin(fromMs) : null
+  try {
+    while (next !== null) {
+      const { startMs: firstMs, endMs } = next
+      const run = await next.run
+      // Two runs are in memory.
+      length.learn(endMs - firstMs, run.groups * 2)
+      next = endMs < toMs ? begin(endMs) : null
+      try {
+        for (let startMs = firstMs; startMs < endMs; startMs += CELL_MS) {
+          await run.moveTo(startMs)
+          yield { startMs, run }
+        }
+      } finally {
+        await run.close()
       }
-    } finally {
-      await run.close()
     }
-    runMs = endMs
+  } finally {
+    await next?.run.then(
+      (run) => run.close(),
+      () => {},
+    )
   }
 }

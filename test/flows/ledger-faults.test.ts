@@ -18,7 +18,7 @@ import type { VerifyResult } from '../../src/processor/verify.ts'
 import { mongoForTests } from '../servers/servers-for-tests.ts'
 import { pertoken, type Service, startScript, startService, temporaryDirectory, until } from './harness.ts'
 import { randomOf } from './ledger-events.ts'
-import { allSpans, embeddedPlace, freeze, isFrozen, keepAll, mongoPlace, type Place } from './ledger-hands.ts'
+import { allSpans, embeddedPlace, freeze, isFrozen, keepAll, mongoPlace, type Place, verify } from './ledger-hands.ts'
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
@@ -33,12 +33,6 @@ const PLACES: { name: string; skip: string | false; open: (t: TestContext) => Pr
   { name: 'embedded', skip: false, open: async (t) => embeddedPlace(t, temporaryDirectory(t)) },
   { name: 'MongoDB', skip: mongo.skip, open: (t) => mongoPlace(t, mongo.url, temporaryDirectory(t)) },
 ]
-
-function verify({ env }: Place, status: number, ...flags: string[]): VerifyResult {
-  const result = pertoken(['verify', '--json', ...flags], env)
-  assert.equal(result.status, status, result.stdout + result.stderr)
-  return JSON.parse(result.stdout) as VerifyResult
-}
 
 /** Events as producers send them: tokens every 20 s and samples every 30 s on two hosts, two hours on each side of midnight. */
 function fourHours(): object[] {
@@ -116,14 +110,14 @@ function token(atMs: number, host: string, id: string): TokenDocument {
 
 const HOSTS = ['a', 'b', 'c', 'd', 'e']
 
-/** An event in each of 60 minutes on five hosts: documents, then marks. */
-async function feed({ store }: Place, round: string): Promise<void> {
+/** An event in each minute of an hour on five hosts: documents, then marks. */
+async function feed({ store }: Place, label: string, hourMs = MIDNIGHT): Promise<void> {
   const tokens: TokenDocument[] = []
   const cells = new TouchedCells()
   for (let minute = 0; minute < 60; minute++) {
     for (const host of HOSTS) {
-      const atMs = MIDNIGHT + minute * MINUTE
-      tokens.push(token(atMs, host, `${round}-${minute}`))
+      const atMs = hourMs + minute * MINUTE
+      tokens.push(token(atMs, host, `${label}-${minute}`))
       cells.touch(host, atMs)
     }
   }
@@ -174,19 +168,24 @@ test('a keeper stopped in mid-write while another works, and then continued, lea
   await place.store.prepare()
   await ensureDefault(place.store.ledger, 1, Date.now())
   const keepers = [await startKeeper(t, place), await startKeeper(t, place)] as [Service, Service]
+  // An hour for each round, so that what is left stale is not computed again by a later one. Its cells are there already,
+  // because to replace one is harder than to insert it.
+  for (const round of MOMENTS.keys()) await feed(place, `${round} base`, MIDNIGHT + round * HOUR)
+  await nothingMarked(place)
   const random = randomOf(11)
   let stoppedInACall = 0
   for (const [round, moment] of MOMENTS.entries()) {
+    const hourMs = MIDNIGHT + round * HOUR
     const [victim, other] = round % 2 === 0 ? keepers : keepers.toReversed()
     await freeze(other!)
     const isThere = said(victim!, `> ${moment}\n`)
-    await feed(place, `${round} before`)
+    await feed(place, `${round} before`, hourMs)
     await isThere
     await sleep(random() * 3)
     await freeze(victim!)
     if (victim!.output.trimEnd().split('\n').at(-1)!.startsWith('> ')) stoppedInACall++
     // The same cells get more, which only the other keeper sees in time.
-    await feed(place, `${round} after`)
+    await feed(place, `${round} after`, hourMs)
     other!.child.kill('SIGCONT')
     await nothingMarked(place)
     victim!.child.kill('SIGCONT')
@@ -197,12 +196,13 @@ test('a keeper stopped in mid-write while another works, and then continued, lea
     assert.equal(await keeper.stop(), 0)
     racesLost += (JSON.parse(keeper.output.trimEnd().split('\n').at(-1)!) as KeeperStatus).racesLost
   }
-  assert.ok(stoppedInACall >= MOMENTS.length / 2, `${stoppedInACall} of ${MOMENTS.length} were stopped inside a call`)
+  assert.ok(stoppedInACall >= 3, `${stoppedInACall} of ${MOMENTS.length} were stopped inside a call`)
   assert.ok(racesLost > 0, 'a keeper that was continued tried to write what it had read before')
   await keepAll(place.store)
   const { differenceCount, pending, cellsCompared, hoursCompared, events } = verify(place, 0)
-  assert.deepEqual([differenceCount, pending, cellsCompared, hoursCompared], [0, 0, 300, 5])
-  assert.equal(events, MOMENTS.length * 2 * 300)
+  assert.deepEqual([differenceCount, pending, cellsCompared], [0, 0, MOMENTS.length * 300])
+  assert.equal(hoursCompared, MOMENTS.length * 5)
+  assert.equal(events, MOMENTS.length * 3 * 300)
 })
 
 async function startKeeper(t: TestContext, place: Place): Promise<Service> {
@@ -314,7 +314,7 @@ async function acrossAFreeze(t: TestContext, place: Place, stopAt: 'read' | 'doc
   assert.equal(letters.items.length, refused)
   for (const { reason, message } of letters.items) {
     assert.equal(reason, 'day_closed')
-    assert.match(message, /^2023-11-15 is frozen by retention/)
+    assert.match(message, /^\/ts: 2023-11-15 is frozen by retention/)
   }
   const { skippedDays, pending } = verify(place, 0)
   assert.deepEqual([skippedDays, pending], [['2023-11-15'], 0])

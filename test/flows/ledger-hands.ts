@@ -10,12 +10,13 @@ import { after, type TestContext } from 'node:test'
 import { MongoClient } from 'mongodb'
 import { Books } from '../../src/processor/books.ts'
 import { Keeper } from '../../src/processor/keeper.ts'
+import type { VerifyResult } from '../../src/processor/verify.ts'
 import type { EventStore } from '../../src/store/event-store.ts'
 import type { Span } from '../../src/store/ledger-store.ts'
 import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import { uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
-import { type Env, type Service, until } from './harness.ts'
+import { type Env, pertoken, type Service, until } from './harness.ts'
 
 export const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 
@@ -83,6 +84,13 @@ export async function mongoPlace(t: TestContext, url: string, directory: string)
       assert.ok(deletedCount > 0)
     },
   }
+}
+
+/** `pertoken verify --json` with these flags; fails unless it exits with `status`. */
+export function verify({ env }: Place, status: number, ...flags: string[]): VerifyResult {
+  const result = pertoken(['verify', '--json', ...flags], env)
+  assert.equal(result.status, status, result.stdout + result.stderr)
+  return JSON.parse(result.stdout) as VerifyResult
 }
 
 /** Runs a keeper until nothing is marked any more; answers how many spans it computed. */

@@ -8,12 +8,11 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import type { VerifyResult } from '../../src/processor/verify.ts'
 import type { CostFigures } from '../../src/report/cost-figures.ts'
 import type { CostAnswer } from '../../src/report/cost-json.ts'
 import { mongoForTests } from '../servers/servers-for-tests.ts'
 import { pertoken, startService, temporaryDirectory, until } from './harness.ts'
-import { allSpans, embeddedPlace, keepAll, mongoPlace, type Place } from './ledger-hands.ts'
+import { allSpans, embeddedPlace, keepAll, mongoPlace, type Place, verify } from './ledger-hands.ts'
 import { DEFAULT_USD, fleetSamples, HOST, type Line, spreadsheet, USERS } from './ledger-spreadsheet.ts'
 import { readTraceRows, TRACE_HEADER, traceFile } from './trace-file.ts'
 
@@ -91,12 +90,6 @@ function report({ env }: Place, { from, to }: Trace, ...flags: string[]): CostAn
   const { status, stdout, stderr } = pertoken(['report', '--from', from, '--to', to, '--json', ...flags], env)
   assert.equal(status, 0, stderr)
   return JSON.parse(stdout) as CostAnswer
-}
-
-function verify({ env }: Place, status: number, ...flags: string[]): VerifyResult {
-  const result = pertoken(['verify', '--json', ...flags], env)
-  assert.equal(result.status, status, result.stdout + result.stderr)
-  return JSON.parse(result.stdout) as VerifyResult
 }
 
 /** That the report's rows are the spreadsheet's lines: counts exactly, time to the millisecond, money to 10⁻⁹ USD. */
@@ -237,7 +230,6 @@ async function repriceMovesTheDifference(place: Place, trace: Trace): Promise<vo
   assert.deepEqual(of(after, 1), of(before, 1), 'the other GPU is as it was')
   const old = report(place, trace, ...flags, '--revision', '0')
   assert.deepEqual({ ...old, revision: null }, before, 'the old revision can still be reported')
-  assert.deepEqual({ ...report(place, trace, ...flags, '--revision', '1'), revision: null }, after)
   assert.equal(verify(place, 0).pending, 0)
 }
 
@@ -300,7 +292,7 @@ test('the trace on two GPUs', async (t) => {
       )
       return dirty.flat().length === 0
     })
-    assertReport(patient, trace)
+    assertLines(report(patient, trace, '--by', 'model,tenant,gpu', '--step', '1m').rows, trace.byUser, 'by itself')
     const { differenceCount, cellsCompared, hoursCompared } = verify(patient, 0)
     assert.ok(differenceCount === 0 && cellsCompared > 0 && hoursCompared > 0)
     const answer = await service.json<CostAnswer>(`/api/v1/cost?from=${trace.from}&to=${trace.to}&by=gpu&step=1m`)
