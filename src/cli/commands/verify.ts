@@ -71,9 +71,16 @@ function textOf(result: VerifyResult): string {
   const { from, to, events, cellsCompared, hoursCompared, daysCompared, differences, differenceCount } = result
   const compared = `${events} events, ${cellsCompared} cells, ${hoursCompared} hours, ${daysCompared} days`
   const lines = [`${from} to ${to}: ${compared} compared`]
-  if (result.pending > 0) lines.push(`${result.pending} spans are pending: not compared`)
+  if (result.pending > 0) {
+    lines.push(
+      `${result.pending} spans are pending, not compared: the keeper of a running processor has yet to come to them`,
+    )
+  }
   if (result.skippedDays.length > 0) lines.push(`Frozen days, skipped: ${result.skippedDays.join(', ')}`)
-  if (differenceCount === 0) return `${[...lines, 'No difference'].join('\n')}\n`
+  if (differenceCount === 0) {
+    const verdict = result.pending > 0 ? 'No difference in what was compared' : 'No difference'
+    return `${[...lines, verdict].join('\n')}\n`
+  }
   const rows = differences.map((one) => [one.level, one.start, one.host ?? '-', one.what, one.expected, one.found])
   const repaired =
     result.repaired > 0 ? `\n${result.repaired} spans are marked: a running processor computes them anew` : ''
