@@ -3,7 +3,7 @@
 // start-up, and the embedded default; at the end bench/ledger.ts. Prints a table with the targets beside it, and JSON.
 // Nothing fails for being slow.
 //
-//   node bench/bench.ts [--events 200000] [--rounds 5] [--json FILE]
+//   node bench/bench.ts [--events 200000] [--rounds 5] [--json FILE] [--pipeline-only]
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -22,6 +22,7 @@ const { values: args } = parseArgs({
     events: { type: 'string', default: '200000' },
     rounds: { type: 'string', default: '5' },
     json: { type: 'string' },
+    'pipeline-only': { type: 'boolean', default: false },
   },
 })
 const EVENTS = Number(args.events)
@@ -66,7 +67,7 @@ try {
   await client.close()
   await Promise.all([kafka.close(), mongod.close()])
 }
-measureLedger()
+if (!args['pipeline-only']) measureLedger()
 
 function startNaive(database: string): ChildProcess {
   const words = ['bench/naive.ts', kafka.bootstrap, mongod.url, database, database, Object.values(TOPICS).join(',')]
@@ -133,7 +134,14 @@ async function measureLatency(): Promise<{ p50Ms: number; p99Ms: number }> {
   const database = `bench_latency_${++run}`
   const port = await freePort()
   const child = startProcessor(database, port)
-  await until(async () => (await fetch(`http://127.0.0.1:${port}/health`)).ok)
+  // The new group begins with all that the rounds have drained; only then is it live.
+  await until(async () => {
+    const { status, lag } = (await (await fetch(`http://127.0.0.1:${port}/health`)).json()) as {
+      status: string
+      lag: number | null
+    }
+    return status === 'ok' && lag === 0
+  })
   const collection = client.db(database).collection<{ _id: string }>('token_usage')
   const timesMs: number[] = []
   const watching: Promise<void>[] = []

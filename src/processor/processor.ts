@@ -55,7 +55,7 @@ const MAX_OPEN_STEPS = 16
 /** Marks and positions are written at most this often while events keep coming, milliseconds. */
 const FINISH_INTERVAL_MS = 100
 /** Bytes that one read of the log may bring. */
-const MAX_READ_BYTES = 4 * 1024 * 1024
+const MAX_READ_BYTES = 2 * 1024 * 1024
 const DRAIN_MS = 10_000
 /** How long reading waits for the topics to be made, milliseconds. */
 const TOPICS_PATIENCE_MS = 2000
