@@ -42,6 +42,7 @@ for (let round = 0; round < ROUNDS; round++) {
   const context = {
     kindOf: (topic: string): EventKind => (topic.startsWith('gpu') ? 'gpu' : 'token'),
     crc32,
+    keepsOrigins: false,
     admitSample: window.observe.bind(window),
     admitToken: (document: Parameters<typeof window.price>[0]) => window.price(document, 0),
   }

@@ -86,5 +86,6 @@ function processorOptions(config: Config) {
     windowSeconds: config.WINDOW_SECONDS,
     allowedLatenessSeconds: config.ALLOWED_LATENESS_SECONDS,
     defaultHost: config.DEFAULT_HOST,
+    retentionDays: config.RAW_RETENTION_DAYS,
   }
 }

@@ -37,6 +37,8 @@ export interface ProcessorOptions {
   partitions: number
   windowSeconds: number
   allowedLatenessSeconds: number
+  /** RAW_RETENTION_DAYS: whether days of events may be closed while this runs. 0: none. */
+  retentionDays?: number
   /** Host of events that name none; null: inferred where possible. */
   defaultHost: string | null
   priceOf: PriceOfSlot
@@ -165,6 +167,9 @@ export class Processor {
         }),
       )
       .catch((error: unknown) => this.#unlessStopping(signal, error))
+    await this.#retrier
+      .run('read the closed days', whileStarting, () => this.#gate.refreshIfOlderThan(0))
+      .catch((error: unknown) => this.#unlessStopping(signal, error))
     const made = this.#retrier
       .run('make topics', whileStarting, () => this.#log.ensureTopics(topics))
       .then((names) => void (names.length > 0 && log.info({ topics: names, partitions }, 'Made topics')))
@@ -214,6 +219,7 @@ export class Processor {
     const context = {
       kindOf: (topic: string): EventKind => (topic === topicMetric ? 'gpu' : 'token'),
       crc32,
+      keepsOrigins: (this.#options.retentionDays ?? 0) > 0 || this.#gate.hasClosedDays,
       admitSample: (document: GpuDocument) => this.#admitSample(document),
       admitToken: (document: TokenDocument, record: LogRecord) =>
         this.#admitToken(document, record, subscription.ownsAll),

@@ -27,7 +27,7 @@ export interface Rejected extends Origin {
 export interface Step {
   samples: GpuDocument[]
   tokens: TokenDocument[]
-  /** The record of each sample and of each token event, in order, should one be refused after all. */
+  /** The record of each sample and token event, in order, should one be refused after all; empty where none can be. */
   sampleOrigins: Origin[]
   tokenOrigins: Origin[]
   rejected: Rejected[]
@@ -45,6 +45,8 @@ export interface Step {
 export interface StepContext {
   kindOf(topic: string): EventKind
   crc32(bytes: Uint8Array): number
+  /** Whether records must be kept beside their documents, because a day may be closed before these are written. */
+  keepsOrigins: boolean
   /** Completes a document before it is written: host, live price. */
   admitSample(document: GpuDocument): void
   admitToken(document: TokenDocument, record: LogRecord): void
@@ -101,13 +103,13 @@ function admit(step: Step, batch: RecordBatch, idPrefix: string, record: LogReco
     const sample = document as GpuDocument
     context.admitSample(sample)
     step.samples.push(sample)
-    step.sampleOrigins.push({ batch, record })
+    if (context.keepsOrigins) step.sampleOrigins.push({ batch, record })
     step.cells.touchAround(sample.host, sample.ts.getTime())
   } else {
     const token = document as TokenDocument
     context.admitToken(token, record)
     step.tokens.push(token)
-    step.tokenOrigins.push({ batch, record })
+    if (context.keepsOrigins) step.tokenOrigins.push({ batch, record })
     step.cells.touch(token.host, token.ts.getTime())
   }
 }
@@ -143,6 +145,12 @@ export function refuseClosedDays(step: Step, closedReason: (tsMs: number) => str
   const keep = <D extends GpuDocument | TokenDocument>(documents: D[], origins: Origin[]): [D[], Origin[]] => {
     const reasons = documents.map(({ ts }) => closedReason(ts.getTime()))
     if (reasons.every((reason) => reason === null)) return [documents, origins]
+    if (origins.length < documents.length) {
+      // Another processor has retention, this one has not: it must read the events again to refuse them by name.
+      throw new Error(
+        'A day was closed while its events were in flight: set RAW_RETENTION_DAYS here as well and restart',
+      )
+    }
     reasons.forEach((reason, i) => {
       if (reason !== null) step.rejected.push({ ...origins[i]!, refusal: Refusal.of('day_closed', reason, '/ts') })
     })

@@ -52,6 +52,7 @@ for (const bad of badRecords(NOW)) {
     const context: StepContext = {
       kindOf: (topic) => topic as EventKind,
       crc32,
+      keepsOrigins: true,
       admitSample: () => {},
       admitToken: () => {},
     }

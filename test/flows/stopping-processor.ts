@@ -31,6 +31,7 @@ const processor = new Processor(log, store, {
   windowSeconds: 30,
   allowedLatenessSeconds: 10,
   defaultHost: null,
+  retentionDays: 30,
   priceOf: (_slot, sample) => sample?.price_per_hour_usd ?? 0.85,
   log: logger,
   now: () => Date.now() + shiftMs,
