@@ -114,7 +114,9 @@ function report(feed: FeedResult | null, sqlite: OfStore | null, mongo: OfStore 
     )
   }
   const add = (name: string, of: (one: OfStore) => number, target: string) => {
-    const shown = [sqlite, mongo].map((one) => (one === null ? '' : of(one).toFixed(0)))
+    const shown = [sqlite, mongo].map((one) =>
+      one === null ? '' : Number.isFinite(of(one)) ? of(one).toFixed(0) : '-',
+    )
     rows.push([name, ...shown, target])
   }
   if (sqlite !== null || mongo !== null) {

@@ -7,7 +7,8 @@
 //
 // Late is one comparison, per slot: the event's second is more than the allowed lateness behind the newest one of its
 // slot. A host whose clock runs ahead makes nobody else late. Memory is bounded by `maxRings`, about 1.3 KB each, one for
-// each slot and for each model on it: the slots that were seen longest ago make room.
+// each slot and for each model on it: the slots that were seen longest ago make room. The panes stay in this file: they mean
+// nothing without the window.
 
 import { type GpuDocument, gpuIndexesOf, type TokenDocument } from './documents.ts'
 

@@ -95,7 +95,7 @@ function emptyStep(): Step {
 function admit(step: Step, batch: RecordBatch, idPrefix: string, record: LogRecord, context: StepContext): void {
   const kind = context.kindOf(batch.topic)
   const raw = record.headers === null ? plainRecord(record) : recordWithHeaders(record)
-  if (raw instanceof Refusal === false) step.bytes += raw.value?.length ?? 0
+  if (!(raw instanceof Refusal)) step.bytes += raw.value?.length ?? 0
   const document = raw instanceof Refusal ? raw : decodeRecord(kind, idPrefix, raw, context.crc32)
   if (document instanceof Refusal) {
     step.rejected.push({ batch, record, refusal: document })
