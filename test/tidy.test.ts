@@ -56,6 +56,7 @@ test('each driver is imported in one folder only, and the domain imports nothing
     fastify: /^src\/http\//,
     pino: /^src\/cli\//,
     'prom-client': /^src\/http\//,
+    koffi: /^src\/sources\/gpu\/nvml/,
   }
   for (const { from, target } of allImports) {
     const home = homes[target]
@@ -117,7 +118,7 @@ test('the JSON Schema files are what the definitions say', () => {
 
 test('all dependencies are pinned exactly', () => {
   const manifest = JSON.parse(read('package.json')) as Record<string, Record<string, string>>
-  for (const kind of ['dependencies', 'devDependencies']) {
+  for (const kind of ['dependencies', 'optionalDependencies', 'devDependencies']) {
     for (const [name, version] of Object.entries(manifest[kind] ?? {})) assert.match(version, /^\d+\.\d+\.\d+$/, name)
   }
 })
