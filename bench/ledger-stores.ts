@@ -49,7 +49,7 @@ export async function measureStore(
   note('verify')
   const whole = { ledger: store.ledger, fromMs, toMs: END_MS }
   const verified = await timed(async () => {
-    const result = await verify({ ...whole, events: store, nowMs: clock.now() })
+    const result = await verify({ ...whole, nowMs: clock.now() })
     if (result.differenceCount > 0 || result.pending > 0) throw new Error(`verify: ${JSON.stringify(result)}`)
     if (result.events !== events) throw new Error(`verify read ${result.events} events: expected ${events}`)
   })

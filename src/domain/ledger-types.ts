@@ -4,7 +4,7 @@
 // milliseconds, energy in millijoules, counts as they are; BigInt, because a fleet's year passes 2⁵³.
 // The rules are in ledger.ts and docs/cost-model.md, the gaps of the specification in docs/adr/0002-ledger-rules.md.
 
-import type { GpuDocument } from './documents.ts'
+import type { GpuDocument, TokenDocument } from './documents.ts'
 
 /** What the ledger reads of a sample; a GpuDocument is one. */
 export type LedgerSample = Pick<
@@ -21,6 +21,22 @@ export type LedgerSample = Pick<
   | 'energy_j'
   | 'price_per_hour_usd'
   | 'model_loaded'
+>
+
+/** What the ledger reads of one event of token usage; a TokenDocument is one. */
+export type LedgerToken = Pick<
+  TokenDocument,
+  | '_id'
+  | 'ts'
+  | 'host'
+  | 'gpu_index'
+  | 'gpus'
+  | 'model'
+  | 'tenant'
+  | 'prompt_tokens'
+  | 'completion_tokens'
+  | 'cached_prompt_tokens'
+  | 'requests'
 >
 
 /** A sum of counts: a number up to 2⁵³ − 1, or a BigInt where the database gives one. */

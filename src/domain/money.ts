@@ -9,6 +9,10 @@ export const MS_PER_HOUR = 3_600_000n
 /** A finite USD figure (an amount or a price per hour) as an integer of 10⁻⁹ USD, rounded half away from zero. */
 export function nanoUsd(usd: number): bigint {
   if (!Number.isFinite(usd)) throw new RangeError(`Cannot turn ${usd} into money: expected a finite number of USD`)
+  // Below a million USD the product of the usual figures is off by less than 0.1, so what is near a whole number is that.
+  const scaled = usd * 1e9
+  const nearest = Math.round(scaled)
+  if (Math.abs(scaled) < 1e15 && Math.abs(scaled - nearest) < 0.25) return BigInt(nearest)
   const negative = usd < 0
   // toFixed(9) of a double below 1e21 is exact decimal arithmetic on its value, unlike usd * 1e9.
   const [whole, fraction] = Math.abs(usd).toFixed(9).split('.') as [string, string]

@@ -6,7 +6,7 @@
 import { nanoUsd } from './money.ts'
 import { NamePattern } from './name-pattern.ts'
 import { DEFAULT_USD_PER_HOUR, type DefaultPrice, type PriceBookData, type PriceMatch } from './price-book-schema.ts'
-import { MATCH_LEVELS, matchKey, type PricedSlot, PriceRule } from './price-rule.ts'
+import { MATCH_LEVELS, type MatchLevel, matchKey, type PricedSlot, PriceRule } from './price-rule.ts'
 
 /** A part of a range over which rule and default stay the same; `toMs` is exclusive. */
 export interface PriceSegment {
@@ -60,6 +60,8 @@ export class PriceBook {
   readonly #claimsByHost = new Map<string, PriceRule[]>()
   readonly #defaults: readonly { fromMs: number; nanoUsdPerHour: bigint }[]
   readonly #patternsOfName = new Map<string, RuleGroup[]>()
+  /** What rules match by: a look-up by anything else finds nothing. */
+  readonly #levels = new Set<MatchLevel>()
 
   /** `data` has passed the check of price-book-check.ts. */
   constructor(data: PriceBookData, version: number) {
@@ -86,11 +88,7 @@ export class PriceBook {
 
   /** The rule that prices a GPU at an instant, null when none is in force. */
   ruleAt(slot: PricedSlot, atMs: number): PriceRule | null {
-    for (const group of this.#groupsOf(slot)) {
-      const rule = group[firstEndingAfter(group, atMs)]
-      if (rule?.isInForce(atMs)) return rule
-    }
-    return null
+    return ruleInForce(this.#groupsOf(slot), atMs)
   }
 
   /** The book's default at an instant, 10⁻⁹ USD per hour. */
@@ -126,7 +124,7 @@ export class PriceBook {
     return starts.map((startMs, i) => ({
       fromMs: startMs,
       toMs: starts[i + 1] ?? toMs,
-      rule: this.ruleAt(slot, startMs),
+      rule: ruleInForce(groups, startMs),
       defaultNanoUsdPerHour: this.defaultAt(startMs),
     }))
   }
@@ -166,6 +164,7 @@ export class PriceBook {
 
   #index(rule: PriceRule): void {
     const key = matchKey(rule.match)
+    this.#levels.add(rule.level)
     let group = this.#groups.get(key)
     if (group === undefined) {
       group = []
@@ -188,11 +187,12 @@ export class PriceBook {
       if (group !== undefined) found.push(group)
     }
     const { uuid, host, gpuIndex, name } = slot
-    if (uuid !== null && host !== null) add({ uuid, host, gpu_index: gpuIndex })
-    if (uuid !== null) add({ uuid })
-    if (host !== null) add({ host, gpu_index: gpuIndex })
-    if (host !== null) add({ host })
-    if (name !== null) found.push(...this.#groupsOfName(name))
+    const levels = this.#levels
+    if (levels.has(0) && uuid !== null && host !== null) add({ uuid, host, gpu_index: gpuIndex })
+    if (levels.has(1) && uuid !== null) add({ uuid })
+    if (levels.has(2) && host !== null) add({ host, gpu_index: gpuIndex })
+    if (levels.has(3) && host !== null) add({ host })
+    if (levels.has(4) && name !== null) found.push(...this.#groupsOfName(name))
     return found
   }
 
@@ -238,6 +238,15 @@ export function succeed(old: PriceBookData, next: PriceBookData, atMs: number): 
   const { default_usd_per_hour: usdPerHour, ...rest } = next
   const carried = { ...rest, defaults: defaultsOf(old) }
   return usdPerHour === undefined ? carried : (withDefault(carried, usdPerHour, atMs) ?? carried)
+}
+
+/** The first rule in force of groups that are ranked; null when none is. */
+function ruleInForce(groups: readonly RuleGroup[], atMs: number): PriceRule | null {
+  for (const group of groups) {
+    const rule = group[firstEndingAfter(group, atMs)]
+    if (rule?.isInForce(atMs)) return rule
+  }
+  return null
 }
 
 /** Index of the first rule of a group that ends after an instant; the group's validities are in order. */

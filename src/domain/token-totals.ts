@@ -3,9 +3,9 @@
 // group carries both Σ count and Σ floor(count / n) (ledger-types.ts). Names above the book's limits become `other`,
 // the ones with the most tokens of the cell are kept, ties by name: one careless tenant label must not fill a store.
 
-import { gpuIndexesOf, type TokenDocument } from './documents.ts'
+import { gpuIndexesOf } from './documents.ts'
 import { compareText } from './ledger-rows.ts'
-import { OTHER_NAME, type TokenCounts, type TokenTotals } from './ledger-types.ts'
+import { type LedgerToken, OTHER_NAME, type TokenCounts, type TokenTotals } from './ledger-types.ts'
 
 /** Usage of one (model, tenant) on one GPU in one minute. */
 export interface SlotUsage {
@@ -31,7 +31,7 @@ export interface KeptNames {
 const COUNT_FIELDS = ['requests', 'uncached_prompt_tokens', 'cached_prompt_tokens', 'completion_tokens'] as const
 
 /** The totals of a single event: what a store's grouping gives for a group of one. */
-export function totalsOfEvent(event: TokenDocument): TokenTotals {
+export function totalsOfEvent(event: LedgerToken): TokenTotals {
   const gpus = gpuIndexesOf(event)
   const cached = event.cached_prompt_tokens ?? 0
   const sum: TokenCounts = {

@@ -6,7 +6,6 @@ import { CELL_MS, MAX_SAMPLE_GAP_MS } from '../domain/cells.ts'
 import { computeCell } from '../domain/ledger.ts'
 import { AMOUNT_FIELDS } from '../domain/ledger-rows.ts'
 import type { CellRow, LedgerSample, TokenTotals } from '../domain/ledger-types.ts'
-import type { EventStore } from '../store/event-store.ts'
 import type { LedgerStore, Span, SpanLevel } from '../store/ledger-store.ts'
 import type { Books } from './books.ts'
 import { SampleWindow } from './sample-window.ts'
@@ -64,7 +63,7 @@ export function mismatchOf(level: SpanLevel, expected: Expected, stored: Span | 
 
 /** Compares one span by itself, from documents and spans that are read now. */
 export async function compareAlone(
-  { events, ledger, books }: { events: EventStore; ledger: LedgerStore; books: Books },
+  { ledger, books }: { ledger: LedgerStore; books: Books },
   place: SpanPlace,
 ): Promise<{ mismatch: Mismatch | null; rev: number }> {
   const { level, startMs, host } = place
@@ -72,19 +71,19 @@ export async function compareAlone(
   for await (const span of ledger.readSpans(level, startMs, startMs + 1, [host])) stored = span
   const expected =
     level === 'minute'
-      ? await cellAlone({ events, books }, { startMs, host, stored })
+      ? await cellAlone({ ledger, books }, { startMs, host, stored })
       : await sumAlone(ledger, { level, startMs, host })
   return { mismatch: mismatchOf(level, expected, stored), rev: stored?.rev ?? 0 }
 }
 
 async function cellAlone(
-  { events, books }: { events: EventStore; books: Books },
+  { ledger, books }: { ledger: LedgerStore; books: Books },
   place: { startMs: number; host: string | null; stored: Span | undefined },
 ): Promise<Expected> {
   const { startMs, host } = place
-  const usage = new UsageOfMinutes(events.readEvents('token', startMs, startMs + CELL_MS))
+  const usage = new UsageOfMinutes(ledger.readLedgerTokens(startMs, startMs + CELL_MS))
   const range = { fromMs: startMs - MAX_SAMPLE_GAP_MS, toMs: startMs + CELL_MS + MAX_SAMPLE_GAP_MS }
-  const samples = new SampleWindow(events.readEvents('gpu', range.fromMs, range.toMs), (one) => one === host)
+  const samples = new SampleWindow(ledger.readLedgerSamples(range.fromMs, range.toMs), (one) => one === host)
   try {
     await usage.moveTo(startMs)
     await samples.moveTo(startMs)

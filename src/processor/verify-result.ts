@@ -1,10 +1,8 @@
 // What `verify` is asked and what it answers.
 
-import type { EventStore } from '../store/event-store.ts'
 import type { LedgerStore, SpanLevel } from '../store/ledger-store.ts'
 
 export interface VerifyOptions {
-  events: EventStore
   ledger: LedgerStore
   /** Whole minutes, epoch milliseconds, `toMs` exclusive. Hours and days are compared where they lie inside as a whole. */
   fromMs: number

@@ -3,8 +3,7 @@
 // time; a minute's groups are held and forgotten, never its events.
 
 import { CELL_MS } from '../domain/cells.ts'
-import type { TokenDocument } from '../domain/documents.ts'
-import type { TokenCounts, TokenTotals } from '../domain/ledger-types.ts'
+import type { LedgerToken, TokenCounts, TokenTotals } from '../domain/ledger-types.ts'
 import { totalsOfEvent } from '../domain/token-totals.ts'
 
 /** Counts of the documents themselves, for a check that goes round all ledger code. */
@@ -31,13 +30,13 @@ const COUNT_FIELDS = ['requests', 'uncached_prompt_tokens', 'cached_prompt_token
 export class UsageOfMinutes {
   /** Documents that were read. */
   read = 0
-  readonly #documents: AsyncIterator<TokenDocument>
+  readonly #documents: AsyncIterator<LedgerToken>
   #hosts = new Map<string | null, HostUsage>()
-  #next: TokenDocument | null = null
+  #next: LedgerToken | null = null
   #isDone = false
 
   /** `documents` in order of time. */
-  constructor(documents: AsyncIterable<TokenDocument>) {
+  constructor(documents: AsyncIterable<LedgerToken>) {
     this.#documents = documents[Symbol.asyncIterator]()
   }
 
@@ -52,7 +51,7 @@ export class UsageOfMinutes {
           return
         }
         this.read++
-        this.#next = value as TokenDocument
+        this.#next = value as LedgerToken
       }
       const tsMs = this.#next.ts.getTime()
       if (tsMs >= startMs + CELL_MS) return
@@ -81,7 +80,7 @@ export class UsageOfMinutes {
     await this.#documents.return?.()
   }
 
-  #add(event: TokenDocument): void {
+  #add(event: LedgerToken): void {
     let usage = this.#hosts.get(event.host)
     if (usage === undefined) {
       usage = { totals: new Map(), counts: noCounts(), events: 0, requests: 0, prompt: 0, cached: 0, completion: 0 }

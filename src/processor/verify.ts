@@ -53,10 +53,10 @@ class Verification {
 
   /** Compares a part of the range that is outside frozen days. */
   async part(part: { fromMs: number; toMs: number }): Promise<void> {
-    const { events, ledger } = this.#options
+    const { ledger } = this.#options
     const { fromMs, toMs } = part
-    const usage = new UsageOfMinutes(events.readEvents('token', fromMs, toMs))
-    const samples = new SampleWindow(events.readEvents('gpu', fromMs - MAX_SAMPLE_GAP_MS, toMs + MAX_SAMPLE_GAP_MS))
+    const usage = new UsageOfMinutes(ledger.readLedgerTokens(fromMs, toMs))
+    const samples = new SampleWindow(ledger.readLedgerSamples(fromMs - MAX_SAMPLE_GAP_MS, toMs + MAX_SAMPLE_GAP_MS))
     const cells = new SpansInOrder(ledger.readSpans('minute', fromMs, toMs))
     const hours = new SumCheck('hour', HOUR_MS, ledger, part)
     const days = new SumCheck('day', DAY_MS, ledger, part)

@@ -7,7 +7,7 @@
 // it is computed from; replaces the span only if its rev is unchanged; and deletes exactly the marks that it read.
 // All reads are of the primary and see every acknowledged write.
 
-import type { CellRow, LedgerSample, TokenTotals } from '../domain/ledger-types.ts'
+import type { CellRow, LedgerSample, LedgerToken, TokenTotals } from '../domain/ledger-types.ts'
 
 /** The lengths that the ledger is kept in. A minute is a cell; an hour is the sum of its cells, a day of its hours. */
 export type SpanLevel = 'minute' | 'hour' | 'day'
@@ -105,8 +105,10 @@ export interface LedgerStore {
    */
   replaceSpans(spans: readonly Span[]): Promise<boolean[]>
 
-  /** Samples that pertoken wrote in [fromMs, toMs), by (ts, _id), with `host`; streamed, only the ledger's fields. */
+  /** Samples that pertoken wrote in [fromMs, toMs), by (ts, _id), with `host`; streamed, with the ledger's fields. */
   readLedgerSamples(fromMs: number, toMs: number): AsyncIterable<LedgerSample & { host: string | null }>
+  /** Token usage that pertoken wrote in [fromMs, toMs), event by event, by (ts, _id); streamed, with the ledger's fields. */
+  readLedgerTokens(fromMs: number, toMs: number): AsyncIterable<LedgerToken>
   /**
    * Token usage that pertoken wrote in [fromMs, toMs), grouped inside the store by minute, host, gpus, model, tenant; each
    * group once, `gpus` ascending. All groups are held in memory: ask for an hour, not for a year.

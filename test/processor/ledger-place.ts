@@ -106,8 +106,8 @@ export class LedgerPlace {
   }
 
   verify(options: Partial<VerifyOptions> = {}): Promise<VerifyResult> {
-    const { store: events, ledger, nowMs } = this
-    return verify({ events, ledger, nowMs, fromMs: T0 - DAY_MS, toMs: T0 + DAY_MS, ...options })
+    const { ledger, nowMs } = this
+    return verify({ ledger, nowMs, fromMs: T0 - DAY_MS, toMs: T0 + DAY_MS, ...options })
   }
 
   /** Stored spans of a level that have rows, as `start host` → rows. */

@@ -7,6 +7,7 @@ import { type TestContext, test } from 'node:test'
 import { CELL_MS, DAY_MS, HOUR_MS } from '../../src/domain/cells.ts'
 import type { GpuDocument, TokenDocument } from '../../src/domain/documents.ts'
 import { rowToJson } from '../../src/domain/ledger-json.ts'
+import { totalsOfEvent } from '../../src/domain/token-totals.ts'
 import type { EventStore } from '../../src/store/event-store.ts'
 import type { BookVersion, DayState, Revision, Span, SpanLevel } from '../../src/store/ledger-store.ts'
 import {
@@ -363,7 +364,7 @@ function replaceTests(contract: Contract): void {
 }
 
 function sampleTests(contract: Contract): void {
-  contract("samples are read by (ts, _id) with the ledger's fields only", async (place) => {
+  contract("samples are read by (ts, _id) with the ledger's fields", async (place) => {
     const store = await place.prepared()
     const fields: Partial<GpuDocument> = {
       host: null,
@@ -382,10 +383,28 @@ function sampleTests(contract: Contract): void {
     const plain = ['b', 'a', 'd', 'c'].map((id) => sample(id, 5))
     await store.writeDocuments([{ ...full, ...extra }, ...plain, sample('early', -1), sample('end', 10)], [])
     const read = await collect(store.ledger.readLedgerSamples(T0, T0 + 10))
-    assert.deepStrictEqual(
+    const expected = [{ ...full, ...extra }, ...plain].toSorted((a, b) => (a._id < b._id ? -1 : 1))
+    assert.partialDeepStrictEqual(expected, read)
+    assert.partialDeepStrictEqual(
       read,
-      [full, ...plain].toSorted((a, b) => (a._id < b._id ? -1 : 1)),
+      [...plain, full].toSorted((a, b) => (a._id < b._id ? -1 : 1)),
     )
+  })
+
+  contract("token usage is read event by event, by (ts, _id), with the ledger's fields", async (place) => {
+    const store = await place.prepared()
+    const tokens = [
+      ...generatedTokens(3_000, 2 * CELL_MS),
+      token('names', 7, { model: 'Modèle-β🙂', tenant: 'ﬁ'.repeat(80) }),
+    ]
+    await store.writeDocuments([], tokens)
+    const inRange = tokens.filter(({ ts }) => ts.getTime() >= T0 && ts.getTime() < T0 + CELL_MS)
+    const expected = inRange.sort((a, b) => a.ts.getTime() - b.ts.getTime() || (a._id < b._id ? -1 : 1))
+    const read = await collect(store.ledger.readLedgerTokens(T0, T0 + CELL_MS))
+    assert.equal(read.length, expected.length)
+    // What is read is a part of the document, and all of it that the ledger counts.
+    assert.partialDeepStrictEqual(expected, read)
+    assert.deepStrictEqual(read.map(totalsOfEvent), expected.map(totalsOfEvent))
   })
 
   contract('thousands of samples are streamed whole', async (place) => {

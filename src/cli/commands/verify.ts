@@ -34,7 +34,7 @@ export const verify: Command = {
         return 0
       }
       const result = await verifyRange({
-        ...{ events: store, ledger: store.ledger, ...range, nowMs: Date.now(), signal },
+        ...{ ledger: store.ledger, ...range, nowMs: Date.now(), signal },
         repair: flags['repair'] === true,
         onProgress: (progress) => line.show(progress),
       })

@@ -11,8 +11,9 @@ import { ItemsOf } from '../items-of.ts'
 
 /** Most documents of one ts that are put in order here. */
 const MAX_TIES = 5_000
-/** Documents that are made of bytes in one go, some milliseconds. */
-const PAGE_DOCUMENTS = 499
+/** Documents that are made of bytes in one go, some milliseconds: by the driver, and by a decoder of ours. */
+const PAGE_DOCUMENTS = 500
+const DECODED_PAGE_DOCUMENTS = 2_000
 /** The first and last instant that a Date can hold; a range over them leaves out what is no date. */
 const EARLIEST_MS = -8.64e15
 const LATEST_MS = 8.64e15
@@ -27,8 +28,8 @@ export interface EventRange {
   toMs?: number | undefined
   /** Begins behind this place. */
   after?: { tsMs: number; id: unknown } | undefined
-  /** Fields to read, `_id` and `ts` among them; all when left out. */
-  projection?: Document
+  /** Makes an object, with `_id` and `ts`, of a document's bytes; without it the driver makes one of all fields. */
+  decode?: (bytes: Uint8Array) => Document
   /** Documents that the server sends at once. */
   batchSize: number
   /** Limit of the server's time, for queries that end soon; a stream has none. */
@@ -41,7 +42,10 @@ export function eventsInOrder(collection: Collection<Document>, range: EventRang
 }
 
 /** The documents of a range, in pages of any length. */
-export async function* pagesInOrder(collection: Collection<Document>, range: EventRange): AsyncGenerator<Document[]> {
+export async function* pagesInOrder(
+  collection: Collection<Document>,
+  range: EventRange,
+): AsyncGenerator<Document[], void, undefined> {
   const upper = range.toMs === undefined ? { $lte: new Date(LATEST_MS) } : { $lt: new Date(range.toMs) }
   let lower: Document = { $gte: new Date(range.fromMs ?? EARLIEST_MS) }
   if (range.after !== undefined) {
@@ -70,6 +74,7 @@ async function* scan(
     .find({ $and: [range.filter, { ts }] }, options)
     .sort({ ts: 1 })
     .allowDiskUse(true)
+  const pageDocuments = range.decode === undefined ? PAGE_DOCUMENTS : DECODED_PAGE_DOCUMENTS
   /** Complete and in order. */
   let page: Document[] = []
   let ties: Document[] = []
@@ -77,7 +82,8 @@ async function* scan(
   try {
     for await (const first of cursor) {
       // What the server sent with it is here already: taken at once, it costs no promises.
-      for (const document of [first, ...cursor.readBufferedDocuments(PAGE_DOCUMENTS)]) {
+      for (const sent of [first, ...cursor.readBufferedDocuments(pageDocuments - 1)]) {
+        const document = decoded(range, sent)
         const tsMs = (document['ts'] as Date).getTime()
         if (tsMs !== tiesMs) {
           if (sortTies(ties)) for (const one of ties) page.push(one)
@@ -133,6 +139,7 @@ async function* tiesByServer(
       .sort({ _id: 1 })
       .limit(range.batchSize)
       .allowDiskUse(true)
+      .map((sent) => decoded(range, sent))
       .toArray()
     yield page
     if (page.length < range.batchSize) return
@@ -140,11 +147,16 @@ async function* tiesByServer(
   }
 }
 
-function optionsOf({ maxTimeMs, projection }: EventRange): { maxTimeMS?: number; projection?: Document } {
+function optionsOf({ maxTimeMs, decode }: EventRange): { maxTimeMS?: number; raw?: boolean } {
   return {
     ...(maxTimeMs === undefined ? {} : { maxTimeMS: maxTimeMs }),
-    ...(projection === undefined ? {} : { projection }),
+    ...(decode === undefined ? {} : { raw: true }),
   }
+}
+
+/** A document as the range asks for it; what the driver gives as `raw` is bytes, whatever its type says. */
+function decoded({ decode }: EventRange, sent: Document): Document {
+  return decode === undefined ? sent : decode(sent as Uint8Array)
 }
 
 /** Order of well-formed strings by their UTF-8 bytes: as by UTF-16 units, but surrogates come after all else. */

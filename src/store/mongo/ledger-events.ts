@@ -4,41 +4,42 @@
 
 import type { Collection, Document } from 'mongodb'
 import type { EventKind } from '../../domain/documents.ts'
-import type { LedgerSample } from '../../domain/ledger-types.ts'
+import type { LedgerToken } from '../../domain/ledger-types.ts'
 import { spanIdRange } from '../span-id.ts'
 import { COLLECTION_OF_KIND, COST_LEDGER } from './collections.ts'
 import { deleteByIds } from './delete-by-ids.ts'
 import { OWN_IDS, pagesInOrder } from './events-in-order.ts'
+import { type HostSample, sampleOf, tokenOf } from './ledger-documents.ts'
 import type { MongoConnection } from './mongo-connection.ts'
+import { readAhead } from './read-ahead.ts'
 
-const STREAM_BATCH = 5_000
+const STREAM_BATCH = 2_000
 const STEP_EVENTS = 50_000
 const PURGE_DOCUMENTS = 5_000
 const KINDS: readonly EventKind[] = ['gpu', 'token']
 
-const SAMPLE_FIELDS: Record<keyof LedgerSample | 'host', 1> = {
-  _id: 1,
-  ts: 1,
-  host: 1,
-  gpu_index: 1,
-  uuid: 1,
-  name: 1,
-  utilization: 1,
-  mem_used_mb: 1,
-  mem_total_mb: 1,
-  power_w: 1,
-  energy_j: 1,
-  price_per_hour_usd: 1,
-  model_loaded: 1,
+interface TimeRange {
+  fromMs: number
+  toMs: number
 }
 
 /** Samples of a range by (ts, _id), in pages. */
-export function readLedgerSamples(
+export function readLedgerSamples(connection: MongoConnection, range: TimeRange): AsyncGenerator<HostSample[]> {
+  return pagesOf(connection, 'gpu', { ...range, decode: sampleOf }) as AsyncGenerator<never>
+}
+
+/** Token usage of a range by (ts, _id), in pages. */
+export function readLedgerTokens(connection: MongoConnection, range: TimeRange): AsyncGenerator<LedgerToken[]> {
+  return pagesOf(connection, 'token', { ...range, decode: tokenOf }) as AsyncGenerator<never>
+}
+
+function pagesOf(
   connection: MongoConnection,
-  { fromMs, toMs }: { fromMs: number; toMs: number },
-): AsyncGenerator<(LedgerSample & { host: string | null })[]> {
-  const range = { filter: OWN_IDS, fromMs, toMs, batchSize: STREAM_BATCH, projection: SAMPLE_FIELDS }
-  return pagesInOrder(rawCollection(connection, 'gpu'), range) as AsyncGenerator<never>
+  kind: EventKind,
+  range: TimeRange & { decode: (bytes: Uint8Array) => Document },
+): AsyncGenerator<Document[]> {
+  const pages = pagesInOrder(rawCollection(connection, kind), { filter: OWN_IDS, batchSize: STREAM_BATCH, ...range })
+  return readAhead(pages)
 }
 
 /** The span of event time of both kinds. */

@@ -6,11 +6,11 @@
 // prefix that is old; then marks of later are not read and not deleted either, and a span computed from it is replaced
 // only if its rev, checked on the primary that takes the majority write, is still the one that was read.
 
-import type { LedgerSample } from '../../domain/ledger-types.ts'
+import type { LedgerSample, LedgerToken } from '../../domain/ledger-types.ts'
 import { ItemsOf } from '../items-of.ts'
 import type { BookVersion, DayState, DirtySpan, LedgerStore, Mark, Revision, Span, SpanLevel } from '../ledger-store.ts'
 import type { TokenGroup } from '../token-groups.ts'
-import { purge, rawRange, readLedgerSamples } from './ledger-events.ts'
+import { purge, rawRange, readLedgerSamples, readLedgerTokens } from './ledger-events.ts'
 import { countMarks, deleteMarks, dirtySpans, insertMarks, readMarks } from './marks.ts'
 import type { MongoConnection } from './mongo-connection.ts'
 import {
@@ -59,7 +59,8 @@ export class MongoLedger implements LedgerStore {
   }
 
   readSpans(level: SpanLevel, fromMs: number, toMs: number, hosts?: readonly (string | null)[]): AsyncIterable<Span> {
-    return this.#stream('read the ledger', (connection) => readSpans(connection, level, { fromMs, toMs, hosts }))
+    const pages = this.#stream('read the ledger', (connection) => readSpans(connection, level, { fromMs, toMs, hosts }))
+    return new ItemsOf(pages)
   }
 
   readRevs(level: SpanLevel, startMs: number, hosts: readonly (string | null)[]): Promise<Map<string | null, number>> {
@@ -72,6 +73,10 @@ export class MongoLedger implements LedgerStore {
 
   readLedgerSamples(fromMs: number, toMs: number): AsyncIterable<LedgerSample & { host: string | null }> {
     return new ItemsOf(this.#stream('read samples', (connection) => readLedgerSamples(connection, { fromMs, toMs })))
+  }
+
+  readLedgerTokens(fromMs: number, toMs: number): AsyncIterable<LedgerToken> {
+    return new ItemsOf(this.#stream('read token usage', (connection) => readLedgerTokens(connection, { fromMs, toMs })))
   }
 
   tokenTotals(fromMs: number, toMs: number, hosts: readonly (string | null)[] | null): Promise<TokenGroup[]> {

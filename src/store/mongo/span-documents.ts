@@ -5,53 +5,50 @@
 // is safe: the caller computes it once more.
 
 import { type Document, ObjectId } from 'mongodb'
-import { type CellRowJson, rowFromJson, rowToJson } from '../../domain/ledger-json.ts'
+import { type CellRowJson, rowToJson } from '../../domain/ledger-json.ts'
 import { AMOUNT_FIELDS } from '../../domain/ledger-rows.ts'
 import type { CellRow } from '../../domain/ledger-types.ts'
 import type { Span, SpanLevel } from '../ledger-store.ts'
 import { spanId, spanIdPages, spanIdRange } from '../span-id.ts'
 import { bulkError, chunksOf, faultsOf, isDuplicateId } from './bulk-write.ts'
 import { COST_LEDGER } from './collections.ts'
+import { type StoredSpan as SpanDocument, spanOf } from './ledger-documents.ts'
 import type { MongoConnection } from './mongo-connection.ts'
+import { readAhead } from './read-ahead.ts'
 
-const BATCH_SPANS = 200
+const BATCH_SPANS = 100
 const INTEGER_FIELDS = [...AMOUNT_FIELDS, 'energy_mj'] as const
 
-interface StoredSpan {
+interface StoredSpan extends SpanDocument {
   _id: string
-  level: SpanLevel
-  start: Date
-  host: string | null
-  rev: number
-  rows: CellRowJson[]
-  book_versions: number[]
-  capped: number
-  computed_at: Date
   write_id: ObjectId
 }
 
-/** Spans of a range by (start, host). */
+/** Spans of a range by (start, host), in pages. */
 export async function* readSpans(
   connection: MongoConnection,
   level: SpanLevel,
   range: { fromMs: number; toMs: number; hosts?: readonly (string | null)[] | undefined },
-): AsyncGenerator<Span> {
+): AsyncGenerator<Span[]> {
   const { hosts } = range
   const idPages = hosts === undefined ? null : spanIdPages(level, { ...range, hosts }, BATCH_SPANS)
   if (idPages !== null) {
-    for (const ids of idPages) yield* find(connection, { _id: { $in: ids } })
+    for (const ids of idPages) yield* readAhead(find(connection, { _id: { $in: ids } }))
     return
   }
   const { from, to } = spanIdRange(level, range.fromMs, range.toMs)
   const ofHosts = hosts === undefined ? {} : { host: { $in: [...hosts] } }
-  yield* find(connection, { _id: { $gte: from, $lt: to }, ...ofHosts })
+  yield* readAhead(find(connection, { _id: { $gte: from, $lt: to }, ...ofHosts }))
 }
 
-async function* find(connection: MongoConnection, filter: Document): AsyncGenerator<Span> {
-  // Longs come as BigInt: the driver would make numbers of them, and lose what is beyond 2⁵³.
-  const options = { batchSize: BATCH_SPANS, useBigInt64: true }
-  const cursor = spansOf(connection).find(filter, options).sort({ _id: 1 })
-  for await (const stored of cursor) yield toSpan(stored)
+async function* find(connection: MongoConnection, filter: Document): AsyncGenerator<Span[], void, undefined> {
+  const cursor = spansOf(connection).find(filter, { batchSize: BATCH_SPANS, raw: true }).sort({ _id: 1 })
+  for await (const first of cursor) yield [first, ...cursor.readBufferedDocuments()].map(spanOfRaw)
+}
+
+/** What the driver gives as `raw` is bytes, whatever its type says. */
+function spanOfRaw(raw: unknown): Span {
+  return spanOf(raw as Uint8Array)
 }
 
 export async function readRevs(
@@ -140,19 +137,6 @@ function toRowDocument(row: CellRow): CellRowJson {
     if (document[field] !== undefined && value !== null && BigInt.asIntN(64, value) === value) document[field] = value
   }
   return document as CellRowJson
-}
-
-function toSpan(stored: StoredSpan): Span {
-  return {
-    level: stored.level,
-    startMs: stored.start.getTime(),
-    host: stored.host,
-    rev: Number(stored.rev),
-    bookVersions: stored.book_versions.map(Number),
-    rows: stored.rows.map(rowFromJson),
-    capped: Number(stored.capped),
-    computedMs: stored.computed_at.getTime(),
-  }
 }
 
 function spansOf(connection: MongoConnection) {

@@ -1,11 +1,11 @@
-// Raw events as the ledger reads them: samples with its fields only, token usage grouped by SQLite. A statement blocks
+// Raw events as the ledger reads them: one by one, and token usage grouped by SQLite. A statement blocks
 // the event loop, so grouping goes through a range in steps of so many events; a minute's groups then come in parts and
 // are put together here. Sums are read as BigInt, since a double holds them only up to 2⁵³.
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
 import { CELL_MS } from '../../domain/cells.ts'
-import type { GpuDocument } from '../../domain/documents.ts'
-import type { LedgerSample, TokenCounts } from '../../domain/ledger-types.ts'
+import type { GpuDocument, TokenDocument } from '../../domain/documents.ts'
+import type { TokenCounts } from '../../domain/ledger-types.ts'
 import { type TokenGroup, TokenGroups, toCount } from '../token-groups.ts'
 import { readEvents } from './event-queries.ts'
 import { TABLE_OF } from './event-rows.ts'
@@ -14,31 +14,19 @@ import type { StoreFile } from './store-file.ts'
 /** Events that one statement groups, about 10 ms. */
 const STEP_EVENTS = 8_000
 
-const OPTIONAL_FIELDS = [
-  'uuid',
-  'name',
-  'utilization',
-  'mem_used_mb',
-  'mem_total_mb',
-  'power_w',
-  'energy_j',
-  'price_per_hour_usd',
-  'model_loaded',
-] as const satisfies (keyof LedgerSample)[]
-
-/** Samples of a range by (ts, _id), in pages. */
-export async function* readLedgerSamples(
-  file: StoreFile,
-  range: { fromMs: number; toMs: number },
-): AsyncGenerator<(LedgerSample & { host: string | null })[]> {
-  for await (const page of readEvents<GpuDocument>(file, 'gpu', range)) yield page.map(toLedgerSample)
+/** Samples of a range by (ts, _id), in pages; whole documents, since a body is parsed as a whole anyway. */
+export function readLedgerSamples(file: StoreFile, range: TimeRange): AsyncGenerator<GpuDocument[]> {
+  return readEvents<GpuDocument>(file, 'gpu', range)
 }
 
-function toLedgerSample(document: GpuDocument): LedgerSample & { host: string | null } {
-  const { _id, ts, host, gpu_index } = document
-  const sample: Record<string, unknown> = { _id, ts, host, gpu_index }
-  for (const field of OPTIONAL_FIELDS) if (document[field] !== undefined) sample[field] = document[field]
-  return sample as unknown as LedgerSample & { host: string | null }
+/** Token usage of a range by (ts, _id), in pages. */
+export function readLedgerTokens(file: StoreFile, range: TimeRange): AsyncGenerator<TokenDocument[]> {
+  return readEvents<TokenDocument>(file, 'token', range)
+}
+
+interface TimeRange {
+  fromMs: number
+  toMs: number
 }
 
 interface GroupRow {

@@ -1,11 +1,11 @@
 // The ledger's half of the embedded store, on the same file as the events. This file is its map: spans, marks, events and
 // purging have files of their own; price book versions, revisions and day states are a few rows, and are here.
 
-import type { LedgerSample } from '../../domain/ledger-types.ts'
+import type { LedgerSample, LedgerToken } from '../../domain/ledger-types.ts'
 import { ItemsOf } from '../items-of.ts'
 import type { BookVersion, DayState, DirtySpan, LedgerStore, Mark, Revision, Span, SpanLevel } from '../ledger-store.ts'
 import type { TokenGroup } from '../token-groups.ts'
-import { rawRange, readLedgerSamples, tokenTotals } from './ledger-events.ts'
+import { rawRange, readLedgerSamples, readLedgerTokens, tokenTotals } from './ledger-events.ts'
 import { countMarks, deleteMarks, dirtySpans, insertMarks, readMarks } from './marks.ts'
 import { purge } from './purge.ts'
 import { readRevs, readSpans, replaceSpans } from './span-rows.ts'
@@ -62,6 +62,10 @@ export class SqliteLedger implements LedgerStore {
 
   readLedgerSamples(fromMs: number, toMs: number): AsyncIterable<LedgerSample & { host: string | null }> {
     return new ItemsOf(readLedgerSamples(this.#file, { fromMs, toMs }))
+  }
+
+  readLedgerTokens(fromMs: number, toMs: number): AsyncIterable<LedgerToken> {
+    return new ItemsOf(readLedgerTokens(this.#file, { fromMs, toMs }))
   }
 
   tokenTotals(fromMs: number, toMs: number, hosts: readonly (string | null)[] | null): Promise<TokenGroup[]> {

@@ -1,0 +1,192 @@
+// Reads the fields that the ledger needs straight from a document's bytes. The driver makes an object of every field of
+// every document, names and all, and of that a second object would be made: most of the time in which the ledger is read.
+// Only the types that our own documents have are known here; a document with anything else is `Unusual`, and for the
+// driver, which can do all. Wire format: https://bsonspec.org/spec.html, version 1.1.
+
+const DOUBLE = 0x01
+const STRING = 0x02
+const DOCUMENT = 0x03
+const ARRAY = 0x04
+const BINARY = 0x05
+const OBJECT_ID = 0x07
+const BOOLEAN = 0x08
+const DATE = 0x09
+const NULL = 0x0a
+const INT32 = 0x10
+const TIMESTAMP = 0x11
+const INT64 = 0x12
+
+/** A document that is not as ours are. */
+export class Unusual extends Error {
+  override name = 'Unusual'
+}
+
+/** What a field becomes: null stays null, an `integer` is a BigInt, a reader stands for an array of its documents. */
+export type FieldKind = 'number' | 'integer' | 'text' | 'date' | 'numbers' | BsonReader
+
+interface Field {
+  name: string
+  bytes: Buffer
+  kind: FieldKind
+}
+
+/** Reads documents of one shape; fields that it does not know are passed over. */
+export class BsonReader<T extends object = object> {
+  /** By the hash of the name. */
+  readonly #fields = new Map<number, Field>()
+  readonly #blank: () => T
+
+  /** `blank`: what a document without any of the fields is. */
+  constructor(fields: Readonly<Record<string, FieldKind>>, blank: () => T) {
+    this.#blank = blank
+    for (const [name, kind] of Object.entries(fields)) {
+      const bytes = Buffer.from(name)
+      const hash = hashOf(bytes, 0, bytes.length)
+      if (this.#fields.has(hash))
+        throw new RangeError(`Cannot tell "${name}" from another field by its hash: rename it`)
+      this.#fields.set(hash, { name, bytes, kind })
+    }
+  }
+
+  /** The document that begins at `start`. Throws Unusual. */
+  read(bytes: Buffer, start = 0): T {
+    const into = this.#blank() as Record<string, unknown>
+    const end = start + bytes.readInt32LE(start) - 1
+    for (let at = start + 4; at < end; ) {
+      const type = bytes[at]!
+      const nameAt = ++at
+      let hash = 0
+      for (let byte = bytes[at]!; byte !== 0; byte = bytes[++at]!) hash = (Math.imul(hash, 31) + byte) | 0
+      const nameEnd = at++
+      const field = this.#fields.get(hash)
+      if (field !== undefined && isAt(field.bytes, bytes, nameAt, nameEnd)) {
+        into[field.name] = readValue(field.kind, type, bytes, at)
+      }
+      at += lengthOf(type, bytes, at)
+    }
+    return into as T
+  }
+}
+
+function readValue(kind: FieldKind, type: number, bytes: Buffer, at: number): unknown {
+  if (type === NULL) return null
+  switch (kind) {
+    case 'number':
+      return numberAt(type, bytes, at)
+    case 'integer':
+      return integerAt(type, bytes, at)
+    case 'text':
+      if (type !== STRING) throw new Unusual()
+      return textAt(bytes, at)
+    case 'date':
+      if (type !== DATE) throw new Unusual()
+      return new Date(Number(bytes.readBigInt64LE(at)))
+    case 'numbers':
+      return itemsOf(type, bytes, at, numberAt)
+    default:
+      return itemsOf(type, bytes, at, (itemType, _, itemAt) => {
+        if (itemType !== DOCUMENT) throw new Unusual()
+        return kind.read(bytes, itemAt)
+      })
+  }
+}
+
+function numberAt(type: number, bytes: Buffer, at: number): number {
+  if (type === INT32) return bytes.readInt32LE(at)
+  if (type === DOUBLE) return bytes.readDoubleLE(at)
+  if (type === INT64) return Number(bytes.readBigInt64LE(at))
+  throw new Unusual()
+}
+
+/** An integer of any size: beyond 2⁶³ it is stored as decimal text. */
+function integerAt(type: number, bytes: Buffer, at: number): bigint {
+  if (type === INT64) return bytes.readBigInt64LE(at)
+  if (type === STRING) return BigInt(textAt(bytes, at))
+  return BigInt(numberAt(type, bytes, at))
+}
+
+/** The items of an array; their names are their places and passed over. */
+function itemsOf<I>(
+  type: number,
+  bytes: Buffer,
+  start: number,
+  itemAt: (...place: [number, Buffer, number]) => I,
+): I[] {
+  if (type !== ARRAY) throw new Unusual()
+  const items: I[] = []
+  const end = start + bytes.readInt32LE(start) - 1
+  for (let at = start + 4; at < end; ) {
+    const itemType = bytes[at]!
+    at = bytes.indexOf(0, at + 1) + 1
+    items.push(itemAt(itemType, bytes, at))
+    at += lengthOf(itemType, bytes, at)
+  }
+  return items
+}
+
+/** Length of a value, bytes. */
+function lengthOf(type: number, bytes: Buffer, at: number): number {
+  switch (type) {
+    case DOUBLE:
+    case DATE:
+    case TIMESTAMP:
+    case INT64:
+      return 8
+    case INT32:
+      return 4
+    case STRING:
+      return 4 + bytes.readInt32LE(at)
+    case BOOLEAN:
+      return 1
+    case NULL:
+      return 0
+    case OBJECT_ID:
+      return 12
+    case DOCUMENT:
+    case ARRAY:
+      return bytes.readInt32LE(at)
+    case BINARY:
+      return 5 + bytes.readInt32LE(at)
+    default:
+      throw new Unusual()
+  }
+}
+
+/** Texts that were read lately, by a hash: hosts, models and tenants come again in every row. */
+const KNOWN_TEXTS = 4096
+const MAX_KNOWN_LENGTH = 64
+const known = new Array<string>(KNOWN_TEXTS).fill('')
+
+function textAt(bytes: Buffer, at: number): string {
+  const from = at + 4
+  const to = from + bytes.readInt32LE(at) - 1
+  if (to - from > MAX_KNOWN_LENGTH) return bytes.toString('utf8', from, to)
+  const place = hashOf(bytes, from, to) & (KNOWN_TEXTS - 1)
+  const text = known[place]!
+  if (isText(text, bytes, from, to)) return text
+  const fresh = bytes.toString('utf8', from, to)
+  known[place] = fresh
+  return fresh
+}
+
+function hashOf(bytes: Buffer, from: number, to: number): number {
+  let hash = 0
+  for (let i = from; i < to; i++) hash = (Math.imul(hash, 31) + bytes[i]!) | 0
+  return hash
+}
+
+/** Whether bytes are a text. Only plain ASCII has a byte for each unit; other texts are made again each time. */
+function isText(text: string, bytes: Buffer, from: number, to: number): boolean {
+  if (text.length !== to - from) return false
+  for (let i = 0; i < text.length; i++) {
+    const byte = bytes[from + i]!
+    if (byte > 0x7f || text.charCodeAt(i) !== byte) return false
+  }
+  return true
+}
+
+function isAt(name: Buffer, bytes: Buffer, from: number, to: number): boolean {
+  if (name.length !== to - from) return false
+  for (let i = 0; i < name.length; i++) if (name[i] !== bytes[from + i]) return false
+  return true
+}
