@@ -59,7 +59,7 @@ export function decodeRecord<K extends EventKind>(
     event = unwrapped.data
     attributes = unwrapped.attributes
   }
-  if (hasRepeatedKey(value, text, event)) {
+  if (hasRepeatedKey(value, event)) {
     return Refusal.of('duplicate_field', 'Field is there twice: a JSON object with each name once was expected')
   }
   const refusal = checkEvent(kind, event, record.timestampMs)
@@ -136,6 +136,11 @@ export function parseObject(text: string): Record<string, unknown> | Refusal {
   } catch (error) {
     return Refusal.of('not_json', `Not JSON: ${(error as Error).message.slice(0, 200)}`)
   }
+  return asObject(parsed)
+}
+
+/** A parsed value as a JSON object, or why it is none. */
+export function asObject(parsed: unknown): Record<string, unknown> | Refusal {
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) {
     const found = parsed === null ? 'null' : Array.isArray(parsed) ? 'an array' : `a ${typeof parsed}`
     return Refusal.of('not_an_object', `Is ${found}: expected a JSON object`)

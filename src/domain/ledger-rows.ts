@@ -4,7 +4,7 @@
 // method) or the greater text (a GPU's name), and null or `none` gives way.
 
 import { apportion } from './largest-remainder.ts'
-import type { Basis, CellRow, LedgerAmounts, LedgerKey, Method } from './ledger-types.ts'
+import type { Basis, CellRow, LedgerAmounts, LedgerKey, Method, RowSums } from './ledger-types.ts'
 
 /** The quantities of a row that are never null, for all that treats them alike. */
 export const AMOUNT_FIELDS = [
@@ -129,6 +129,19 @@ export function sumRows(rows: Iterable<CellRow>): CellRow[] {
     }
   }
   return [...sums.values()].sort(compareRows)
+}
+
+/** A span with fewer rows is added up as quickly as its sums would be read. */
+const MIN_SUMMED_ROWS = 32
+
+/** The sums that a span carries beside its rows; null where the rows are few. */
+export function rowSumsOf(rows: readonly CellRow[]): RowSums | null {
+  if (rows.length < MIN_SUMMED_ROWS) return null
+  const nobody = { gpu_index: 0, gpu_uuid: null, gpu_name: null }
+  return {
+    model: sumRows(rows.map((row) => ({ ...row, ...nobody, tenant: null }))),
+    tenant: sumRows(rows.map((row) => ({ ...row, ...nobody, model: null }))),
+  }
 }
 
 /**

@@ -138,6 +138,15 @@ export interface LedgerKey {
 /** One row of a cell, and of the hours and days that are sums of cells. */
 export type CellRow = LedgerKey & LedgerAmounts
 
+/**
+ * The rows of a span summed for questions that name no GPU: by model and price kind, and by tenant and price kind. In
+ * these rows the GPU, and the tenant or model, say nothing: index 0 and null.
+ */
+export interface RowSums {
+  model: CellRow[]
+  tenant: CellRow[]
+}
+
 /** A computed cell. Rows are sorted by their key; a cell without rows has nothing to say. */
 export interface Cell {
   /** Start of the minute, epoch milliseconds. */

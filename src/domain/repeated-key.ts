@@ -4,9 +4,10 @@
 // settles it; only text with escapes, nesting or a surplus is looked at name by name.
 
 const QUOTE = 34
+const utf8 = new TextDecoder()
 
-/** Whether the top level of `text`, which JSON.parse made `event` of, names a field twice; `bytes` is the text as UTF-8. */
-export function hasRepeatedKey(bytes: Uint8Array, text: string, event: Record<string, unknown>): boolean {
+/** Whether the top level of a JSON text names a field twice: `bytes` is the text as UTF-8, of which JSON.parse made `event`. */
+export function hasRepeatedKey(bytes: Uint8Array, event: Record<string, unknown>): boolean {
   let expected = 0
   for (const name in event) {
     expected += typeof event[name] === 'string' ? 4 : 2
@@ -14,7 +15,7 @@ export function hasRepeatedKey(bytes: Uint8Array, text: string, event: Record<st
   let quotes = 0
   // Over the bytes: twice as fast as over the string.
   for (let at = 0; at < bytes.length; at++) if (bytes[at] === QUOTE) quotes++
-  return quotes !== expected && repeatsName(text)
+  return quotes !== expected && repeatsName(utf8.decode(bytes))
 }
 
 /** Walks valid JSON text of an object and compares the names of its top level. */

@@ -10,7 +10,7 @@ import { CostGrouping, type CostRow } from '../report/cost-grouping.ts'
 import { type CostAnswer, type CostHead, type CostTail, headOf } from '../report/cost-json.ts'
 import type { CostQuery } from '../report/cost-query.ts'
 import { cursorAfter, isAfter, type RowPlace } from '../report/page-cursor.ts'
-import { type PlannedRead, planOf } from '../report/read-plan.ts'
+import { type PlannedRead, planOf, sumsFor } from '../report/read-plan.ts'
 import type { EventStore } from '../store/event-store.ts'
 import type { LedgerStore, Span } from '../store/ledger-store.ts'
 import { ledgerAt } from './ledger-at.ts'
@@ -112,7 +112,11 @@ export class CostReading {
       return
     }
     const hosts = host === undefined ? undefined : [host]
-    for (const read of planOf(this.query)) yield* ledger.readSpans(read.level, read.fromMs, read.toMs, hosts)
+    const by = sumsFor(this.query)
+    for (const { level, fromMs: startMs, toMs: endMs } of planOf(this.query)) {
+      if (by === null) yield* ledger.readSpans(level, startMs, endMs, hosts)
+      else yield* ledger.readSums(by, level, startMs, endMs, hosts)
+    }
   }
 
   /** Minutes live as long as the raw events: parts of the range that are asked for in minutes of purged days. */

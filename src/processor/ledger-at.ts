@@ -48,7 +48,17 @@ export async function* ledgerAt(options: {
       for (const host of hostsOf(run.hosts, startMs, [book])) {
         const { rows, capped, bookVersion } = run.cell(host, book)
         if (rows.length === 0) continue
-        yield { level: 'minute', startMs, host, rev: 0, bookVersions: [bookVersion], rows, capped, computedMs: 0 }
+        yield {
+          level: 'minute',
+          startMs,
+          host,
+          rev: 0,
+          bookVersions: [bookVersion],
+          rows,
+          sums: null,
+          capped,
+          computedMs: 0,
+        }
       }
     }
   }

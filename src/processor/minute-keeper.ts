@@ -4,6 +4,7 @@
 // held by test/processor/protocol-model.test.ts. Nothing is skipped when a cell comes out as it was: see there.
 
 import { CELL_MS, floorTo, HOUR_MS } from '../domain/cells.ts'
+import { rowSumsOf } from '../domain/ledger-rows.ts'
 import type { LedgerStore, Mark, Span } from '../store/ledger-store.ts'
 import type { Books } from './books.ts'
 import { dayText, FrozenDays } from './frozen-days.ts'
@@ -102,6 +103,7 @@ export class MinuteKeeper {
         rev: revs.get(host) ?? 0,
         bookVersions: [bookVersion],
         rows,
+        sums: rowSumsOf(rows),
         capped,
         computedMs,
       }

@@ -3,7 +3,7 @@
 // read. Sums of integers: whoever adds them up, and in whatever order, comes to the same rows.
 
 import { DAY_MS, floorTo, HOUR_MS } from '../domain/cells.ts'
-import { sumRows } from '../domain/ledger-rows.ts'
+import { rowSumsOf, sumRows } from '../domain/ledger-rows.ts'
 import type { CellRow } from '../domain/ledger-types.ts'
 import type { Span } from '../store/ledger-store.ts'
 import { dropFrozen, type KeeperParts } from './minute-keeper.ts'
@@ -36,7 +36,8 @@ export class SumKeeper {
     for await (const part of ledger.readSpans(of, startMs, startMs + lengthMs, hosts)) sums.get(part.host)?.add(part)
     const computedMs = now()
     const spans = [...sums].map(([host, sum]): Span => {
-      return { level, startMs, host, rev: revs.get(host) ?? 0, ...sum.span(), computedMs }
+      const summed = sum.span()
+      return { level, startMs, host, rev: revs.get(host) ?? 0, ...summed, sums: rowSumsOf(summed.rows), computedMs }
     })
     const replaced = await ledger.replaceSpans(spans)
     const won = new Set(spans.filter((_, i) => replaced[i]).map((span) => span.host))

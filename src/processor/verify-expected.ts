@@ -4,8 +4,8 @@
 
 import { CELL_MS, MAX_SAMPLE_GAP_MS } from '../domain/cells.ts'
 import { computeCell } from '../domain/ledger.ts'
-import { AMOUNT_FIELDS } from '../domain/ledger-rows.ts'
-import type { CellRow, LedgerSample, TokenTotals } from '../domain/ledger-types.ts'
+import { AMOUNT_FIELDS, rowSumsOf } from '../domain/ledger-rows.ts'
+import type { CellRow, LedgerSample, RowSums, TokenTotals } from '../domain/ledger-types.ts'
 import type { LedgerStore, Span, SpanLevel } from '../store/ledger-store.ts'
 import type { Books } from './books.ts'
 import { SampleWindow } from './sample-window.ts'
@@ -21,7 +21,7 @@ export interface SpanPlace {
 
 /** What differs between what was expected and what is stored. */
 export interface Mismatch {
-  what: 'missing' | 'rows' | 'book version' | 'capped' | 'sum'
+  what: 'missing' | 'rows' | 'book version' | 'capped' | 'sum' | 'sums'
   expected: string
   found: string
 }
@@ -55,6 +55,8 @@ export function mismatchOf(level: SpanLevel, expected: Expected, stored: Span | 
   }
   const rows = differingRows(expected.rows, stored.rows)
   if (rows !== null) return { what: level === 'minute' ? 'rows' : 'sum', ...rows }
+  const sums = differingSums(rowSumsOf(expected.rows), stored.sums)
+  if (sums !== null) return { what: 'sums', ...sums }
   if (stored.capped !== expected.capped) {
     return { what: 'capped', expected: String(expected.capped), found: String(stored.capped) }
   }
@@ -118,6 +120,12 @@ function differingRows(
     return { expected: rowText(a, fields), found: rowText(b, fields) }
   }
   return null
+}
+
+/** Sums by model and by tenant that differ. A span without sums is only slower to ask. */
+function differingSums(expected: RowSums | null, found: RowSums | null): { expected: string; found: string } | null {
+  if (found === null) return null
+  return differingRows(expected?.model ?? [], found.model) ?? differingRows(expected?.tenant ?? [], found.tenant)
 }
 
 function isSameList(a: readonly number[], b: readonly number[]): boolean {

@@ -24,7 +24,7 @@ export interface Difference {
   /** Start of the span, ISO 8601. */
   start: string
   host: string | null
-  /** What differs: `missing`, `rows`, `book version`, `capped`, `sum` (of an hour or day), `token totals`. */
+  /** What differs: `missing`, `rows`, `book version`, `capped`, `sum` (of an hour or day), `sums` (by model or tenant), `token totals`. */
   what: string
   expected: string
   found: string

@@ -7,7 +7,7 @@
 // it is computed from; replaces the span only if its rev is unchanged; and deletes exactly the marks that it read.
 // All reads are of the primary and see every acknowledged write.
 
-import type { CellRow, LedgerSample, LedgerToken, TokenTotals } from '../domain/ledger-types.ts'
+import type { CellRow, LedgerSample, LedgerToken, RowSums, TokenTotals } from '../domain/ledger-types.ts'
 
 /** The lengths that the ledger is kept in. A minute is a cell; an hour is the sum of its cells, a day of its hours. */
 export type SpanLevel = 'minute' | 'hour' | 'day'
@@ -38,6 +38,8 @@ export interface Span {
   /** Versions of the price book that it was computed with, ascending; one for a cell. */
   bookVersions: number[]
   rows: CellRow[]
+  /** What `rowSumsOf` makes of the rows. */
+  sums: RowSums | null
   capped: number
   /** Clock time when it was computed, epoch milliseconds. */
   computedMs: number
@@ -96,6 +98,17 @@ export interface LedgerStore {
    * the first host, the others are in order of their UTF-8 bytes.
    */
   readSpans(level: SpanLevel, fromMs: number, toMs: number, hosts?: readonly (string | null)[]): AsyncIterable<Span>
+  /**
+   * The same spans with their `sums.model` or `sums.tenant` in place of the rows where they have sums, and with their rows
+   * where not: either way what adds up by model (or tenant) and price kind to what the rows add up to.
+   */
+  readSums(
+    by: keyof RowSums,
+    level: SpanLevel,
+    fromMs: number,
+    toMs: number,
+    hosts?: readonly (string | null)[],
+  ): AsyncIterable<Pick<Span, 'startMs' | 'host' | 'rows'>>
   /** The revs of these hosts' spans; a host without a span is missing from the map. */
   readRevs(level: SpanLevel, startMs: number, hosts: readonly (string | null)[]): Promise<Map<string | null, number>>
   /**

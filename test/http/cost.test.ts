@@ -22,7 +22,17 @@ const HOUR = NOW_MS - 2 * HOUR_MS
 const iso = (ms: number) => new Date(ms).toISOString()
 
 function span(level: SpanLevel, startMs: number, host: string | null, rows: CellRow[]): Span {
-  return { level, startMs, host, rev: 0, bookVersions: [1], rows: sumRows(rows), capped: 0, computedMs: NOW_MS }
+  return {
+    level,
+    startMs,
+    host,
+    rev: 0,
+    bookVersions: [1],
+    rows: sumRows(rows),
+    sums: null,
+    capped: 0,
+    computedMs: NOW_MS,
+  }
 }
 
 const ROWS: Record<string, CellRow[]> = {

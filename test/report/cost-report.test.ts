@@ -4,12 +4,18 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DAY_MS, HOUR_MS } from '../../src/domain/cells.ts'
-import { AMOUNT_FIELDS, noAmounts, totalNanoUsd } from '../../src/domain/ledger-rows.ts'
+import { AMOUNT_FIELDS, noAmounts, rowSumsOf, totalNanoUsd } from '../../src/domain/ledger-rows.ts'
 import { FIGURE_NAMES, figuresOf } from '../../src/report/cost-figures.ts'
 import { CostGrouping, type CostRow, groupSpans, TooManyRows } from '../../src/report/cost-grouping.ts'
-import { type CostQuery, type CostQueryInput, costQuery, parseGroupings } from '../../src/report/cost-query.ts'
+import {
+  type CostQuery,
+  type CostQueryInput,
+  costQuery,
+  GROUPINGS,
+  parseGroupings,
+} from '../../src/report/cost-query.ts'
 import { cursorAfter, isAfter, placeOf } from '../../src/report/page-cursor.ts'
-import { plan, planOf } from '../../src/report/read-plan.ts'
+import { plan, planOf, sumsFor } from '../../src/report/read-plan.ts'
 import { randomCells, readPlan, row, START_MS, seeded, usedRow } from './rows.ts'
 
 const at = (day: number, hour = 0, minute = 0) => START_MS + day * DAY_MS + hour * HOUR_MS + minute * 60_000
@@ -67,6 +73,27 @@ test('totals and rows are equal whichever levels are read', () => {
       }
     }
   }
+})
+
+test("where a span's sums will do, they give what its rows give", () => {
+  const cells = randomCells(at(0), at(1), seeded(5))
+  const asked = new Set<string | null>()
+  for (const by of GROUPINGS.flatMap((one) => [...GROUPINGS.map((other) => [one, other]), []])) {
+    for (const filter of [{}, { model: 'llama' }, { tenant: 'a' }, { model: 'qwen', tenant: 'b' }]) {
+      for (const idle of ['own', 'spread'] as const) {
+        const query = question({ by: [...new Set(by)], idle, step: 'all', ...filter })
+        const sums = sumsFor(query)
+        asked.add(sums)
+        if (sums === null) continue
+        const hours = readPlan(cells, planOf(query))
+        // Rows of many minutes of few GPUs, models and tenants: enough of them that there are sums.
+        const many = hours.map((span) => ({ ...span, rows: [...span.rows, ...span.rows, ...span.rows, ...span.rows] }))
+        const summed = many.map((span) => ({ ...span, rows: rowSumsOf(span.rows)![sums] }))
+        assert.deepEqual(groupSpans(query, summed), groupSpans(query, many), JSON.stringify(query))
+      }
+    }
+  }
+  assert.deepEqual(asked, new Set(['model', 'tenant', null]))
 })
 
 test('rows of all steps and groups sum to the totals, and idle that is spread leaves them as they are', () => {

@@ -91,7 +91,8 @@ test('a span is what was written, by either way to read it', () => {
     })
   const span = fc.record({ rows: fc.array(row, { maxLength: 8 }), host: fc.option(text), capped: fc.nat() })
   fc.assert(
-    fc.property(span, fc.boolean(), ({ rows, host, capped }, isUnusual) => {
+    fc.property(span, fc.boolean(), fc.boolean(), ({ rows, host, capped }, isUnusual, hasSums) => {
+      const expected = rows.map((one) => rowFromJson(rowToJson(one)))
       const stored = {
         _id: 'm:x',
         level: 'minute',
@@ -99,6 +100,7 @@ test('a span is what was written, by either way to read it', () => {
         host,
         rev: 3,
         rows: rows.map((one) => asLongs(one)),
+        ...(hasSums ? { model_sums: rows.map((one) => asLongs(one)), tenant_sums: [] } : {}),
         book_versions: [1, 2],
         capped,
         computed_at: new Date(1),
@@ -112,7 +114,8 @@ test('a span is what was written, by either way to read it', () => {
         host,
         rev: 3,
         bookVersions: [1, 2],
-        rows: rows.map((one) => rowFromJson(rowToJson(one))),
+        rows: expected,
+        sums: hasSums ? { model: expected, tenant: [] } : null,
         capped,
         computedMs: 1,
       })

@@ -157,6 +157,7 @@ export function span(fields: Partial<Span> = {}): Span {
     rev: 0,
     bookVersions: [1],
     rows: [],
+    sums: null,
     capped: 0,
     computedMs: T0 + 120_000,
     ...fields,

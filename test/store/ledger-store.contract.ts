@@ -7,6 +7,8 @@ import { type TestContext, test } from 'node:test'
 import { CELL_MS, DAY_MS, HOUR_MS } from '../../src/domain/cells.ts'
 import type { GpuDocument, TokenDocument } from '../../src/domain/documents.ts'
 import { rowToJson } from '../../src/domain/ledger-json.ts'
+import { rowSumsOf } from '../../src/domain/ledger-rows.ts'
+import type { CellRow } from '../../src/domain/ledger-types.ts'
 import { totalsOfEvent } from '../../src/domain/token-totals.ts'
 import type { EventStore } from '../../src/store/event-store.ts'
 import type { BookVersion, DayState, Revision, Span, SpanLevel } from '../../src/store/ledger-store.ts'
@@ -257,6 +259,34 @@ function spanTests(contract: Contract): void {
     assert.deepEqual(await read('hour', 0, 8.64e15), ['0 h1'])
     assert.deepEqual(await read('day', 0, 8.64e15), ['-720 h1'])
     assert.deepEqual(await read('day', 0, 8.64e15, [null]), [])
+  })
+
+  contract('sums are read in place of the rows where a span has them', async (place) => {
+    const { ledger } = await place.prepared()
+    const many = Array.from({ length: 40 }, (_, i) =>
+      row({ gpu_index: i, tenant: `t${i % 3}`, busy_nano_usd: 2n ** 60n }),
+    )
+    const few = many.slice(0, 3)
+    const sums = rowSumsOf(many)
+    assert.ok(sums !== null && rowSumsOf(few) === null)
+    await ledger.replaceSpans([span({ rows: many, sums }), span({ host: null, rows: few })])
+    const rowsOf = async (read: AsyncIterable<Pick<Span, 'host' | 'rows'>>) =>
+      (await collect(read)).map(({ host, rows }) => [host, rows])
+    const range = ['minute', T0, T0 + 1] as const
+    const both = (rows: CellRow[]) => [
+      [null, few],
+      ['h1', rows],
+    ]
+    assert.deepEqual(await rowsOf(ledger.readSums('model', ...range)), both(sums.model))
+    assert.deepEqual(await rowsOf(ledger.readSums('tenant', ...range)), both(sums.tenant))
+    assert.deepEqual(await rowsOf(ledger.readSums('tenant', ...range, ['h1'])), [['h1', sums.tenant]])
+    assert.deepEqual(await rowsOf(ledger.readSpans(...range)), both(many))
+    assert.deepEqual(
+      (await collect(ledger.readSpans(...range))).map((stored) => stored.sums),
+      [null, sums],
+    )
+    assert.deepEqual(await ledger.replaceSpans([span({ rev: 1, rows: few })]), [true])
+    assert.deepEqual(await rowsOf(ledger.readSums('model', ...range)), both(few))
   })
 
   contract('hundreds of spans are streamed whole and in order, and may be left half-way', async (place) => {

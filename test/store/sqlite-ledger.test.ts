@@ -1,9 +1,13 @@
-// The ledger's half of the embedded store: the contract that MongoDB keeps too.
+// The ledger's half of the embedded store: the contract that MongoDB keeps too, and files of older versions.
 
+import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { test } from 'node:test'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
+import { collect, row, span, T0 } from './ledger-samples.ts'
 import { ledgerStoreContract } from './ledger-store.contract.ts'
 
 ledgerStoreContract('sqlite', async () => {
@@ -12,4 +16,25 @@ ledgerStoreContract('sqlite', async () => {
     open: () => new SqliteStore({ path: join(directory, 'store.sqlite') }),
     dispose: async () => rmSync(directory, { recursive: true }),
   }
+})
+
+test('a file of format 1, without sums, is read and written on', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'pertoken-ledger-'))
+  t.after(() => rmSync(directory, { recursive: true }))
+  const path = join(directory, 'store.sqlite')
+  const before = new SqliteStore({ path })
+  await before.prepare()
+  await before.ledger.replaceSpans([span({ rows: [row()] })])
+  await before.close()
+  const database = new DatabaseSync(path)
+  database.exec(`ALTER TABLE cost_ledger DROP COLUMN model_sums; ALTER TABLE cost_ledger DROP COLUMN tenant_sums;
+    UPDATE meta SET value = 1 WHERE name = 'format'`)
+  database.close()
+  const store = new SqliteStore({ path })
+  t.after(() => store.close())
+  await store.prepare()
+  assert.deepEqual((await collect(store.ledger.readSpans('minute', T0, T0 + 1)))[0]?.rows, [row()])
+  const sums = { model: [row({ tenant: null })], tenant: [] }
+  await store.ledger.replaceSpans([span({ rev: 1, rows: [row()], sums })])
+  assert.deepEqual((await collect(store.ledger.readSums('model', 'minute', T0, T0 + 1)))[0]?.rows, sums.model)
 })

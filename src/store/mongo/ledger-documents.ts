@@ -17,6 +17,9 @@ export interface StoredSpan<R = CellRowJson> {
   host: string | null
   rev: number
   rows: R[]
+  /** Both or none. */
+  model_sums?: R[]
+  tenant_sums?: R[]
   book_versions: number[]
   capped: number
   computed_at: Date
@@ -25,10 +28,10 @@ export interface StoredSpan<R = CellRowJson> {
 /** The span of a document. */
 export function spanOf(bytes: Uint8Array): Span {
   const read = readBy(SPAN, bytes)
-  if (read !== null) return toSpan(read, read.rows)
+  if (read !== null) return toSpan(read, (row) => row)
   // Longs as BigInt: the driver would make numbers of them, and lose what is beyond 2⁵³.
   const stored = BSON.deserialize(bytes, { useBigInt64: true }) as StoredSpan
-  return toSpan(stored, stored.rows.map(rowFromJson))
+  return toSpan(stored, rowFromJson)
 }
 
 /** The sample of a document, with the ledger's fields and perhaps others. */
@@ -51,14 +54,17 @@ function readBy<T extends object>(reader: BsonReader<T>, bytes: Uint8Array): T |
   }
 }
 
-function toSpan(stored: StoredSpan<unknown>, rows: CellRow[]): Span {
+function toSpan<R>(stored: StoredSpan<R>, toRow: (row: R) => CellRow): Span {
+  const { model_sums: model, tenant_sums: tenant } = stored
+  const hasSums = model !== undefined && tenant !== undefined
   return {
     level: stored.level,
     startMs: stored.start.getTime(),
     host: stored.host,
     rev: Number(stored.rev),
     bookVersions: stored.book_versions.map(Number),
-    rows,
+    rows: stored.rows.map(toRow),
+    sums: hasSums ? { model: model.map(toRow), tenant: tenant.map(toRow) } : null,
     capped: Number(stored.capped),
     computedMs: stored.computed_at.getTime(),
   }
@@ -96,6 +102,8 @@ const SPAN = new BsonReader<StoredSpan<CellRow>>(
     host: 'text',
     rev: 'number',
     rows: ROW,
+    model_sums: ROW,
+    tenant_sums: ROW,
     book_versions: 'numbers',
     capped: 'number',
     computed_at: 'date',

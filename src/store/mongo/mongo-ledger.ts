@@ -6,7 +6,7 @@
 // prefix that is old; then marks of later are not read and not deleted either, and a span computed from it is replaced
 // only if its rev, checked on the primary that takes the majority write, is still the one that was read.
 
-import type { LedgerSample, LedgerToken } from '../../domain/ledger-types.ts'
+import type { LedgerSample, LedgerToken, RowSums } from '../../domain/ledger-types.ts'
 import { ItemsOf } from '../items-of.ts'
 import type { BookVersion, DayState, DirtySpan, LedgerStore, Mark, Revision, Span, SpanLevel } from '../ledger-store.ts'
 import type { TokenGroup } from '../token-groups.ts'
@@ -22,7 +22,7 @@ import {
   readRevisions,
   updateRevisionSummary,
 } from './price-book.ts'
-import { readRevs, readSpans, replaceSpans } from './span-documents.ts'
+import { readRevs, readSpans, readSums, replaceSpans } from './span-documents.ts'
 import { TokenTotalsReader } from './token-totals.ts'
 
 export class MongoLedger implements LedgerStore {
@@ -60,6 +60,19 @@ export class MongoLedger implements LedgerStore {
 
   readSpans(level: SpanLevel, fromMs: number, toMs: number, hosts?: readonly (string | null)[]): AsyncIterable<Span> {
     const pages = this.#stream('read the ledger', (connection) => readSpans(connection, level, { fromMs, toMs, hosts }))
+    return new ItemsOf(pages)
+  }
+
+  readSums(
+    by: keyof RowSums,
+    level: SpanLevel,
+    fromMs: number,
+    toMs: number,
+    hosts?: readonly (string | null)[],
+  ): AsyncIterable<Span> {
+    const pages = this.#stream('read the ledger', (connection) =>
+      readSums(connection, level, { by, fromMs, toMs, hosts }),
+    )
     return new ItemsOf(pages)
   }
 

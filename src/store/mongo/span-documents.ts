@@ -4,10 +4,10 @@
 // documents asked whose they are. One that was ours and was replaced again before we asked counts as not replaced, which
 // is safe: the caller computes it once more.
 
-import { type Document, ObjectId } from 'mongodb'
+import { type Document, type FindOptions, ObjectId } from 'mongodb'
 import { type CellRowJson, rowToJson } from '../../domain/ledger-json.ts'
 import { AMOUNT_FIELDS } from '../../domain/ledger-rows.ts'
-import type { CellRow } from '../../domain/ledger-types.ts'
+import type { CellRow, RowSums } from '../../domain/ledger-types.ts'
 import type { Span, SpanLevel } from '../ledger-store.ts'
 import { spanId, spanIdPages, spanIdRange } from '../span-id.ts'
 import { bulkError, chunksOf, faultsOf, isDuplicateId } from './bulk-write.ts'
@@ -24,25 +24,53 @@ interface StoredSpan extends SpanDocument {
   write_id: ObjectId
 }
 
-/** Spans of a range by (start, host), in pages. */
-export async function* readSpans(
-  connection: MongoConnection,
-  level: SpanLevel,
-  range: { fromMs: number; toMs: number; hosts?: readonly (string | null)[] | undefined },
-): AsyncGenerator<Span[]> {
-  const { hosts } = range
-  const idPages = hosts === undefined ? null : spanIdPages(level, { ...range, hosts }, BATCH_SPANS)
-  if (idPages !== null) {
-    for (const ids of idPages) yield* readAhead(find(connection, { _id: { $in: ids } }))
-    return
-  }
-  const { from, to } = spanIdRange(level, range.fromMs, range.toMs)
-  const ofHosts = hosts === undefined ? {} : { host: { $in: [...hosts] } }
-  yield* readAhead(find(connection, { _id: { $gte: from, $lt: to }, ...ofHosts }))
+interface SpanRange {
+  fromMs: number
+  toMs: number
+  hosts?: readonly (string | null)[] | undefined
 }
 
-async function* find(connection: MongoConnection, filter: Document): AsyncGenerator<Span[], void, undefined> {
-  const cursor = spansOf(connection).find(filter, { batchSize: BATCH_SPANS, raw: true }).sort({ _id: 1 })
+/** Spans of a range by (start, host), in pages. */
+export function readSpans(connection: MongoConnection, level: SpanLevel, range: SpanRange): AsyncGenerator<Span[]> {
+  return readPages(connection, level, range, {})
+}
+
+/** The same with their sums in place of the rows where they have them, and never with both. */
+export function readSums(
+  connection: MongoConnection,
+  level: SpanLevel,
+  range: SpanRange & { by: keyof RowSums },
+): AsyncGenerator<Span[]> {
+  const fields = { level: 1, start: 1, host: 1, rev: 1, book_versions: 1, capped: 1, computed_at: 1 }
+  const rows = { $ifNull: [`$${range.by}_sums`, '$rows'] }
+  return readPages(connection, level, range, { projection: { ...fields, rows } })
+}
+
+async function* readPages(
+  connection: MongoConnection,
+  level: SpanLevel,
+  { fromMs, toMs, hosts }: SpanRange,
+  options: FindOptions,
+): AsyncGenerator<Span[]> {
+  const find = (filter: Document) => readAhead(pagesOf(connection, filter, options))
+  const idPages = hosts === undefined ? null : spanIdPages(level, { fromMs, toMs, hosts }, BATCH_SPANS)
+  if (idPages !== null) {
+    for (const ids of idPages) yield* find({ _id: { $in: ids } })
+    return
+  }
+  const { from, to } = spanIdRange(level, fromMs, toMs)
+  const ofHosts = hosts === undefined ? {} : { host: { $in: [...hosts] } }
+  yield* find({ _id: { $gte: from, $lt: to }, ...ofHosts })
+}
+
+async function* pagesOf(
+  connection: MongoConnection,
+  filter: Document,
+  options: FindOptions,
+): AsyncGenerator<Span[], void, undefined> {
+  const cursor = spansOf(connection)
+    .find(filter, { ...options, batchSize: BATCH_SPANS, raw: true })
+    .sort({ _id: 1 })
   for await (const first of cursor) yield [first, ...cursor.readBufferedDocuments()].map(spanOfRaw)
 }
 
@@ -122,6 +150,9 @@ function toDocument(span: Span, writeId: ObjectId): StoredSpan {
     host: span.host,
     rev: span.rev + 1,
     rows: span.rows.map(toRowDocument),
+    ...(span.sums === null
+      ? {}
+      : { model_sums: span.sums.model.map(toRowDocument), tenant_sums: span.sums.tenant.map(toRowDocument) }),
     book_versions: span.bookVersions,
     capped: span.capped,
     computed_at: new Date(span.computedMs),

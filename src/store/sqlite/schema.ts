@@ -3,13 +3,14 @@
 // index on `_id`: measured 25 % faster to write than a table clustered on the text id, whose every index would repeat it.
 // `slots` names each slot's newest sample (host '' is null): an index over host and gpu_index would be written to in as
 // many places as there are slots, and cost as much as all the rest of a write. `counters` holds the sizes of the event
-// tables, since counting rows is a scan: who deletes events takes them off in the same transaction.
+// tables, since counting rows is a scan: who deletes events takes them off in the same transaction. The columns of
+// `cost_ledger` end with the long one: what stands before it is read without it.
 
 import { StoreError } from '../event-store.ts'
 import type { StoreFile } from './store-file.ts'
 
 /** The format that this version reads and writes. */
-const FORMAT = 1
+const FORMAT = 2
 
 const TABLES = `
   CREATE TABLE IF NOT EXISTS gpu_metrics (
@@ -36,7 +37,8 @@ const TABLES = `
 
   CREATE TABLE IF NOT EXISTS cost_ledger (
     _id TEXT NOT NULL UNIQUE, level TEXT NOT NULL, start_ms INTEGER NOT NULL, host TEXT, rev INTEGER NOT NULL,
-    book_versions TEXT NOT NULL, capped INTEGER NOT NULL, computed_ms INTEGER NOT NULL, rows TEXT NOT NULL);
+    book_versions TEXT NOT NULL, capped INTEGER NOT NULL, computed_ms INTEGER NOT NULL,
+    model_sums TEXT, tenant_sums TEXT, rows TEXT NOT NULL);
 
   CREATE TABLE IF NOT EXISTS price_book (
     kind TEXT NOT NULL, number INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (kind, number)) WITHOUT ROWID;
@@ -56,6 +58,10 @@ const TABLES = `
   CREATE INDEX IF NOT EXISTS dead_letters_time ON dead_letters (time_ms, _id);
 `
 
+/** What format 2 has more than 1: sums of the rows for questions that name no GPU. */
+const ADD_SUMS =
+  'ALTER TABLE cost_ledger ADD COLUMN model_sums TEXT; ALTER TABLE cost_ledger ADD COLUMN tenant_sums TEXT'
+
 /** Makes what is missing; throws when the file was made by a newer pertoken. */
 export async function prepareSchema(file: StoreFile): Promise<void> {
   await file.transaction('Preparing the store failed', () => {
@@ -68,6 +74,11 @@ export async function prepareSchema(file: StoreFile): Promise<void> {
       )
     }
     file.exec(TABLES)
+    if (!hasSums(file)) file.exec(ADD_SUMS)
     if (format < FORMAT) file.run("INSERT OR REPLACE INTO meta (name, value) VALUES ('format', ?)", FORMAT)
   })
+}
+
+function hasSums(file: StoreFile): boolean {
+  return file.all<{ name: string }>('PRAGMA table_info(cost_ledger)').some(({ name }) => name === 'model_sums')
 }

@@ -1,14 +1,14 @@
 // The ledger's half of the embedded store, on the same file as the events. This file is its map: spans, marks, events and
 // purging have files of their own; price book versions, revisions and day states are a few rows, and are here.
 
-import type { LedgerSample, LedgerToken } from '../../domain/ledger-types.ts'
+import type { LedgerSample, LedgerToken, RowSums } from '../../domain/ledger-types.ts'
 import { ItemsOf } from '../items-of.ts'
 import type { BookVersion, DayState, DirtySpan, LedgerStore, Mark, Revision, Span, SpanLevel } from '../ledger-store.ts'
 import type { TokenGroup } from '../token-groups.ts'
 import { rawRange, readLedgerSamples, readLedgerTokens, tokenTotals } from './ledger-events.ts'
 import { countMarks, deleteMarks, dirtySpans, insertMarks, readMarks } from './marks.ts'
 import { purge } from './purge.ts'
-import { readRevs, readSpans, replaceSpans } from './span-rows.ts'
+import { readRevs, readSpans, readSums, replaceSpans } from './span-rows.ts'
 import type { StoreFile } from './store-file.ts'
 
 /** The two things that `price_book` holds, each numbered from 1. */
@@ -50,6 +50,16 @@ export class SqliteLedger implements LedgerStore {
 
   readSpans(level: SpanLevel, fromMs: number, toMs: number, hosts?: readonly (string | null)[]): AsyncIterable<Span> {
     return readSpans(this.#file, level, { fromMs, toMs, hosts })
+  }
+
+  readSums(
+    by: keyof RowSums,
+    level: SpanLevel,
+    fromMs: number,
+    toMs: number,
+    hosts?: readonly (string | null)[],
+  ): AsyncIterable<Pick<Span, 'startMs' | 'host' | 'rows'>> {
+    return readSums(this.#file, level, { by, fromMs, toMs, hosts })
   }
 
   readRevs(level: SpanLevel, startMs: number, hosts: readonly (string | null)[]): Promise<Map<string | null, number>> {
