@@ -13,6 +13,7 @@ export function apportion(total: bigint, weights: readonly bigint[]): bigint[] {
   let sum = 0n
   for (const weight of weights) sum += weight
   if (sum === 0n) throw new RangeError(`Cannot split ${total}: all ${weights.length} weights are 0`)
+  if (total * sum < SMALL) return apportionSmall(Number(total), weights, Number(sum))
   const parts = new Array<bigint>(weights.length)
   const remainders = new Array<bigint>(weights.length)
   let left = total
@@ -27,6 +28,28 @@ export function apportion(total: bigint, weights: readonly bigint[]): bigint[] {
   const order = remainders.map((_, i) => i).sort((a, b) => compare(remainders[b]!, remainders[a]!) || a - b)
   for (let i = 0; i < Number(left); i++) parts[order[i]!]!++
   return parts
+}
+
+/** Below this all products are whole numbers that doubles hold exactly, and so is the floor of each quotient. */
+const SMALL = 2n ** 52n
+
+/** The same in numbers, for the usual minute: a third of the time, and hardly a BigInt to throw away. */
+function apportionSmall(total: number, weights: readonly bigint[], sum: number): bigint[] {
+  const parts = new Array<number>(weights.length)
+  const remainders = new Array<number>(weights.length)
+  let left = total
+  for (let i = 0; i < weights.length; i++) {
+    const share = total * Number(weights[i]!)
+    const part = Math.floor(share / sum)
+    parts[i] = part
+    remainders[i] = share - part * sum
+    left -= part
+  }
+  if (left > 0) {
+    const order = remainders.map((_, i) => i).sort((a, b) => remainders[b]! - remainders[a]! || a - b)
+    for (let i = 0; i < left; i++) parts[order[i]!]!++
+  }
+  return parts.map(BigInt)
 }
 
 function compare(a: bigint, b: bigint): number {

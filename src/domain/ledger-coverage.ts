@@ -57,10 +57,10 @@ export class SlotCoverage {
     const { samples, book } = options
     this.gpuIndex = slot.gpuIndex
     this.#book = book
-    const near = byNearness(samples, startMs, book.maxSampleGapMs)
-    this.uuid = nearestOf(near, 'uuid')
-    this.name = nearestOf(near, 'name')
-    this.#nearestUsdPerHour = nearestOf(near, 'price_per_hour_usd')
+    const place = { startMs, gapMs: book.maxSampleGapMs }
+    this.uuid = nearestOf(samples, 'uuid', place)
+    this.name = nearestOf(samples, 'name', place)
+    this.#nearestUsdPerHour = nearestOf(samples, 'price_per_hour_usd', place)
     this.#slot = { uuid: this.uuid, host: slot.host, gpuIndex: slot.gpuIndex, name: this.name }
     this.#cover(samples, startMs)
   }
@@ -138,28 +138,34 @@ export class SlotCoverage {
 }
 
 /** Samples of one slot ascending by time; of several at the same instant only that with the smallest id. */
-export function firstPerInstant(samples: readonly LedgerSample[]): LedgerSample[] {
+export function firstPerInstant(samples: readonly LedgerSample[]): readonly LedgerSample[] {
+  // A store gives them in this order: then there is nothing to do.
+  if (samples.every((sample, i) => i === 0 || sample.ts.getTime() > samples[i - 1]!.ts.getTime())) return samples
   const sorted = samples.toSorted((a, b) => a.ts.getTime() - b.ts.getTime() || (a._id < b._id ? -1 : 1))
   return sorted.filter((sample, i) => i === 0 || sample.ts.getTime() !== sorted[i - 1]!.ts.getTime())
 }
 
-/** Samples within G of the minute, those nearest to its start first; of two as near the earlier. */
-function byNearness(samples: readonly LedgerSample[], startMs: number, gapMs: number): LedgerSample[] {
-  return samples
-    .filter((sample) => sample.ts.getTime() >= startMs - gapMs && sample.ts.getTime() < startMs + CELL_MS + gapMs)
-    .sort((a, b) => Math.abs(a.ts.getTime() - startMs) - Math.abs(b.ts.getTime() - startMs))
-}
-
-/** A field of the nearest sample that has it, null when none has. */
+/**
+ * A field of the sample within G of the minute that has it and is nearest to the minute's start; of two as near the
+ * earlier. Null when none has. `samples` ascend by time.
+ */
 function nearestOf<F extends 'uuid' | 'name' | 'price_per_hour_usd'>(
-  near: readonly LedgerSample[],
+  samples: readonly LedgerSample[],
   field: F,
+  { startMs, gapMs }: { startMs: number; gapMs: number },
 ): NonNullable<LedgerSample[F]> | null {
-  for (const sample of near) {
+  let nearest: NonNullable<LedgerSample[F]> | null = null
+  let nearestMs = Number.POSITIVE_INFINITY
+  for (const sample of samples) {
+    const tsMs = sample.ts.getTime()
+    const distanceMs = Math.abs(tsMs - startMs)
+    if (tsMs < startMs - gapMs || tsMs >= startMs + CELL_MS + gapMs || distanceMs >= nearestMs) continue
     const value = sample[field] ?? null
-    if (value !== null) return value
+    if (value === null) continue
+    nearest = value
+    nearestMs = distanceMs
   }
-  return null
+  return nearest
 }
 
 /** First that applies: the rule's price without energy, the sample's own, the default. */

@@ -116,19 +116,34 @@ export function compareText(a: string | null, b: string | null): number {
   return b === null || a > b ? 1 : -1
 }
 
-/** The rows of one host summed by their key, sorted. The rows that are handed in stay as they are. */
-export function sumRows(rows: Iterable<CellRow>): CellRow[] {
-  const sums = new Map<string, CellRow>()
-  for (const row of rows) {
-    const key = rowKey(row)
-    const sum = sums.get(key)
-    if (sum === undefined) sums.set(key, { ...row })
-    else {
-      addAmounts(sum, row)
-      if (compareText(sum.gpu_name, row.gpu_name) < 0) sum.gpu_name = row.gpu_name
+/** Rows of one host as they are summed by their key. */
+export class RowSum {
+  readonly #sums = new Map<string, CellRow>()
+
+  /** Adds rows, which stay as they are. */
+  add(rows: Iterable<CellRow>): void {
+    for (const row of rows) {
+      const key = rowKey(row)
+      const sum = this.#sums.get(key)
+      if (sum === undefined) this.#sums.set(key, { ...row })
+      else {
+        addAmounts(sum, row)
+        if (compareText(sum.gpu_name, row.gpu_name) < 0) sum.gpu_name = row.gpu_name
+      }
     }
   }
-  return [...sums.values()].sort(compareRows)
+
+  /** The sums, sorted; nothing may be added after it. */
+  rows(): CellRow[] {
+    return [...this.#sums.values()].sort(compareRows)
+  }
+}
+
+/** The rows of one host summed by their key, sorted. The rows that are handed in stay as they are. */
+export function sumRows(rows: Iterable<CellRow>): CellRow[] {
+  const sum = new RowSum()
+  sum.add(rows)
+  return sum.rows()
 }
 
 /** A span with fewer rows is added up as quickly as its sums would be read. */

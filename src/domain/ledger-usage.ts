@@ -115,6 +115,19 @@ function splitTime(rows: CellRow[], kinds: readonly KindSum[], shares: readonly 
 
 /** Tokens and requests of a usage are split over the kinds by time, and a row's tokens by what its kind's time rests on. */
 function splitCounts(rows: CellRow[], kinds: readonly KindSum[], usages: readonly SlotUsage[]): void {
+  const only = kinds[0]!
+  if (kinds.length === 1 && only.presenceMs === 0n && only.assumedMs === 0n) {
+    // The usual minute: nothing to split.
+    for (const [u, usage] of usages.entries()) {
+      const row = rows[u]!
+      row.requests = usage.requests
+      row.prompt_tokens = usage.uncachedPromptTokens + usage.cachedPromptTokens
+      row.cached_prompt_tokens = usage.cachedPromptTokens
+      row.completion_tokens = usage.completionTokens
+      row.measured_tokens = row.prompt_tokens + row.completion_tokens
+    }
+    return
+  }
   const times = kinds.map((kind) => kind.measuredMs + kind.presenceMs + kind.assumedMs)
   for (const [u, usage] of usages.entries()) {
     const requests = apportion(usage.requests, times)
@@ -135,11 +148,9 @@ function splitCounts(rows: CellRow[], kinds: readonly KindSum[], usages: readonl
 
 function splitMoney(rows: CellRow[], kinds: readonly KindSum[], shares: readonly bigint[]): void {
   const sum = (of: (kind: KindSum) => bigint) => kinds.reduce((total, kind) => total + of(kind), 0n)
+  // Of one kind the shares alone are in the same proportion, and small.
   const split = (total: bigint, of: (kind: KindSum) => bigint) =>
-    apportion(
-      total,
-      shares.flatMap((share) => kinds.map((kind) => share * of(kind))),
-    )
+    apportion(total, kinds.length === 1 ? shares : shares.flatMap((share) => kinds.map((kind) => share * of(kind))))
   // The whole and the busy part are rounded; idle is what is left, so that the three close.
   const total = divideRounded(
     sum((kind) => kind.busy + kind.idle),

@@ -33,7 +33,7 @@ export interface Explanation {
   defaultNanoUsdPerHour: bigint
 }
 
-/** Weights of tokens as integers of 10⁻⁹. */
+/** Weights of tokens against each other: the smallest integers in that proportion. */
 export interface TokenWeights {
   input: bigint
   cached: bigint
@@ -68,11 +68,11 @@ export class PriceBook {
     this.version = version
     this.data = data
     const { weights, limits } = data
-    this.weights = {
+    this.weights = inLowestTerms({
       input: nanoUsd(weights?.input ?? 1),
       cached: nanoUsd(weights?.cached ?? 1),
       output: nanoUsd(weights?.output ?? 1),
-    }
+    })
     this.maxSampleGapMs = (limits?.max_sample_gap_s ?? 90) * 1000
     this.maxModelsPerCell = limits?.max_models_per_cell ?? 32
     this.maxTenantsPerCell = limits?.max_tenants_per_cell ?? 100
@@ -109,6 +109,9 @@ export class PriceBook {
   /** Cuts [fromMs, toMs) where the rule of a GPU or the default changes; in order, without gaps, never empty parts. */
   segments(slot: PricedSlot, fromMs: number, toMs: number): PriceSegment[] {
     const groups = this.#groupsOf(slot)
+    if (groups.length === 0 && this.#defaults.length === 1) {
+      return [{ fromMs, toMs, rule: null, defaultNanoUsdPerHour: this.#defaults[0]!.nanoUsdPerHour }]
+    }
     const cuts = new Set<number>([fromMs])
     const cut = (atMs: number) => {
       if (atMs > fromMs && atMs < toMs) cuts.add(atMs)
@@ -205,6 +208,17 @@ export class PriceBook {
     }
     return groups
   }
+}
+
+/** The same proportion in the smallest integers: shares by weight stay what they are, and their products small. */
+function inLowestTerms({ input, cached, output }: TokenWeights): TokenWeights {
+  let [divisor, rest] = [input, 0n]
+  for (const weight of [cached, output]) {
+    rest = weight
+    while (rest !== 0n) [divisor, rest] = [rest, divisor % rest]
+  }
+  if (divisor === 0n) return { input, cached, output }
+  return { input: input / divisor, cached: cached / divisor, output: output / divisor }
 }
 
 /** The default over time of a book, in order of time; the first entry counts since ever. */

@@ -3,8 +3,7 @@
 // read. Sums of integers: whoever adds them up, and in whatever order, comes to the same rows.
 
 import { DAY_MS, floorTo, HOUR_MS } from '../domain/cells.ts'
-import { rowSumsOf, sumRows } from '../domain/ledger-rows.ts'
-import type { CellRow } from '../domain/ledger-types.ts'
+import { RowSum, rowSumsOf } from '../domain/ledger-rows.ts'
 import type { Span } from '../store/ledger-store.ts'
 import { dropFrozen, type KeeperParts } from './minute-keeper.ts'
 
@@ -53,28 +52,21 @@ export class SumKeeper {
   }
 }
 
-/** Rows that are held before they are added up. */
-const MAX_OPEN_ROWS = 5000
-
 /** The sum of some spans of one host. */
 export class SpanSum {
-  #rows: CellRow[] = []
-  #summed = 0
+  readonly #rows = new RowSum()
   readonly #versions = new Set<number>()
   #capped = 0
 
   add(part: Pick<Span, 'rows' | 'bookVersions' | 'capped'>): void {
-    this.#rows.push(...part.rows)
+    this.#rows.add(part.rows)
     for (const version of part.bookVersions) this.#versions.add(version)
     this.#capped += part.capped
-    if (this.#rows.length - this.#summed < MAX_OPEN_ROWS) return
-    this.#rows = sumRows(this.#rows)
-    this.#summed = this.#rows.length
   }
 
   span(): Pick<Span, 'rows' | 'bookVersions' | 'capped'> {
     return {
-      rows: sumRows(this.#rows),
+      rows: this.#rows.rows(),
       bookVersions: [...this.#versions].sort((a, b) => a - b),
       capped: this.#capped,
     }
