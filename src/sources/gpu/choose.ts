@@ -1,0 +1,109 @@
+// Which source of GPU figures is used on this host, and why not the others. NVML first: it needs no process a second and
+// alone tells energy; nvidia-smi where NVML cannot be called; the seed only where somebody names one, as its figures are
+// made up. The choice is made once: a source that fails later says so and stays, and never turns into the seed.
+
+import { type GpuReading, type GpuSource, GpuSourceError, type GpuSourceName } from './gpu-source.ts'
+import { NvidiaSmiSource } from './nvidia-smi.ts'
+import { NvmlSource, NvmlStillReading } from './nvml/nvml-source.ts'
+import { openSeedSource } from './seed-source.ts'
+
+export interface GpuChoiceOptions {
+  want: 'auto' | GpuSourceName
+  /** NVML's library; the driver's when absent. */
+  nvmlLibrary?: string | undefined
+  /** The nvidia-smi command; the one on the PATH when absent. */
+  nvidiaSmiPath?: string | undefined
+  /** A JSON array of GPUs; null: no seed. */
+  seedPath: string | null
+  /** This host, for a seed that tells of several. */
+  hostname?: string | undefined
+  /** Every reading answers or fails within this; 5 s when absent. */
+  timeoutMs?: number | undefined
+}
+
+/** One source that was tried: what it has, or why it cannot be used and what to do. */
+export interface TriedGpuSource {
+  name: GpuSourceName
+  ok: boolean
+  message: string
+}
+
+export interface GpuChoice {
+  /** Null: none can be used. Whoever has it closes it. */
+  source: GpuSource | null
+  /** In the order tried; the last one is the source's where there is one. */
+  tried: TriedGpuSource[]
+}
+
+const ALL: readonly GpuSourceName[] = ['nvml', 'nvidia-smi', 'seed']
+
+/** The wanted source, or with `auto` the first that gives a reading. */
+export async function chooseGpuSource(options: GpuChoiceOptions): Promise<GpuChoice> {
+  const tried: TriedGpuSource[] = []
+  for (const name of options.want === 'auto' ? ALL : [options.want]) {
+    const { source, ...result } = await trySource(name, options)
+    tried.push(result)
+    if (source !== null) return { source, tried }
+  }
+  return { source: null, tried }
+}
+
+/** All three sources, whether each can be used here and why not. */
+export async function probeGpuSources(options: Omit<GpuChoiceOptions, 'want'>): Promise<TriedGpuSource[]> {
+  const tried: TriedGpuSource[] = []
+  for (const name of ALL) {
+    const { source, ...result } = await trySource(name, options)
+    await source?.close()
+    tried.push(result)
+  }
+  return tried
+}
+
+async function trySource(
+  name: GpuSourceName,
+  options: Omit<GpuChoiceOptions, 'want'>,
+): Promise<TriedGpuSource & { source: GpuSource | null }> {
+  let source: GpuSource | null = null
+  try {
+    source = openSource(name, options)
+    return { name, ok: true, message: describe(await firstReading(source), source.problems), source }
+  } catch (error) {
+    if (!(error instanceof GpuSourceError)) throw error
+    await source?.close()
+    return { name, ok: false, message: error.message, source: null }
+  }
+}
+
+function openSource(name: GpuSourceName, options: Omit<GpuChoiceOptions, 'want'>): GpuSource {
+  const { nvmlLibrary, nvidiaSmiPath, seedPath, hostname, timeoutMs } = options
+  const limit = timeoutMs === undefined ? {} : { timeoutMs }
+  if (name === 'nvml')
+    return new NvmlSource({ ...limit, ...(nvmlLibrary === undefined ? {} : { library: nvmlLibrary }) })
+  if (name === 'nvidia-smi') {
+    return new NvidiaSmiSource({ ...limit, ...(nvidiaSmiPath === undefined ? {} : { path: nvidiaSmiPath }) })
+  }
+  if (seedPath !== null) return openSeedSource(seedPath, hostname === undefined ? {} : { hostname })
+  throw new GpuSourceError(
+    'No seed file is named: set GPU_SEED to a JSON array of GPUs where made-up figures are wanted',
+  )
+}
+
+/** Waits for a driver that has to initialise its GPUs first; one that hangs is cut off by the source. */
+async function firstReading(source: GpuSource): Promise<GpuReading[]> {
+  for (;;) {
+    try {
+      return await source.read()
+    } catch (error) {
+      if (!(error instanceof NvmlStillReading)) throw error
+    }
+  }
+}
+
+/** As `8 GPUs (8 × NVIDIA H100 80GB HBM3)`. */
+function describe(readings: readonly GpuReading[], problems: readonly string[]): string {
+  const counts = new Map<string, number>()
+  for (const { name } of readings) counts.set(name ?? 'without name', (counts.get(name ?? 'without name') ?? 0) + 1)
+  const names = [...counts].map(([name, count]) => (count === 1 ? name : `${count} × ${name}`)).join(', ')
+  const count = `${readings.length} GPU${readings.length === 1 ? '' : 's'} (${names})`
+  return problems.length === 0 ? count : `${count}; ${problems.join('; ')}`
+}

@@ -1,0 +1,205 @@
+// GPU figures by the nvidia-smi command, for hosts where NVML cannot be called. One run a reading: that costs far more
+// than NVML, and without a persistence daemon the driver initialises the GPUs anew in each. A run has a time limit, and
+// a run that no signal ends keeps the next from starting. An older nvidia-smi that refuses a field is asked for the few
+// that all of them know. What it prints is read in nvidia-smi-csv.ts.
+
+import { type GpuRest, type GpuRestOptions, gpuRest } from './gpu-rest.ts'
+import { type GpuReading, type GpuSource, GpuSourceError } from './gpu-source.ts'
+import { isWithin } from './is-within.ts'
+import { KnownGpus } from './known-gpus.ts'
+import { parseMigProfiles, parseNvidiaSmi, quote, type SmiReadings } from './nvidia-smi-csv.ts'
+import { type RunResult, runBounded } from './run-bounded.ts'
+
+export interface NvidiaSmiOptions {
+  /** The command: a name on the PATH, or a path. */
+  path?: string
+  /** A reading answers or fails within this. */
+  timeoutMs?: number
+  /** How long profiles of MIG instances, which change rarely, are taken as known. */
+  migMs?: number
+  rest?: GpuRestOptions
+}
+
+const MINIMAL_FIELDS = ['index', 'uuid', 'name', 'utilization.gpu', 'memory.used', 'memory.total', 'power.draw']
+const FIELDS = [...MINIMAL_FIELDS, 'pci.bus_id', 'mig.mode.current']
+/** A thousand GPUs are 150 KB. */
+const MAX_BYTES = 1024 * 1024
+
+const IN_CONTAINER = 'in a container start it with its GPUs (--gpus all)'
+/** What to do, by what nvidia-smi writes, or by the code that it exits with; the first that fits counts. */
+const REMEDIES: readonly { text: RegExp; code: number; remedy: string }[] = [
+  {
+    text: /communicate with the NVIDIA driver|driver not loaded/i,
+    code: 9,
+    remedy: `the NVIDIA driver is not loaded; load it (modprobe nvidia) or install it, ${IN_CONTAINER}`,
+  },
+  {
+    text: /no devices (were )?found/i,
+    code: 6,
+    remedy: `the driver finds no GPU; look for NVRM in dmesg, ${IN_CONTAINER}`,
+  },
+  {
+    text: /version mismatch/i,
+    code: 18,
+    remedy: 'the loaded driver and its library are of different versions, as after an update; restart the machine',
+  },
+  {
+    text: /insufficient permissions/i,
+    code: 4,
+    remedy: 'this user may not open the devices; it needs read and write access to /dev/nvidia*',
+  },
+  { text: /GPU is lost/i, code: 15, remedy: 'a GPU fell off the bus; look for Xid in dmesg and restart the machine' },
+  { text: /libnvidia-ml/i, code: 12, remedy: `a library of the NVIDIA driver is missing; install it, ${IN_CONTAINER}` },
+]
+
+/** Profiles by GPU, or why they are not known. */
+interface MigList {
+  profiles: ReadonlyMap<number, string>
+  problems: string[]
+  untilMs: number
+}
+
+export class NvidiaSmiSource implements GpuSource {
+  readonly name = 'nvidia-smi'
+  problems: readonly string[] = []
+  readonly #options: Required<Omit<NvidiaSmiOptions, 'rest'>>
+  readonly #rest: GpuRest
+  readonly #known = new KnownGpus()
+  readonly #closing = new AbortController()
+  #reading: Promise<GpuReading[]> | null = null
+  #fields: readonly string[] = FIELDS
+  #mig: MigList | null = null
+  /** When the last run is there no more. */
+  #gone: Promise<void> = Promise.resolve()
+
+  constructor({ rest, ...options }: NvidiaSmiOptions = {}) {
+    this.#options = { path: 'nvidia-smi', timeoutMs: 5_000, migMs: 60_000, ...options }
+    this.#rest = gpuRest(rest)
+  }
+
+  read(): Promise<GpuReading[]> {
+    this.#reading ??= this.#readAndExplain().finally(() => {
+      this.#reading = null
+    })
+    return this.#reading
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await this.#reading?.catch(() => {})
+  }
+
+  async #readAndExplain(): Promise<GpuReading[]> {
+    try {
+      return await this.#readOnce(performance.now())
+    } catch (error) {
+      this.problems = [(error as Error).message]
+      throw error
+    }
+  }
+
+  async #readOnce(nowMs: number): Promise<GpuReading[]> {
+    const held = this.#rest.held(nowMs)
+    const asleep = [...held.values()].flatMap((reading) => reading ?? [])
+    if (this.#known.areAllIn(held)) {
+      this.problems = []
+      return asleep
+    }
+    const endMs = nowMs + this.#options.timeoutMs
+    const { readings, problems, splitGpus } = await this.#query(this.#known.addressesWithout(held), endMs)
+    const mig = splitGpus.length === 0 ? null : await this.#migProfiles(endMs)
+    for (const reading of readings) {
+      if (splitGpus.includes(reading.gpuIndex)) reading.migProfile = mig?.profiles.get(reading.gpuIndex) ?? null
+    }
+    this.#known.add(readings)
+    this.#rest.saw(readings, nowMs)
+    const gone = this.#known.problemsWithout(readings, new Set(held.keys()))
+    this.problems = [...problems, ...(mig?.problems ?? []), ...gone]
+    return [...readings, ...asleep].sort((a, b) => a.gpuIndex - b.gpuIndex)
+  }
+
+  /** `addresses`: only these GPUs; null: all. */
+  async #query(addresses: readonly string[] | null, endMs: number): Promise<SmiReadings> {
+    const only = addresses === null ? [] : [`--id=${addresses.join(',')}`]
+    const result = await this.#run([`--query-gpu=${this.#fields.join(',')}`, '--format=csv', ...only], endMs)
+    if (this.#fields === FIELDS && /is not a valid field to query/i.test(result.stdout + result.stderr)) {
+      this.#fields = MINIMAL_FIELDS
+      return this.#query(addresses, endMs)
+    }
+    const read = result.end === 'exit' ? readingsIn(result.stdout) : null
+    if (read === null || read.readings.length === 0) {
+      const reasons = [this.#explain(result), ...(read?.problems ?? [])]
+      throw new GpuSourceError(`Cannot read GPUs by nvidia-smi: ${reasons.join('; ')}`)
+    }
+    // What was read is good all the same.
+    if (result.code !== 0 || result.stderr.trim() !== '') read.problems.push(this.#explain(result))
+    return read
+  }
+
+  async #migProfiles(endMs: number): Promise<MigList> {
+    if (this.#mig === null || performance.now() >= this.#mig.untilMs) {
+      const result = await this.#run(['-L'], endMs)
+      const isGood = result.end === 'exit' && result.code === 0
+      this.#mig = {
+        profiles: isGood ? parseMigProfiles(result.stdout) : new Map(),
+        problems: isGood ? [] : [`MIG profiles are not known: ${this.#explain(result)}`],
+        untilMs: performance.now() + this.#options.migMs,
+      }
+    }
+    return this.#mig
+  }
+
+  async #run(args: readonly string[], endMs: number): Promise<RunResult> {
+    const { path } = this.#options
+    if (this.#closing.signal.aborted) throw new GpuSourceError('Cannot run nvidia-smi: the source is closed')
+    if (!(await isWithin(timeLeftMs(endMs), this.#gone))) {
+      throw new GpuSourceError(
+        'Cannot run nvidia-smi again: the last run hangs inside the driver and cannot be ended; look for NVRM and Xid in dmesg, and restart the machine',
+      )
+    }
+    const limits = { timeoutMs: timeLeftMs(endMs), maxBytes: MAX_BYTES, signal: this.#closing.signal }
+    const result = await runBounded(path, args, limits)
+    this.#gone = result.gone
+    return result
+  }
+
+  /** What went wrong with a run, and what to do. */
+  #explain({ end, code, signal, errorCode, stdout, stderr }: RunResult): string {
+    const { path, timeoutMs } = this.#options
+    const complaint = stderr.trim()
+    const written = complaint === '' ? stdout.trim() : complaint
+    const said = written === '' ? '' : `: ${quote(written)}`
+    const fault = code !== 0 ? `exited with ${code}` : complaint === '' ? 'gave no GPU' : 'complained'
+    const explained: Record<RunResult['end'], string> = {
+      exit: `nvidia-smi ${fault}${said}; ${remedyFor(stdout + stderr, code)}`,
+      signal: `nvidia-smi was killed by ${signal}${said}; see whether memory ran out (dmesg)`,
+      timeout: `nvidia-smi has not answered within ${timeoutMs / 1000} s and was ended${said}; the driver may hang: look for NVRM and Xid in dmesg`,
+      flood: `nvidia-smi wrote over ${MAX_BYTES} bytes and was ended, expected one row for each GPU; see what "${path}" is`,
+      aborted: 'nvidia-smi was ended: the source is closed',
+      'not-started':
+        errorCode === 'ENOENT'
+          ? `"${path}" was not found; install the NVIDIA driver, or say where nvidia-smi is with NVIDIA_SMI`
+          : `"${path}" cannot be run (${errorCode}); see that it is nvidia-smi and that this user may run it`,
+    }
+    return explained[end]
+  }
+}
+
+function remedyFor(written: string, code: number | null): string {
+  const found = REMEDIES.find(({ text }) => text.test(written)) ?? REMEDIES.find((one) => one.code === code)
+  return found?.remedy ?? 'run it by hand to see what it says'
+}
+
+/** Null when there is no table. */
+function readingsIn(text: string): SmiReadings | null {
+  try {
+    return parseNvidiaSmi(text)
+  } catch (error) {
+    if (error instanceof GpuSourceError) return null
+    throw error
+  }
+}
+
+function timeLeftMs(endMs: number): number {
+  return Math.max(1, endMs - performance.now())
+}
