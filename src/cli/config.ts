@@ -16,6 +16,8 @@ interface Option {
   min?: number
   max?: number
   choices?: readonly string[]
+  /** A word that a file's place may be taken by. */
+  orWord?: string
   /** Shown masked, and readable from a file named by NAME_FILE. */
   secret?: boolean
 }
@@ -31,10 +33,39 @@ export const OPTIONS = {
     kind: 'url',
     default: null,
     secret: true,
-    help: 'MongoDB URL, database from its path (default ca0); unset: embedded store',
+    help: 'MongoDB URL, database from its path (default ca0), TLS by its own options (tls=true&tlsCAFile=…); unset: embedded store',
+  },
+  MONGO_PASSWORD: {
+    kind: 'text',
+    default: null,
+    secret: true,
+    help: 'Password of the user that MONGO_URL names (mongodb://USER@host/…), so that the URL need not hold it',
   },
   DATA_DIR: { kind: 'text', default: './data', help: 'Folder of the embedded log and store' },
   HOST: { kind: 'text', default: null, help: 'Bind address; 0.0.0.0 for processor, 127.0.0.1 for up' },
+  API_TOKENS_FILE: {
+    kind: 'text',
+    default: null,
+    help: 'File of the API tokens that HTTP asks for, see pertoken tokens; unset: reads are open, writes from loopback only',
+  },
+  HTTP_RATE_REQUESTS: {
+    kind: 'integer',
+    default: 100,
+    min: 0,
+    max: 1_000_000,
+    unit: 'requests/s',
+    help: 'Limit of each API token, and of each address without one; 0: none; in force with API_TOKENS_FILE',
+  },
+  HTTP_RATE_EVENTS: {
+    kind: 'integer',
+    default: 20_000,
+    min: 0,
+    max: 10_000_000,
+    unit: 'events/s',
+    help: 'Limit of what each API token may post; 0: none; in force with API_TOKENS_FILE',
+  },
+  HTTP_TLS_CERT: { kind: 'file', default: null, help: 'PEM file of the server’s certificate chain; set it for HTTPS' },
+  HTTP_TLS_KEY: { kind: 'file', default: null, help: 'PEM file of the key of HTTP_TLS_CERT' },
   PORT: { kind: 'integer', default: 8080, min: 0, max: 65_535, help: 'HTTP port; 0: any free one' },
   PRICE_PER_HOUR_USD: {
     kind: 'number',
@@ -65,13 +96,67 @@ export const OPTIONS = {
     kind: 'choice',
     default: null,
     choices: ['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512'],
-    help: 'SASL mechanism',
+    help: 'SASL mechanism; PLAIN shows the password to everybody on the way unless KAFKA_TLS_CA is set; unset: no login',
   },
   KAFKA_SASL_USERNAME: { kind: 'text', default: null, help: 'SASL user' },
   KAFKA_SASL_PASSWORD: { kind: 'text', default: null, secret: true, help: 'SASL password' },
-  KAFKA_TLS_CA: { kind: 'file', default: null, help: 'PEM file of the certificate authority; set it to speak TLS' },
-  KAFKA_TLS_CERT: { kind: 'file', default: null, help: 'PEM file of the client certificate' },
-  KAFKA_TLS_KEY: { kind: 'file', default: null, help: 'PEM file of the client key' },
+  KAFKA_TLS_CA: {
+    kind: 'file',
+    orWord: 'system',
+    default: null,
+    help: 'Set it to speak TLS: PEM file of the authority that signs the brokers’ certificates, or "system" for those of this machine',
+  },
+  KAFKA_TLS_CERT: {
+    kind: 'file',
+    default: null,
+    help: 'PEM file of the client certificate, for brokers that want one; alone it means TLS with KAFKA_TLS_CA=system',
+  },
+  KAFKA_TLS_KEY: { kind: 'file', default: null, help: 'PEM file of the client key, without a passphrase' },
+  GPU_METRICS_SOURCE: {
+    kind: 'choice',
+    default: 'auto',
+    choices: ['auto', 'nvml', 'nvidia-smi', 'seed'],
+    help: 'Where GPU figures come from; auto: nvml, then nvidia-smi, then the seed file where one is named',
+  },
+  NVML_LIBRARY: { kind: 'text', default: 'libnvidia-ml.so.1', help: 'NVML library of the NVIDIA driver, name or path' },
+  NVIDIA_SMI: { kind: 'text', default: 'nvidia-smi', help: 'The nvidia-smi command, name or path' },
+  AGENT_TO: {
+    kind: 'text',
+    default: null,
+    help: 'Address of the pertoken that agent sends to, https://host[:port][/path]; unset: Kafka or the embedded log',
+  },
+  AGENT_CA: {
+    kind: 'file',
+    default: null,
+    help: 'PEM file of the authority to trust for AGENT_TO; unset: the system’s',
+  },
+  AGENT_INTERVAL_SEC: {
+    kind: 'number',
+    default: 1,
+    min: 0.05,
+    max: 60,
+    unit: 's',
+    help: 'Time between two samples of a GPU',
+  },
+  AGENT_MODEL: { kind: 'text', default: null, help: 'Model that the GPUs hold: NAME, or 0=NAME,1=NAME by GPU index' },
+  AGENT_PRICE: {
+    kind: 'number',
+    default: null,
+    min: 0,
+    max: 1_000_000,
+    unit: 'USD/h',
+    help: 'Price of each GPU of this host, put into its samples; unset: the price book decides',
+  },
+  AGENT_PORT: { kind: 'integer', default: 8419, min: 0, max: 65_535, help: 'Loopback port of agent; 0: any free one' },
+  AGENT_SPOOL_MB: {
+    kind: 'integer',
+    default: 256,
+    min: 1,
+    max: 1_048_576,
+    unit: 'MiB',
+    help: 'Bound of agent’s spool; when full the oldest GPU samples are dropped',
+  },
+  API_TOKEN: { kind: 'text', default: null, secret: true, help: 'Token for another pertoken: agent --to, --url' },
   GPU_SEED: { kind: 'text', default: null, help: 'Seed file of produce: JSON array of GPUs' },
   GPU_SEED_LOCAL: { kind: 'text', default: null, help: 'Seed file that wins over GPU_SEED where it exists' },
   BATCH: {
@@ -107,8 +192,10 @@ type ValueOf<O> = O extends { choices: readonly (infer C)[]; default: infer D }
   ? D extends null
     ? C | null
     : C
-  : O extends { kind: 'integer' | 'number' }
-    ? number
+  : O extends { kind: 'integer' | 'number'; default: infer D }
+    ? D extends null
+      ? number | null
+      : number
     : O extends { default: string }
       ? string
       : string | null
@@ -121,6 +208,8 @@ export type Source = 'flag' | 'environment' | '.env' | 'file' | 'default'
 export interface LoadedConfig {
   config: Config
   sources: Record<OptionName, Source>
+  /** Files that secrets came from, for who reads them again. */
+  secretFiles: Partial<Record<OptionName, string>>
   /** One line a problem; empty when all is well. */
   problems: string[]
 }
@@ -137,15 +226,17 @@ export function loadConfig(input: ConfigInput): LoadedConfig {
   const fromFile = parseEnv(input.envFile)
   const values: Record<string, string | number | null> = {}
   const sources = {} as Record<OptionName, Source>
+  const secretFiles: Partial<Record<OptionName, string>> = {}
   const problems: string[] = []
   for (const name of Object.keys(OPTIONS) as OptionName[]) {
     const option: Option = OPTIONS[name]
     const found = find(name, option, input, fromFile, problems)
     sources[name] = found.source
+    if (found.path !== undefined) secretFiles[name] = found.path
     values[name] = found.text === null ? option.default : parse(name, option, found.text, problems)
   }
   checkTogether(values as unknown as Config, problems)
-  return { config: values as unknown as Config, sources, problems }
+  return { config: values as unknown as Config, sources, secretFiles, problems }
 }
 
 /** The text of `.env` in the working directory, '' when there is none. */
@@ -153,11 +244,15 @@ export function readEnvFile(): string {
   return existsSync('.env') ? readFileSync('.env', 'utf8') : ''
 }
 
-/** A setting as it may be shown: secrets masked, credentials in URLs too. */
+/** A setting as it may be shown: secrets masked, in URLs the credentials and those parameters that hold secrets. */
 export function shown(name: OptionName, value: string | number | null): string | number | null {
   const option: Option = OPTIONS[name]
   if (value === null || option.secret !== true) return value
-  return option.kind === 'url' ? String(value).replace(/\/\/[^@/]*@/, '//***@') : '***'
+  if (option.kind !== 'url') return '***'
+  // Up to the last @: a password that holds one, or a slash, ought to be encoded and sometimes is not.
+  return String(value)
+    .replace(/^([a-z+]*:\/\/)?.*@/is, '$1***@')
+    .replaceAll(/([?&][^=&]*(?:password|token|properties)[^=&]*=)[^&]*/gi, '$1***')
 }
 
 function find(
@@ -166,7 +261,7 @@ function find(
   input: ConfigInput,
   fromFile: Record<string, string | undefined>,
   problems: string[],
-): { text: string | null; source: Source } {
+): { text: string | null; source: Source; path?: string } {
   const flag = input.flags[name]
   if (flag !== undefined) return { text: flag, source: 'flag' }
   for (const [place, source] of [
@@ -177,7 +272,7 @@ function find(
     const text = place[name]
     if (text !== undefined && text !== '') return { text, source }
     const path = option.secret === true ? place[`${name}_FILE`] : undefined
-    if (path !== undefined && path !== '') return { text: readSecret(name, path, problems), source: 'file' }
+    if (path !== undefined && path !== '') return { text: readSecret(name, path, problems), source: 'file', path }
   }
   return { text: null, source: 'default' }
 }
@@ -212,8 +307,11 @@ function parse(name: OptionName, option: Option, text: string, problems: string[
     }
     case 'url':
       return /^mongodb(\+srv)?:\/\/./.test(text) ? text : wrong('a URL that starts with mongodb:// or mongodb+srv://')
-    case 'file':
-      return existsSync(text) ? text : wrong('the path of a file that exists')
+    case 'file': {
+      const { orWord } = option
+      if (text === orWord || existsSync(text)) return text
+      return wrong(`the path of a file that exists${orWord === undefined ? '' : `, or ${orWord}`}`)
+    }
     case 'text':
       return text.length <= 4096 ? text : wrong('at most 4096 characters')
   }
@@ -248,6 +346,29 @@ function checkTogether(config: Config, problems: string[]): void {
   }
   if (mechanism === null && (user !== null || password !== null)) {
     problems.push('KAFKA_SASL_USERNAME or KAFKA_SASL_PASSWORD is set: expected KAFKA_SASL_MECHANISM beside it')
+  }
+  if (config.AGENT_TO !== null) {
+    const to = URL.canParse(config.AGENT_TO) ? new URL(config.AGENT_TO) : null
+    // Credentials in an address end up in logs and process lists.
+    if (to === null || !/^https?:$/.test(to.protocol) || to.username !== '' || to.password !== '') {
+      const given = config.AGENT_TO.replace(/\/\/[^/]*@/, '//***@')
+      problems.push(`AGENT_TO is "${given}": expected https://host[:port][/path], the token in API_TOKEN`)
+    }
+  }
+  if (config.API_TOKEN !== null && !/^[\x21-\x7e]+$/.test(config.API_TOKEN)) {
+    problems.push(
+      'API_TOKEN holds spaces or characters that no token has: expected one line, as "tokens add" showed it',
+    )
+  }
+  if ((config.HTTP_TLS_CERT === null) !== (config.HTTP_TLS_KEY === null)) {
+    problems.push('Only one of HTTP_TLS_CERT and HTTP_TLS_KEY is set: expected both or none')
+  }
+  if (config.MONGO_URL !== null && config.MONGO_PASSWORD !== null) {
+    const [, user, password] = /^[a-z+]*:\/\/([^:@/?]+)(:[^@/?]*)?@/i.exec(config.MONGO_URL) ?? []
+    if (user === undefined || password !== undefined) {
+      const given = `MONGO_PASSWORD is set, and MONGO_URL ${user === undefined ? 'names no user' : 'holds a password as well'}`
+      problems.push(`${given}: expected mongodb://USER@host/…`)
+    }
   }
   if ((config.KAFKA_TLS_CERT === null) !== (config.KAFKA_TLS_KEY === null)) {
     problems.push('Only one of KAFKA_TLS_CERT and KAFKA_TLS_KEY is set: expected both or none')

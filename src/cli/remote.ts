@@ -1,20 +1,25 @@
-// A running pertoken that a command asks instead of opening the store itself (`--url`). What it refuses arrives as a
-// problem document and is said in its own words; everything else that goes wrong names the address and what to do.
+// A running pertoken that a command asks instead of opening the store itself (`--url`), with the API token of the settings
+// where there is one. What it refuses arrives as a problem document and is said in its own words; everything else that
+// goes wrong names the address and what to do. Redirects are not followed: the token is for the address that was given.
 
 import { UsageError } from './command.ts'
 
 const TIMEOUT_MS = 600_000
+/** What Node says of a certificate that no authority it knows has signed. */
+const UNTRUSTED = /SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/
 
 /** One running server. */
 export class Remote {
   readonly #base: URL
+  readonly #headers: Readonly<Record<string, string>>
 
-  constructor(url: string) {
+  constructor(url: string, token: string | null) {
     const base = URL.canParse(url) ? new URL(url) : null
     if (base === null || !/^https?:$/.test(base.protocol)) {
       throw new UsageError(`Flag --url is "${url}": expected an address like http://localhost:8080`)
     }
     this.#base = base
+    this.#headers = token === null ? {} : { authorization: `Bearer ${token}` }
   }
 
   /** GETs a path with these parameters; the undefined are left out. Throws an Error for any other status than 200. */
@@ -40,18 +45,27 @@ export class Remote {
   async #answered(url: URL, init: RequestInit): Promise<Response> {
     let response: Response
     try {
-      response = await fetch(url, { ...init, signal: AbortSignal.timeout(TIMEOUT_MS) })
+      const headers = { ...init.headers, ...this.#headers }
+      response = await fetch(url, { ...init, headers, redirect: 'manual', signal: AbortSignal.timeout(TIMEOUT_MS) })
     } catch (error) {
-      const cause = (error as { cause?: Error }).cause?.message ?? (error as Error).message
-      throw new Error(`Cannot reach ${url.origin}: ${cause}; check --url and that pertoken runs there`)
+      const { cause, message } = error as { cause?: NodeJS.ErrnoException; message: string }
+      const hint = UNTRUSTED.test(cause?.code ?? '')
+        ? 'set NODE_EXTRA_CA_CERTS to the PEM file of its authority'
+        : 'check --url and that pertoken runs there'
+      throw new Error(`Cannot reach ${url.origin}: ${(cause?.message ?? message).split(';', 1)[0]}; ${hint}`)
     }
     if (response.ok) return response
+    if (response.status >= 300 && response.status < 400) {
+      const to = response.headers.get('location') ?? 'nowhere'
+      throw new Error(`${url.origin} sends on to ${to}: give the address that it has there as --url`)
+    }
     const problem = (await response.json().catch(() => ({}))) as {
       detail?: string
       errors?: { path: string; message: string }[]
     }
     const lines = (problem.errors ?? []).map(({ path, message }) => `\n  ${path}: ${message}`).join('')
-    const detail = `${problem.detail ?? `${url.origin} answered ${response.status}`}${lines}`
+    const login = response.status === 401 ? '\n  API_TOKEN or API_TOKEN_FILE holds the token for --url' : ''
+    const detail = `${problem.detail ?? `${url.origin} answered ${response.status}`}${lines}${login}`
     throw response.status === 400 ? new UsageError(detail) : new Error(detail)
   }
 }

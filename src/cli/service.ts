@@ -5,8 +5,10 @@ import { buildServer } from '../http/server.ts'
 import type { EventLog } from '../log/event-log.ts'
 import { Processor } from '../processor/processor.ts'
 import { GaveUp } from '../processor/retry.ts'
-import type { CommandContext } from './command.ts'
+import { type StartFrom, StartUndecided } from '../processor/start-position.ts'
+import { type CommandContext, UsageError } from './command.ts'
 import type { Config } from './config.ts'
+import { httpSecurity } from './http-security.ts'
 import { LedgerService } from './ledger-service.ts'
 import { version } from './version.ts'
 import { makeLogger, openLog, openStore } from './wire.ts'
@@ -15,6 +17,8 @@ export interface ServiceOptions {
   host: string
   /** Partitions of topics that are made at the start. */
   partitions: number
+  /** Where to begin what nobody has read yet. */
+  from?: StartFrom | undefined
   /** Runs beside the processor and ends when the signal aborts: the demo. */
   beside?: (log: EventLog, signal: AbortSignal) => Promise<void>
 }
@@ -26,13 +30,14 @@ export async function runService(
 ): Promise<number> {
   const { config, signal, say } = context
   const logger = makeLogger(config)
+  const security = httpSecurity(config, logger)
   const log = await openLog(config, logger)
   const store = await openStore(config, logger)
   const defaultIsGiven = context.loaded.sources.PRICE_PER_HOUR_USD !== 'default'
   const ledger = new LedgerService({ config, defaultIsGiven, log, store, logger })
-  const { partitions } = options
+  const { partitions, from } = options
   const { priceOf } = ledger.livePrice
-  const processor = new Processor(log, store, { ...processorOptions(config), partitions, priceOf, log: logger })
+  const processor = new Processor(log, store, { ...processorOptions(config), partitions, from, priceOf, log: logger })
   const server = await buildServer({
     processor,
     store,
@@ -43,6 +48,7 @@ export async function runService(
     progress: ledger.progress,
     keeper: () => ledger.keeper.status(),
     allowedLatenessMs: config.ALLOWED_LATENESS_SECONDS * 1000,
+    ...security,
     now: Date.now,
   })
   const failed = new AbortController()
@@ -51,13 +57,15 @@ export async function runService(
     await listen(server, options.host, config.PORT)
     const { port } = server.server.address() as { port: number }
     const shownHost = ['0.0.0.0', '::', '127.0.0.1'].includes(options.host) ? 'localhost' : options.host
+    const scheme = security.certificate === undefined ? 'http' : 'https'
     say(
-      `pertoken ${version()}: look at http://${shownHost}:${port} (log: ${log.description}; store: ${store.description})\n`,
+      `pertoken ${version()}: look at ${scheme}://${shownHost}:${port} (log: ${log.description}; store: ${store.description})\n`,
     )
     const beside = options.beside?.(log, running) ?? Promise.resolve()
     await Promise.all([processor.run(running), beside, ledger.run(running)])
     return 0
   } catch (error) {
+    if (error instanceof StartUndecided) throw new UsageError(error.message)
     if (!(error instanceof GaveUp)) throw error
     logger.error({ error: error.message }, 'Stopped before all was stored; it comes again at the next start')
     return 1

@@ -5,9 +5,12 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import pino from 'pino'
 import type { EventLog } from '../log/event-log.ts'
+import type { KafkaLogOptions } from '../log/kafka/kafka-options.ts'
 import type { Logger } from '../processor/logger.ts'
 import type { EventStore } from '../store/event-store.ts'
+import type { MongoStoreOptions } from '../store/mongo/mongo-connection.ts'
 import type { Config } from './config.ts'
+import { kafkaTls } from './kafka-tls.ts'
 
 /** The program's logger: JSON lines on standard error, so that results on standard output stay clean. */
 export function makeLogger(config: Config): Logger {
@@ -17,44 +20,51 @@ export function makeLogger(config: Config): Logger {
 
 /** The log that the settings name; not yet connected. */
 export async function openLog(config: Config, log: Logger): Promise<EventLog> {
-  if (config.KAFKA_BOOTSTRAP === null) {
-    const { SqliteLog } = await import('../log/sqlite-log.ts')
-    return new SqliteLog({ path: join(dataDir(config), 'log.sqlite') })
+  const options = kafkaOptions(config, log)
+  if (options !== null) {
+    const { KafkaLog } = await import('../log/kafka/kafka-log.ts')
+    return new KafkaLog(options)
   }
-  const { KafkaLog } = await import('../log/kafka/kafka-log.ts')
-  return new KafkaLog({
+  const { SqliteLog } = await import('../log/sqlite-log.ts')
+  return new SqliteLog({ path: join(dataDir(config), 'log.sqlite') })
+}
+
+/** How the settings say to connect to Kafka; null: not at all. Throws a UsageError for unusable certificate files. */
+export function kafkaOptions(config: Config, log: Logger): KafkaLogOptions | null {
+  if (config.KAFKA_BOOTSTRAP === null) return null
+  const { KAFKA_SASL_MECHANISM: mechanism, KAFKA_SASL_USERNAME: username, KAFKA_SASL_PASSWORD: password } = config
+  const tls = kafkaTls(config, log)
+  if (mechanism === 'PLAIN' && tls === undefined) {
+    log.warn({}, 'SASL PLAIN without TLS: everybody on the way to Kafka can read the password; set KAFKA_TLS_CA')
+  }
+  return {
     bootstrap: config.KAFKA_BOOTSTRAP,
     log,
-    ...(config.KAFKA_SASL_MECHANISM === null
-      ? {}
-      : {
-          sasl: {
-            mechanism: config.KAFKA_SASL_MECHANISM,
-            username: config.KAFKA_SASL_USERNAME!,
-            password: config.KAFKA_SASL_PASSWORD!,
-          },
-        }),
-    ...tlsOf(config),
-  })
+    ...(mechanism === null ? {} : { sasl: { mechanism, username: username!, password: password! } }),
+    ...(tls === undefined ? {} : { tls }),
+  }
 }
 
 /** The store that the settings name; not yet connected. */
 export async function openStore(config: Config, log: Logger): Promise<EventStore> {
-  if (config.MONGO_URL === null) {
-    const { SqliteStore } = await import('../store/sqlite/sqlite-store.ts')
-    return new SqliteStore({ path: join(dataDir(config), 'store.sqlite') })
+  const options = mongoOptions(config, log)
+  if (options !== null) {
+    const { MongoStore } = await import('../store/mongo/mongo-store.ts')
+    return new MongoStore(options)
   }
-  const { MongoStore } = await import('../store/mongo/mongo-store.ts')
-  return new MongoStore({ url: config.MONGO_URL, log })
+  const { SqliteStore } = await import('../store/sqlite/sqlite-store.ts')
+  return new SqliteStore({ path: join(dataDir(config), 'store.sqlite') })
+}
+
+/** How the settings say to connect to MongoDB; null: not at all. */
+export function mongoOptions(
+  { MONGO_URL: url, MONGO_PASSWORD: password }: Config,
+  log: Logger,
+): MongoStoreOptions | null {
+  return url === null ? null : { url, log, ...(password === null ? {} : { password }) }
 }
 
 function dataDir(config: Config): string {
   mkdirSync(config.DATA_DIR, { recursive: true })
   return config.DATA_DIR
-}
-
-function tlsOf(config: Config): object {
-  const { KAFKA_TLS_CA: ca, KAFKA_TLS_CERT: cert, KAFKA_TLS_KEY: key } = config
-  if (ca === null && cert === null) return {}
-  return { tls: { ...(ca === null ? {} : { ca }), ...(cert === null ? {} : { cert, key: key! }) } }
 }

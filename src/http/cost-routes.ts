@@ -69,6 +69,7 @@ export function addCostRoutes(app: FastifyInstance, parts: HttpParts): void {
     method: 'GET',
     url: '/api/v1/cost',
     schema,
+    config: { scope: 'read' },
     handlerTimeout: STREAM_TIMEOUT_MS,
     onRequest: async (_request, reply) => {
       if (open >= MAX_READINGS)

@@ -40,7 +40,7 @@ export function addDeadLetterRoutes(app: FastifyInstance, { store }: HttpParts):
     querystring: query.schema,
     response: { 200: answer(page(object(summaryFields)), 'A page, without values'), default: problemAnswer },
   }
-  app.get('/api/v1/dead-letters', { schema: listSchema }, async (request) => {
+  app.get('/api/v1/dead-letters', { schema: listSchema, config: { scope: 'read' } }, async (request) => {
     const { reason, topic, limit, cursor } = query.parse(request.query)
     const found = await readPage(cursor, () => store.listDeadLetters({ limit, ...defined({ reason, topic, cursor }) }))
     return { items: found.items.map(summaryOf), cursor: found.cursor }
@@ -67,7 +67,8 @@ export function addDeadLetterRoutes(app: FastifyInstance, { store }: HttpParts):
       default: problemAnswer,
     },
   }
-  app.get<{ Params: { id: string } }>('/api/v1/dead-letters/:id', { schema: oneSchema }, async (request) => {
+  const oneOptions = { schema: oneSchema, config: { scope: 'read' as const } }
+  app.get<{ Params: { id: string } }>('/api/v1/dead-letters/:id', oneOptions, async (request) => {
     NO_QUERY.parse(request.query)
     const letter = await store.readDeadLetter(request.params.id)
     if (letter !== null) return fullOf(letter)

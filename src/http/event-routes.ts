@@ -6,8 +6,8 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { EventKind } from '../domain/documents.ts'
 import { LogError } from '../log/event-log.ts'
+import { requireEventAllowance } from './auth.ts'
 import { gpuIndexParameter, hostParameter } from './gpu-routes.ts'
-import { requireLoopback } from './loopback.ts'
 import { answer, object, page, problemAnswer } from './open-api.ts'
 import { cursorParameter, readPage } from './paging.ts'
 import type { HttpParts } from './parts.ts'
@@ -28,8 +28,11 @@ import {
 
 /** Largest body of a post, bytes; one event in it may have 1 MiB. */
 const MAX_BODY_BYTES = 8 * 1024 * 1024
-/** Posts that are worked on at once. */
+/** Posts that are worked on at once: of all callers, of one token. */
 const MAX_POSTS = 32
+const MAX_POSTS_EACH = 16
+/** What a post counts at least against the limit of events: one for so many bytes of its body, wrong ones too. */
+const BYTES_PER_EVENT = 1024
 
 const KINDS = { gpu_metrics: 'gpu', token_usage: 'token' } as const
 const collection = choice(Object.keys(KINDS) as (keyof typeof KINDS)[], 'Collection that the events belong to')
@@ -64,7 +67,7 @@ function addListing(app: FastifyInstance, { store }: HttpParts): void {
     querystring: query.schema,
     response: { 200: answer(page(items), 'A page'), default: problemAnswer },
   }
-  app.get('/api/v1/events', { schema }, async (request) => {
+  app.get('/api/v1/events', { schema, config: { scope: 'read' } }, async (request) => {
     const { collection: name, from: fromMs, to: toMs, gpu_index: gpuIndex, limit, ...rest } = query.parse(request.query)
     const wrong: ProblemIssue[] = []
     for (const path of ['model', 'tenant'] as const) {
@@ -97,8 +100,8 @@ function addPosting(app: FastifyInstance, parts: HttpParts): void {
     summary: 'Puts events into the log',
     description:
       `One event, or an array of at most ${MAX_EVENTS} of which all or none are taken, or CloudEvents (structured, batch, or ` +
-      'binary with ce-* headers). For programs on this machine only. After a 503 send the same again: events with an ' +
-      'event_id, and CloudEvents, are counted once.',
+      'binary with ce-* headers). With a token of scope ingest, or from this machine where there are no tokens. After a 503 ' +
+      'or 429 send the same again, when Retry-After has passed: events with an event_id, and CloudEvents, are counted once.',
     querystring: query.schema,
     body: {
       content: {
@@ -117,16 +120,23 @@ function addPosting(app: FastifyInstance, parts: HttpParts): void {
     method: 'POST',
     url: '/api/v1/events',
     schema,
+    config: { scope: 'ingest' },
     bodyLimit: MAX_BODY_BYTES,
     onRequest: async (request, reply) => {
-      requireLoopback(request)
       formOf(request)
-      if (open >= MAX_POSTS) throw HttpProblem.later('overloaded', 'Too many posts at once: try again, or send arrays')
+      requireEventAllowance(request, parts)
+      const { allowance } = request
+      if (open >= MAX_POSTS || (allowance !== null && allowance.openPosts >= MAX_POSTS_EACH)) {
+        throw HttpProblem.later('overloaded', 'Too many posts at once: try again, or send arrays')
+      }
       open++
+      if (allowance !== null) allowance.openPosts++
       let isOpen = true
       const release = () => {
-        if (isOpen) open--
+        if (!isOpen) return
         isOpen = false
+        open--
+        if (allowance !== null) allowance.openPosts--
       }
       // `finish` for answers, `close` for callers that went away before theirs.
       reply.raw.once('finish', release).once('close', release)
@@ -137,11 +147,16 @@ function addPosting(app: FastifyInstance, parts: HttpParts): void {
       const bytes = request.body ?? Buffer.alloc(0)
       const form = formOf(request)
       const attributes = form === 'json' ? attributesOf(request) : null
-      const records = readPosted({ bytes, form, attributes, kind, nowMs: parts.now() })
+      // Again, for posts of the same caller may have come in while this one's body did.
+      requireEventAllowance(request, parts)
+      const nowMs = parts.now()
+      const records = readPosted({ bytes, form, attributes, kind, nowMs })
+      const count = records instanceof PostRefusal ? records.total : records.gpu.length + records.token.length
+      request.allowance?.events.spend(Math.max(count, bytes.length / BYTES_PER_EVENT), nowMs)
       if (records instanceof PostRefusal) throw refused(records)
       await append(parts, records)
       reply.code(202)
-      return { accepted: records.gpu.length + records.token.length }
+      return { accepted: count }
     },
   })
 }

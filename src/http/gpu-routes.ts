@@ -55,7 +55,7 @@ export function addGpuRoutes(app: FastifyInstance, parts: HttpParts): void {
     querystring: infoQuery.schema,
     response: { 200: answer({ $ref: 'gpu.metrics.v1#' }, 'The document'), default: problemAnswer },
   }
-  app.get('/gpu/info', { schema: infoSchema }, async (request) => {
+  app.get('/gpu/info', { schema: infoSchema, config: { scope: 'read' } }, async (request) => {
     const { host, gpu_index: gpuIndex } = infoQuery.parse(request.query)
     const sample = await store.latestSample(defined({ host, gpuIndex }))
     if (sample !== null) return sample
@@ -90,7 +90,7 @@ export function addGpuRoutes(app: FastifyInstance, parts: HttpParts): void {
       default: problemAnswer,
     },
   }
-  app.get('/api/v1/gpus', { schema: gpusSchema }, async (request) => {
+  app.get('/api/v1/gpus', { schema: gpusSchema, config: { scope: 'read' } }, async (request) => {
     NO_QUERY.parse(request.query)
     const { as_of, stale, slots: live } = liveView(processor)
     const newestMs = await store.newestMs('gpu')
@@ -117,7 +117,7 @@ export function addGpuRoutes(app: FastifyInstance, parts: HttpParts): void {
       default: problemAnswer,
     },
   }
-  app.get('/api/v1/live', { schema: liveSchema }, (request) => {
+  app.get('/api/v1/live', { schema: liveSchema, config: { scope: 'read' } }, (request) => {
     NO_QUERY.parse(request.query)
     return liveView(processor)
   })

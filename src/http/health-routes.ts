@@ -34,6 +34,12 @@ const HealthSchema = object({
   uptime_s: count,
 })
 
+/** The processor's health with what is wrong with the server's own files; those never make it unready. */
+export function withFileProblems(health: Health, { access, certificate }: HttpParts): Health {
+  const problems = [access?.tokens.problem, certificate?.problem].filter((problem) => problem != null)
+  return problems.length === 0 ? health : { ...health, status: 'error', problems: [...health.problems, ...problems] }
+}
+
 export function addHealthRoutes(app: FastifyInstance, parts: HttpParts): void {
   const { processor, log, store, version, now } = parts
   const startedMs = now()
@@ -46,8 +52,8 @@ export function addHealthRoutes(app: FastifyInstance, parts: HttpParts): void {
 
   const responses = { 200: answer(HealthSchema, 'All is well'), 503: answer(HealthSchema, 'Something is wrong') }
   const healthSchema = { tags: ['operations'], summary: 'The truth about this process', response: responses }
-  app.get('/health', { schema: healthSchema }, (_request, reply) => {
-    const state = health()
+  app.get('/health', { schema: healthSchema, config: { scope: 'probe' } }, (_request, reply) => {
+    const state = withFileProblems(health(), parts)
     const uptimeS = Math.max(0, Math.floor((now() - startedMs) / 1000))
     reply.code(state.status === 'ok' ? 200 : 503)
     return { ...state, log: log.description, store: store.description, version, uptime_s: uptimeS }
@@ -59,14 +65,14 @@ export function addHealthRoutes(app: FastifyInstance, parts: HttpParts): void {
     summary: 'Whether the process runs',
     response: { 200: answer(StatusSchema, 'It does') },
   }
-  app.get('/livez', { schema: livezSchema }, () => ({ status: 'ok' }))
+  app.get('/livez', { schema: livezSchema, config: { scope: 'probe' } }, () => ({ status: 'ok' }))
 
   const readyzSchema = {
     tags: ['operations'],
     summary: 'Whether traffic may be sent here',
     response: { 200: answer(StatusSchema, 'Ready'), 503: answer(StatusSchema, 'Not ready') },
   }
-  app.get('/readyz', { schema: readyzSchema }, (_request, reply) => {
+  app.get('/readyz', { schema: readyzSchema, config: { scope: 'probe' } }, (_request, reply) => {
     const { status, problems } = health()
     const isReady = status === 'ok' || (status === 'error' && wasOk)
     reply.code(isReady ? 200 : 503)

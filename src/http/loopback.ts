@@ -1,4 +1,4 @@
-// Who may write while no tokens are configured: programs on this machine, and nobody else. The peer's address alone is
+// Who may write while no API tokens are configured: programs on this machine, and nobody else. The peer's address alone is
 // not enough: a page in a browser on this machine can be made to post to localhost, also under a name that an attacker's
 // DNS points at 127.0.0.1 (DNS rebinding: the Host header gives it away), and a reverse proxy on this machine makes the
 // whole world look local (so that any trace of a proxy refuses). Content types are checked by the route: a form cannot
@@ -25,10 +25,16 @@ export function requireLoopback(request: Pick<FastifyRequest, 'headers' | 'socke
   const proxy = PROXY_HEADERS.find((name) => headers[name] !== undefined)
   if (proxy !== undefined)
     throw forbidden(`the request came through a proxy (header ${quote(proxy)}): send it directly`)
-  const { origin } = headers
-  if (origin !== undefined && origin.toLowerCase() !== `http://${host.toLowerCase()}`) {
-    throw forbidden(`the Origin header is ${quote(origin)}: pages of other sites may not write`)
-  }
+  const problem = originProblem(request)
+  if (problem !== null) throw problem
+}
+
+/** A 403 problem where a page of another site asks; null for programs, which send no Origin, and for pages of this server. */
+export function originProblem({ headers }: Pick<FastifyRequest, 'headers'>): HttpProblem | null {
+  const { origin, host = '' } = headers
+  // Either scheme: a proxy before this server may speak HTTPS where this server does not.
+  if (origin === undefined || /^https?:\/\/(.+)$/i.exec(origin)?.[1]?.toLowerCase() === host.toLowerCase()) return null
+  return forbidden(`the Origin header is ${quote(origin)}: pages of other sites may not write`)
 }
 
 function forbidden(why: string): HttpProblem {

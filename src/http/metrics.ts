@@ -7,6 +7,7 @@ import type { FastifyInstance } from 'fastify'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { LiveModel } from '../domain/sliding-window.ts'
 import { costSourceOf } from './cost-routes.ts'
+import { withFileProblems } from './health-routes.ts'
 import { KeeperGauges } from './keeper-gauges.ts'
 import { LedgerGauges } from './ledger-gauges.ts'
 import { byModel, type LiveView, liveView } from './live-view.ts'
@@ -25,7 +26,7 @@ export function addMetricsRoute(app: FastifyInstance, parts: HttpParts): void {
       200: { description: 'Text exposition format', content: { 'text/plain': { schema: { type: 'string' } } } },
     },
   }
-  app.get('/metrics', { schema }, async (_request, reply) => {
+  app.get('/metrics', { schema, config: { scope: 'read' } }, async (_request, reply) => {
     reply.type(metrics.contentType)
     return metrics.scrape()
   })
@@ -52,6 +53,7 @@ class Metrics {
   readonly #price = this.#gauge('pertoken_gpu_price_per_hour_usd', 'Price of the GPU, USD per hour', SLOT)
   readonly #ledger: LedgerGauges
   readonly #keeper: KeeperGauges | null
+  readonly #refused: Counter<'reason'> | null
 
   constructor(parts: HttpParts) {
     this.#parts = parts
@@ -59,6 +61,8 @@ class Metrics {
     const [registry, costPerMillion] = [this.#registry, this.#cost]
     this.#ledger = new LedgerGauges(costSourceOf(parts), { registry, costPerMillion, now: parts.now })
     this.#keeper = parts.keeper === undefined ? null : new KeeperGauges(parts.keeper, registry)
+    const help = 'Requests that were refused for their API token or for a limit, by reason'
+    this.#refused = parts.access === undefined ? null : this.#counter('pertoken_http_refused_total', help, ['reason'])
     this.#gauge('pertoken_build_info', 'Version of the program', ['version']).set({ version: parts.version }, 1)
   }
 
@@ -68,7 +72,7 @@ class Metrics {
 
   /** Takes all figures now and writes them out. */
   async scrape(): Promise<string> {
-    const health = this.#parts.processor.health()
+    const health = withFileProblems(this.#parts.processor.health(), this.#parts)
     const { outcomes } = health
     setTotal(this.#records, [
       [{ outcome: 'stored' }, outcomes.stored],
@@ -90,6 +94,13 @@ class Metrics {
     await this.#ledger.refresh()
     this.#ledger.set()
     this.#keeper?.set()
+    const { access } = this.#parts
+    if (access !== undefined && this.#refused !== null) {
+      setTotal(
+        this.#refused,
+        Object.entries(access.refused).map(([reason, count]) => [{ reason }, count]),
+      )
+    }
     return this.#registry.metrics()
   }
 

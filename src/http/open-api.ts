@@ -9,7 +9,12 @@ import { GpuSampleSchema, TokenUsageSchema } from '../domain/schemas.ts'
 import { PROBLEM_TYPE } from './problem.ts'
 
 const DESCRIPTION = `What a token costs on GPUs that you rent or own. Times are UTC in ISO 8601, money is in USD, errors
-are RFC 9457 problem details. Query parameters that are unknown, wrong or given twice are refused with all that is wrong.`
+are RFC 9457 problem details. Query parameters that are unknown, wrong or given twice are refused with all that is wrong.
+Where API tokens are configured, requests bring one of scope read (reading), ingest (posting events) or admin (everything);
+else reading is open, and writing is for programs on the server's own machine.`
+
+/** Where the page of the API is. */
+export const DOCS_PATH = '/docs'
 
 const ProblemSchema = {
   $id: 'Problem',
@@ -58,6 +63,10 @@ export async function addOpenApi(app: FastifyInstance, version: string): Promise
         license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
       },
       servers: [{ url: '/' }],
+      components: {
+        securitySchemes: { token: { type: 'http', scheme: 'bearer', description: 'API token: pt_…' } },
+      },
+      security: [{ token: [] }, {}],
       tags: [
         { name: 'live', description: 'What is going on now' },
         { name: 'cost', description: 'What tokens cost, and the prices behind it' },
@@ -68,13 +77,13 @@ export async function addOpenApi(app: FastifyInstance, version: string): Promise
     // Schemas with an id are named by it in components.schemas, so that references stay readable.
     refResolver: { buildLocalReference: (json, _base, _fragment, i) => String(json['$id'] ?? `def-${i}`) },
   })
-  await app.register(swaggerUi, { routePrefix: '/docs', staticCSP: DOCS_CSP, theme: { title: 'pertoken: API' } })
+  await app.register(swaggerUi, { routePrefix: DOCS_PATH, staticCSP: DOCS_CSP, theme: { title: 'pertoken: API' } })
   const schema = {
     tags: ['operations'],
     summary: 'This description, as OpenAPI 3.1',
     response: { 200: answer({ type: 'object' }, 'The OpenAPI document') },
   }
-  app.get('/openapi.json', { schema }, () => app.swagger())
+  app.get('/openapi.json', { schema, config: { scope: 'open' } }, () => app.swagger())
 }
 
 /** A JSON answer for a route's `response`. */

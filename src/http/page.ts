@@ -17,7 +17,7 @@ const FILES = [
 export function addPage(app: FastifyInstance): void {
   for (const { url, file, type } of FILES) {
     const body = readFileSync(new URL(`./page/${file}`, import.meta.url))
-    app.get(url, { schema: { hide: true } }, (_request, reply) =>
+    app.get(url, { schema: { hide: true }, config: { scope: 'open' } }, (_request, reply) =>
       reply.header('content-security-policy', PAGE_CSP).header('cache-control', 'no-cache').type(type).send(body),
     )
   }

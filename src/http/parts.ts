@@ -7,6 +7,9 @@ import type { KeeperStatus } from '../processor/keeper.ts'
 import type { Logger } from '../processor/logger.ts'
 import type { Processor } from '../processor/processor.ts'
 import type { EventStore } from '../store/event-store.ts'
+import type { Access } from './auth.ts'
+import type { Certificate } from './certificate.ts'
+import type { FreshFile } from './fresh-file.ts'
 
 export interface HttpParts {
   processor: Pick<Processor, 'live' | 'health' | 'outcomes'>
@@ -23,6 +26,10 @@ export interface HttpParts {
   keeper?: () => KeeperStatus
   /** How late an event may be and still be expected, milliseconds; 10 s when absent. */
   allowedLatenessMs?: number
+  /** API tokens and limits; without them reads are open, and writes are for programs on this machine. */
+  access?: Access
+  /** What HTTPS is spoken with; without it plain HTTP. */
+  certificate?: FreshFile<Certificate>
   /** Wall clock, epoch milliseconds. */
   now: () => number
 }

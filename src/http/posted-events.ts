@@ -4,7 +4,7 @@
 
 import { isUtf8 } from 'node:buffer'
 import { type CloudEventAttributes, readAttributes, unwrapStructured } from '../domain/cloudevents.ts'
-import { checkEvent, kindByShape, MAX_RECORD_BYTES, parseObject } from '../domain/decode.ts'
+import { asObject, checkEvent, kindByShape, MAX_RECORD_BYTES, parseObject } from '../domain/decode.ts'
 import type { EventKind } from '../domain/documents.ts'
 import { type Issue, Refusal } from '../domain/refusal.ts'
 import { hasRepeatedKey } from '../domain/repeated-key.ts'
@@ -52,7 +52,7 @@ export function readPosted(body: PostedBody): PostedRecords | PostRefusal {
   const text = bytes.toString('utf8')
   const isArray = /^[ \t\r\n]*\[/.test(text)
   if (body.form === 'batch' || (isArray && body.form === 'json')) return readArray(body, text, isArray)
-  const event = readEvent(body, text, bytes)
+  const event = readEvent(body, bytes, () => parseObject(text))
   if (event instanceof Refusal) return new PostRefusal(event.issues)
   return { gpu: [], token: [], [event.kind]: [event.record] }
 }
@@ -61,22 +61,22 @@ function readArray(body: PostedBody, text: string, isArray: boolean): PostedReco
   if (body.attributes !== null) {
     return refuse('bad_cloudevent', 'Body is an array: ce-* headers describe one event, send it alone')
   }
-  let length: number
+  let parsed: unknown[]
   try {
-    const parsed = JSON.parse(text) as unknown[]
-    if (!isArray) return refuse('not_an_object', 'Body is not an array: expected an array of CloudEvents')
-    length = parsed.length
+    parsed = JSON.parse(text)
   } catch (error) {
     return refuse('not_json', `Not JSON: ${(error as Error).message.slice(0, 200)}`)
   }
+  if (!isArray) return refuse('not_an_object', 'Body is not an array: expected an array of CloudEvents')
+  const { length } = parsed
   if (length > MAX_EVENTS) {
     return refuse('too_large', `Array has ${length} events: expected at most ${MAX_EVENTS}, send the rest in another`)
   }
   const records: PostedRecords = { gpu: [], token: [] }
   const issues: Issue[] = []
   let wrong = 0
-  elementsOf(text).forEach((element, index) => {
-    const event = readEvent(body, element, Buffer.from(element))
+  elementsOf(body.bytes).forEach((element, index) => {
+    const event = readEvent(body, element, () => asObject(parsed[index]))
     if (event instanceof Refusal) {
       wrong++
       for (const issue of event.issues) issues.push({ ...issue, path: `/${index}${issue.path}` })
@@ -87,18 +87,23 @@ function readArray(body: PostedBody, text: string, isArray: boolean): PostedReco
   return wrong === 0 ? records : new PostRefusal(issues, wrong, length)
 }
 
-function readEvent(body: PostedBody, text: string, bytes: Buffer): { kind: EventKind; record: NewRecord } | Refusal {
+/** One event of a body: its own bytes, and what they say. */
+function readEvent(
+  body: PostedBody,
+  bytes: Buffer,
+  read: () => Record<string, unknown> | Refusal,
+): { kind: EventKind; record: NewRecord } | Refusal {
   if (bytes.length > MAX_RECORD_BYTES) {
     return Refusal.of('too_large', `Event has ${bytes.length} bytes: expected at most ${MAX_RECORD_BYTES}`)
   }
-  const parsed = parseObject(text)
+  const parsed = read()
   if (parsed instanceof Refusal) return parsed
   const isEnvelope = body.form !== 'json'
   const opened = isEnvelope ? unwrapStructured(parsed) : { data: parsed, attributes: binaryAttributes(body) }
   if (opened instanceof Refusal) return opened
   const { data, attributes } = opened
   if (attributes instanceof Refusal) return attributes
-  if (hasRepeatedKey(bytes, text, data)) {
+  if (hasRepeatedKey(bytes, data)) {
     return Refusal.of('duplicate_field', 'Field is there twice: a JSON object with each name once was expected')
   }
   const kind = body.kind ?? (attributes === null ? null : kindByType(attributes.type)) ?? kindByShape(data)

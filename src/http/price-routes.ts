@@ -11,7 +11,6 @@ import { Books } from '../processor/books.ts'
 import { explainPrice } from '../processor/price-explanation.ts'
 import type { BookVersion, Revision } from '../store/ledger-store.ts'
 import { gpuIndexParameter, hostParameter } from './gpu-routes.ts'
-import { requireLoopback } from './loopback.ts'
 import { answer, nullable, object, problemAnswer } from './open-api.ts'
 import type { HttpParts } from './parts.ts'
 import { HttpProblem, unsupportedMediaType } from './problem.ts'
@@ -59,7 +58,7 @@ function addListing(app: FastifyInstance, { store, now }: HttpParts): void {
       default: problemAnswer,
     },
   }
-  app.get('/api/v1/prices', { schema }, async (request) => {
+  app.get('/api/v1/prices', { schema, config: { scope: 'read' } }, async (request) => {
     NO_QUERY.parse(request.query)
     const books = new Books(store.ledger)
     await books.refresh()
@@ -82,7 +81,8 @@ function addSetting(app: FastifyInstance, { store, now }: HttpParts): void {
     tags: ['cost'],
     summary: 'Sets the price book: a new version from the next minute on',
     description:
-      'Taken or refused as a whole, with every problem listed. For programs on this machine only, as application/json. ' +
+      'Taken or refused as a whole, with every problem listed. As application/json, with a token of scope admin, or from ' +
+      'this machine where there are no tokens. ' +
       'Setting the same book again makes no version.',
     querystring: NO_QUERY.schema,
     body: { content: { 'application/json': { schema: PriceBookSchema } } },
@@ -96,11 +96,9 @@ function addSetting(app: FastifyInstance, { store, now }: HttpParts): void {
     method: ['PUT', 'POST'],
     url: '/api/v1/prices',
     schema,
+    config: { scope: 'admin' },
     bodyLimit: MAX_BOOK_BYTES,
-    onRequest: async (request) => {
-      requireLoopback(request)
-      requireJson(request)
-    },
+    onRequest: async (request) => requireJson(request),
     handler: async (request, reply) => {
       NO_QUERY.parse(request.query)
       const book = parseBody(request.body)
@@ -150,7 +148,7 @@ function addExplaining(app: FastifyInstance, { store, now }: HttpParts): void {
       default: problemAnswer,
     },
   }
-  app.get('/api/v1/explain', { schema }, async (request) => {
+  app.get('/api/v1/explain', { schema, config: { scope: 'read' } }, async (request) => {
     const { host = null, gpu_index: gpuIndex, at: atMs = now() } = query.parse(request.query)
     if ((await store.ledger.readBooks()).length === 0) {
       throw new HttpProblem(404, 'not-found', { detail: 'There is no price book yet: start the processor, or set one' })

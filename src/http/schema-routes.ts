@@ -24,7 +24,7 @@ export function addSchemaRoutes(app: FastifyInstance): void {
     summary: 'The JSON Schemas of the events',
     response: { 200: answer(object({ schemas: { type: 'array', items: item } }), 'Index') },
   }
-  app.get('/schemas', { schema: indexSchema }, () => ({
+  app.get('/schemas', { schema: indexSchema, config: { scope: 'open' } }, () => ({
     schemas: names.map((name) => {
       const { $id, title, description } = publishedSchema(name)
       return { id: $id, title, description, url: `/schemas/${name}` }
@@ -39,6 +39,8 @@ export function addSchemaRoutes(app: FastifyInstance): void {
       },
     }
     const body = `${JSON.stringify(publishedSchema(name), null, 2)}\n`
-    app.get(`/schemas/${name}`, { schema }, (_request, reply) => reply.type('application/schema+json').send(body))
+    app.get(`/schemas/${name}`, { schema, config: { scope: 'open' } }, (_request, reply) =>
+      reply.type('application/schema+json').send(body),
+    )
   }
 }

@@ -4,10 +4,14 @@
 // serializer would drop fields that no schema knows, so both are replaced. To add routes: one file, one line in ROUTES.
 
 import { randomUUID } from 'node:crypto'
-import Fastify, { type FastifyInstance, type FastifyReply } from 'fastify'
+import type { Server } from 'node:https'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyServerOptions } from 'fastify'
+import { addAuth } from './auth.ts'
+import type { Certificate } from './certificate.ts'
 import { addCostRoutes } from './cost-routes.ts'
 import { addDeadLetterRoutes } from './dead-letter-routes.ts'
 import { addEventRoutes } from './event-routes.ts'
+import type { FreshFile } from './fresh-file.ts'
 import { addGpuRoutes } from './gpu-routes.ts'
 import { addHealthRoutes } from './health-routes.ts'
 import { addMetricsRoute } from './metrics.ts'
@@ -33,7 +37,8 @@ const ROUTES: readonly ((app: FastifyInstance, parts: HttpParts) => void)[] = [
   addPage,
 ]
 
-/** Time for headers, for a whole request, for an answer, on an idle connection, on a silent one, and for a drain. */
+/** Time for a TLS handshake, for headers, for a whole request, for an answer, on an idle connection, on a silent one, and for a drain. */
+const HANDSHAKE_TIMEOUT_MS = 10_000
 const HEADERS_TIMEOUT_MS = 10_000
 const REQUEST_TIMEOUT_MS = 30_000
 const HANDLER_TIMEOUT_MS = 30_000
@@ -59,7 +64,9 @@ const SECURITY_HEADERS = {
 
 /** Builds the server with all its routes; the caller listens on it, and closes it before what it was handed. */
 export async function buildServer(parts: HttpParts): Promise<FastifyInstance> {
-  const app = Fastify({
+  const { certificate } = parts
+  const sockets = { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: 5_000 }
+  const options: FastifyServerOptions = {
     logger: false,
     genReqId: () => randomUUID(),
     bodyLimit: MAX_BODY_BYTES,
@@ -68,7 +75,6 @@ export async function buildServer(parts: HttpParts): Promise<FastifyInstance> {
     handlerTimeout: HANDLER_TIMEOUT_MS,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     maxRequestsPerSocket: MAX_REQUESTS_PER_SOCKET,
-    http: { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: 5_000 },
     // Requests that are on their way during a drain are answered; the connection closes after them.
     return503OnClosing: false,
     forceCloseConnections: 'idle',
@@ -79,22 +85,47 @@ export async function buildServer(parts: HttpParts): Promise<FastifyInstance> {
       sendProblem(reply as FastifyReply, new HttpProblem(400, 'bad-request', { detail }))
     },
     clientErrorHandler: (error, socket) => {
-      if (socket.writable) socket.end(rawProblem(error))
+      // A failed handshake leaves nothing to write an answer with.
+      if (socket.writable && !error.code?.startsWith('ERR_SSL')) socket.end(rawProblem(error))
       else socket.destroy()
     },
-  })
+  }
+  const app = withServer(options, sockets, certificate)
   app.server.maxConnections = MAX_CONNECTIONS
   app.setValidatorCompiler(() => () => true)
   app.setSerializerCompiler(() => (body) => JSON.stringify(body))
   app.removeAllContentTypeParsers()
   app.addHook('onRequest', async (_request, reply) => void reply.headers(SECURITY_HEADERS))
   app.setErrorHandler(handleError(parts.logger))
+  addAuth(app, parts)
   answerUnknown(app)
   closeInTime(app)
+  followFiles(app, parts)
   await addOpenApi(app, parts.version)
   for (const addRoutes of ROUTES) addRoutes(app, parts)
   await app.ready()
   return app
+}
+
+/** An HTTPS server where there is a certificate, else an HTTP server: to routes they are the same. */
+function withServer(
+  options: FastifyServerOptions,
+  sockets: object,
+  certificate: FreshFile<Certificate> | undefined,
+): FastifyInstance {
+  if (certificate === undefined) return Fastify({ ...options, http: sockets })
+  const https = { ...sockets, ...certificate.value, handshakeTimeout: HANDSHAKE_TIMEOUT_MS }
+  return Fastify({ ...options, https } as FastifyServerOptions)
+}
+
+/** Takes over tokens and certificate whenever their files change, for as long as the server is there. */
+function followFiles(app: FastifyInstance, { access, certificate }: HttpParts): void {
+  access?.tokens.watch()
+  certificate?.watch((changed) => (app.server as Server).setSecureContext(changed))
+  app.addHook('onClose', async () => {
+    access?.tokens.close()
+    certificate?.close()
+  })
 }
 
 /** 404 for paths that do not exist, 405 with `Allow` for those that do. */

@@ -90,8 +90,8 @@ export interface PartitionLag extends TopicPartition {
 
 /** What is wrong with the subscription right now, for /health; empty when nothing is. */
 export interface LogProblem {
-  /** Stable code. */
-  code: 'unreachable' | 'topic_missing' | 'position_invalid' | 'group_incompatible' | 'stalled'
+  /** Stable code. `security`: a login, a certificate or a right is refused. */
+  code: 'unreachable' | 'security' | 'topic_missing' | 'position_invalid' | 'group_incompatible' | 'stalled'
   message: string
 }
 

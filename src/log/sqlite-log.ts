@@ -1,7 +1,8 @@
 // The embedded log: one SQLite file that keeps Kafka's words and meanings for one machine. Also the agent's spool.
 // Appends of one turn of the event loop share a transaction and so an fsync. The file is bounded: past `maxBytes` the
 // oldest records that every group has committed past go, and when none may go, append fails with `Log is full`, a
-// passing fault: the caller waits. Its parts are in sqlite/; only log-file.ts there knows the driver.
+// passing fault: the caller waits. A spool would rather lose its oldest records: `dropOldest` says which, and is told how
+// many. Its parts are in sqlite/; only log-file.ts there knows the driver.
 
 import { randomUUID } from 'node:crypto'
 import { setImmediate as afterImmediate } from 'node:timers/promises'
@@ -26,7 +27,7 @@ import {
   partitionsOf,
   setCommittedOffset,
 } from './sqlite/partition-tables.ts'
-import { makeRoom } from './sqlite/prune.ts'
+import { type DropOldest, makeRoom, type RoomLimits } from './sqlite/prune.ts'
 import { encodeHeaders } from './sqlite/record-reader.ts'
 
 export interface SqliteLogOptions {
@@ -34,6 +35,10 @@ export interface SqliteLogOptions {
   path: string
   /** Bound of what the file holds, bytes. */
   maxBytes?: number
+  /** What every group has committed past is removed from this size on, bytes; `maxBytes` when absent. */
+  keepBytes?: number
+  /** What goes when the file is full of records that a group still has to read; nothing when absent. */
+  dropOldest?: DropOldest
   /** A member without heartbeat for this long has lost its partitions, milliseconds. */
   leaseMs?: number
 }
@@ -56,7 +61,7 @@ interface Append {
 export class SqliteLog implements EventLog {
   readonly description: string
   readonly #file: LogFile
-  readonly #maxBytes: number
+  readonly #limits: RoomLimits
   readonly #leaseMs: number
   readonly #waiters = new Set<() => void>()
   readonly #members = new Set<GroupMember>()
@@ -66,9 +71,9 @@ export class SqliteLog implements EventLog {
   /** Where the next record without key goes. */
   #turn = 0
 
-  constructor({ path, maxBytes, leaseMs }: SqliteLogOptions) {
+  constructor({ path, maxBytes = DEFAULT_MAX_BYTES, keepBytes, dropOldest, leaseMs }: SqliteLogOptions) {
     this.#file = new LogFile(path)
-    this.#maxBytes = maxBytes ?? DEFAULT_MAX_BYTES
+    this.#limits = { maxBytes, keepBytes: Math.min(keepBytes ?? maxBytes, maxBytes), dropOldest: dropOldest ?? null }
     this.#leaseMs = leaseMs ?? DEFAULT_LEASE_MS
     this.description = `embedded log ${this.#file.path}`
   }
@@ -146,6 +151,11 @@ export class SqliteLog implements EventLog {
     })
   }
 
+  /** Bytes of the file that hold something, what groups have committed past included. */
+  heldBytes(): number {
+    return this.#file.use('Measuring the log failed', () => this.#file.liveBytes())
+  }
+
   async close(): Promise<void> {
     await this.#flushing
     for (const member of this.#members) await member.close()
@@ -196,11 +206,13 @@ export class SqliteLog implements EventLog {
 
   async #write(appends: readonly Append[]): Promise<void> {
     const file = this.#file
-    await file.patientTransaction('Appending failed', { durable: true }, () => {
+    const dropped = await file.patientTransaction('Appending failed', { durable: true }, () => {
       file.checkInPlace()
-      makeRoom(file, this.#maxBytes)
+      const gone = makeRoom(file, this.#limits)
       for (const { topic, records } of appends) this.#insert(topic, records)
+      return gone
     })
+    for (const [topic, count] of dropped) this.#limits.dropOldest?.onDropped(topic, count)
     for (const wake of [...this.#waiters]) wake()
   }
 

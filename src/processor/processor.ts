@@ -25,7 +25,7 @@ import { HOST_MEMORY_MS, LiveWindow } from './live-window.ts'
 import type { Logger } from './logger.ts'
 import { Outcomes } from './outcomes.ts'
 import { Retrier } from './retry.ts'
-import { startOf } from './start-position.ts'
+import { lossAtStart, type StartFrom, StartUndecided, settleFirstStart, startOf } from './start-position.ts'
 import { refuseClosedDays, type Step, stepsOf } from './step.ts'
 
 export interface ProcessorOptions {
@@ -41,6 +41,8 @@ export interface ProcessorOptions {
   retentionDays?: number
   /** Host of events that name none; null: inferred where possible. */
   defaultHost: string | null
+  /** Where to begin topics that neither store nor group know a place of; absent: run() may reject with StartUndecided. */
+  from?: StartFrom | undefined
   priceOf: PriceOfSlot
   log: Logger
   now?: () => number
@@ -75,6 +77,8 @@ export class Processor {
   /** Aborts writes that are being repeated: later than the loop's own signal, by the time that a drain may take. */
   readonly #giveUp = new AbortController()
   #subscription: Subscription | null = null
+  /** The last word to the log of how far all is stored. */
+  #committing: Promise<void> | undefined
   #phase: 'starting' | 'running' | 'draining' | 'stopped' = 'starting'
   #lastEventMs: number | null = null
   #lastReadMs: number | null = null
@@ -97,7 +101,9 @@ export class Processor {
           this.#repeat('write marks to the store', () => store.insertMarks(cells.dirtyMinutes(), this.#now())),
         positions: (positions) =>
           this.#repeat('write positions to the store', () => store.advancePositions(options.group, positions)),
-        commit: async (positions) => void this.#subscription?.commit(positions),
+        commit: async (positions) => {
+          this.#committing = this.#subscription?.commit(positions)
+        },
       },
       {
         maxWrites: MAX_WRITES,
@@ -126,6 +132,8 @@ export class Processor {
       while (!signal.aborted) await this.#readOnce(this.#subscription, signal)
       this.#phase = 'draining'
       await this.#inFlight.idle()
+      // Who reads on from the log's own offsets, such as an older processor, would read again what is not told here.
+      await this.#committing
     } finally {
       await this.#subscription?.close()
       this.#phase = 'stopped'
@@ -170,12 +178,29 @@ export class Processor {
     await this.#retrier
       .run('read the closed days', whileStarting, () => this.#gate.refreshIfOlderThan(0))
       .catch((error: unknown) => this.#unlessStopping(signal, error))
+    if (!signal.aborted) await this.#settleStart(whileStarting).catch((error) => this.#unlessStopping(signal, error))
     const made = this.#retrier
       .run('make topics', whileStarting, () => this.#log.ensureTopics(topics))
       .then((names) => void (names.length > 0 && log.info({ topics: names, partitions }, 'Made topics')))
       .catch(() => {})
     // Topics that may not be made by us may be made by somebody else: reading begins, the failure stays visible.
     await Promise.race([made, sleep(TOPICS_PATIENCE_MS, undefined, { ref: false })])
+  }
+
+  /** Throws StartUndecided where nobody has said where to begin, and it must not be guessed. */
+  async #settleStart(signal: AbortSignal): Promise<void> {
+    const { group, topicMetric, topicToken, from = null, log } = this.#options
+    const start = { group, topics: [topicMetric, topicToken], from }
+    const begun = await this.#retrier.run('look where to begin', signal, () =>
+      settleFirstStart(this.#log, this.#store, start).catch((error: unknown) => {
+        // This one does not pass by waiting.
+        if (error instanceof StartUndecided) return error
+        throw error
+      }),
+    )
+    if (begun instanceof StartUndecided) throw begun
+    if (begun.length > 0) log.info({ topics: begun, from }, 'Begins these topics where it was told to')
+    else if (from !== null) log.info({ from }, 'Goes on where it stopped: where to begin was decided before')
   }
 
   #subscribe(signal: AbortSignal): Subscription {
@@ -198,6 +223,10 @@ export class Processor {
       this.#store.readPositions(this.#options.group),
     )
     const decisions = partitions.map((partition) => startOf(partition, stored))
+    for (const partition of partitions) {
+      const loss = lossAtStart(partition, stored)
+      if (loss !== null) this.#options.log.error({}, loss)
+    }
     if (this.#rebuildNeeded && decisions.some((decision) => 'offset' in decision)) {
       await this.#inFlight.written()
       await this.#retrier.run('read the live window from the store', whileRunning, () =>

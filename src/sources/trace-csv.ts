@@ -152,7 +152,7 @@ function parseCsvRow(text: string): Parsed {
 
 function parseJsonLine(text: string): Parsed {
   const event = parseObject(text)
-  if (event instanceof Refusal || !hasRepeatedKey(Buffer.from(text), text, event)) return event
+  if (event instanceof Refusal || !hasRepeatedKey(Buffer.from(text), event)) return event
   return wrongLine('Field is there twice: a JSON object with each name once was expected')
 }
 

@@ -109,6 +109,8 @@ export interface EventStore {
   insertMarks(minutes: readonly DirtyMinute[], atMs: number): Promise<void>
   /** Moves positions forward; a position that is not ahead of the stored one of the same topic id changes nothing. */
   advancePositions(group: string, positions: readonly Position[]): Promise<void>
+  /** Stores positions of partitions that have none of this topic id yet; the others stay: a start is decided once. */
+  beginPositions(group: string, positions: readonly Position[]): Promise<void>
   /** All stored positions of a group; of every topic id that was ever stored. */
   readPositions(group: string): Promise<Position[]>
   /** Replaces the stored positions of these partitions, whatever they were, and drops other topic ids: `topics seek`. */

@@ -66,7 +66,7 @@ export async function installChromium(): Promise<string> {
 
 type Fill = (work: string, target: string) => Promise<void>
 
-async function installInto(directory: string, pinned: Readonly<Record<string, string>>, fill: Fill): Promise<string> {
+export async function installInto(directory: string, pinned: Readonly<Record<string, string>>, fill: Fill): Promise<string> {
   if (await isGood(directory, pinned)) return 'was there'
   await mkdir(cacheDirectory(), { recursive: true })
   const work = await mkdtemp(join(cacheDirectory(), '.installing-'))
@@ -98,7 +98,7 @@ async function isGood(directory: string, pinned: Readonly<Record<string, string>
   )
 }
 
-function pomFor(coordinates: readonly string[]): string {
+export function pomFor(coordinates: readonly string[]): string {
   const dependencies = coordinates.map((coordinate) => {
     const [group, artifact, version] = coordinate.split(':')
     return `<dependency><groupId>${group}</groupId><artifactId>${artifact}</artifactId><version>${version}</version></dependency>`
@@ -111,7 +111,7 @@ function pomFor(coordinates: readonly string[]): string {
 }
 
 /** Runs `use`; when a tool or library is missing, installs Debian's packages where that is ours to do, and runs it again. */
-async function withPackages(packages: string[], use: () => Promise<unknown>): Promise<void> {
+export async function withPackages(packages: string[], use: () => Promise<unknown>): Promise<void> {
   try {
     await use()
   } catch (error) {

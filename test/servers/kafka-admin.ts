@@ -2,7 +2,16 @@
 // A fresh client per call, closed at its end: nothing is cached over a broker's restart and nothing keeps the process
 // alive. Creating a topic resolves when every partition's leader answers, so that a test may write at once.
 
-import { Admin } from '@platformatic/kafka'
+import { pbkdf2Sync, randomBytes } from 'node:crypto'
+import {
+  AclOperations,
+  AclPermissionTypes,
+  Admin,
+  alterUserScramCredentialsV0,
+  ResourcePatternTypes,
+  ResourceTypes,
+  ScramMechanisms,
+} from '@platformatic/kafka'
 import { untilAnswered } from './managed-server.ts'
 
 export type TopicOptions = { partitions?: number; configs?: Readonly<Record<string, string>> }
@@ -39,6 +48,52 @@ export async function deleteTopic(bootstrap: string, topic: string): Promise<voi
 
 export async function listOffsets(bootstrap: string, topic: string): Promise<PartitionRange[]> {
   return withAdmin(bootstrap, {}, (admin) => rangesOf(admin, topic))
+}
+
+const SCRAM_ITERATIONS = 4096
+
+/** Makes a user of SASL SCRAM, or gives it another password, or (null) removes it: for both hashes. */
+export async function setScramUser(bootstrap: string, name: string, password: string | null): Promise<void> {
+  const mechanisms = [
+    [ScramMechanisms.SCRAM_SHA_256, 'sha256', 32],
+    [ScramMechanisms.SCRAM_SHA_512, 'sha512', 64],
+  ] as const
+  const salt = randomBytes(16)
+  const changes = mechanisms.map(([mechanism, hash, length]) => ({
+    name,
+    mechanism,
+    iterations: SCRAM_ITERATIONS,
+    salt,
+    saltedPassword: pbkdf2Sync(password ?? '', salt, SCRAM_ITERATIONS, length, hash),
+  }))
+  await withAdmin(bootstrap, {}, async (admin) => {
+    const [[, connection]] = (await admin.connectToBrokers()) as unknown as [[number, never]]
+    const { async: change } = alterUserScramCredentialsV0.api
+    // The broker takes one change of a user in a request.
+    for (const each of changes)
+      await (password === null ? change(connection, [each], []) : change(connection, [], [each]))
+  })
+}
+
+export type KafkaRight = {
+  resource: 'TOPIC' | 'GROUP'
+  /** `*` for all. */
+  name: string
+  operation: 'READ' | 'WRITE' | 'CREATE' | 'DESCRIBE'
+}
+
+/** Grants rights to a user, from any host. */
+export async function allow(bootstrap: string, user: string, rights: readonly KafkaRight[]): Promise<void> {
+  const creations = rights.map(({ resource, name, operation }) => ({
+    resourceType: ResourceTypes[resource],
+    resourceName: name,
+    resourcePatternType: ResourcePatternTypes.LITERAL,
+    principal: `User:${user}`,
+    host: '*',
+    operation: AclOperations[operation],
+    permissionType: AclPermissionTypes.ALLOW,
+  }))
+  await withAdmin(bootstrap, {}, (admin) => admin.createAcls({ creations }))
 }
 
 async function rangesOf(admin: Admin, topic: string): Promise<PartitionRange[]> {

@@ -11,6 +11,14 @@ export type KafkaPorts = {
   coordination: number
   /** A second listener, advertised under a proxy's port; see tcp-proxy.ts. */
   behindProxy?: { listen: number; advertise: number }
+  /** Of each further listener, by name. */
+  further?: Readonly<Record<string, number>>
+}
+
+/** A listener beside the plain one, at localhost. Its settings are written without the prefix `listener.name.….`. */
+export type KafkaListener = {
+  protocol: 'SSL' | 'SASL_PLAINTEXT' | 'SASL_SSL'
+  settings: KafkaOverrides
 }
 
 const COMMON: KafkaOverrides = {
@@ -41,9 +49,15 @@ const COMMON: KafkaOverrides = {
   'num.recovery.threads.per.data.dir': 2,
 }
 
-export type KafkaChoice = { mode: KafkaMode; overrides?: KafkaOverrides }
+export type KafkaChoice = {
+  mode: KafkaMode
+  overrides?: KafkaOverrides
+  /** By name: capital letters and underscores. */
+  listeners?: Readonly<Record<string, KafkaListener>>
+}
 
-export function kafkaProperties({ mode, overrides }: KafkaChoice, ports: KafkaPorts, logDirectory: string): string {
+export function kafkaProperties(choice: KafkaChoice, ports: KafkaPorts, logDirectory: string): string {
+  const { mode, overrides, listeners: further = {} } = choice
   const { client, coordination, behindProxy } = ports
   const listeners = [`PLAINTEXT://127.0.0.1:${client}`]
   const advertised = [`PLAINTEXT://127.0.0.1:${client}`]
@@ -51,15 +65,25 @@ export function kafkaProperties({ mode, overrides }: KafkaChoice, ports: KafkaPo
     listeners.push(`PROXIED://127.0.0.1:${behindProxy.listen}`)
     advertised.push(`PROXIED://127.0.0.1:${behindProxy.advertise}`)
   }
+  const protocols = ['PLAINTEXT:PLAINTEXT', 'PROXIED:PLAINTEXT', 'CONTROLLER:PLAINTEXT']
+  const ofListeners: Record<string, string | number | boolean> = {}
+  for (const [name, { protocol, settings }] of Object.entries(further)) {
+    listeners.push(`${name}://127.0.0.1:${ports.further?.[name]}`)
+    advertised.push(`${name}://localhost:${ports.further?.[name]}`)
+    protocols.push(`${name}:${protocol}`)
+    for (const [key, value] of Object.entries(settings))
+      ofListeners[`listener.name.${name.toLowerCase()}.${key}`] = value
+  }
   if (mode === 'kraft') listeners.push(`CONTROLLER://127.0.0.1:${coordination}`)
   return properties({
     ...COMMON,
     ...(mode === 'kraft' ? kraft(coordination) : zookeeper(coordination)),
     listeners: listeners.join(','),
     'advertised.listeners': advertised.join(','),
-    'listener.security.protocol.map': 'PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT',
+    'listener.security.protocol.map': protocols.join(','),
     'inter.broker.listener.name': 'PLAINTEXT',
     'log.dirs': logDirectory,
+    ...ofListeners,
     ...overrides,
   })
 }

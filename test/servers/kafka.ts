@@ -10,6 +10,7 @@ import { connect } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { askKafka } from './kafka-admin.ts'
 import {
+  type KafkaListener,
   type KafkaMode,
   type KafkaOverrides,
   kafkaProperties,
@@ -39,6 +40,8 @@ export type KafkaOptions = {
   overrides?: KafkaOverrides
   /** Adds `proxy` and `proxiedBootstrap`. */
   proxied?: boolean
+  /** Listeners beside the plain one, by name; see `bootstrapOf`. For TLS and SASL: secured-kafka.ts. */
+  listeners?: Readonly<Record<string, KafkaListener>>
   /** Java's maximal heap; the bench may want more. */
   heapMb?: number
 }
@@ -50,6 +53,8 @@ export type KafkaServer = ServerControls & {
   /** Only with `proxied`. */
   readonly proxy?: TcpProxy
   readonly proxiedBootstrap?: string
+  /** localhost:PORT of a listener of the options. */
+  bootstrapOf(listener: string): string
 }
 
 export async function startKafka(options: KafkaOptions): Promise<KafkaServer> {
@@ -73,11 +78,13 @@ async function startOnce(options: KafkaOptions): Promise<KafkaServer> {
   const hidden = options.proxied ? await freePort() : 0
   const proxy = options.proxied ? await startProxy({ targetPort: hidden }) : undefined
   const behindProxy = proxy ? { behindProxy: { listen: hidden, advertise: proxy.port } } : {}
+  const further: Record<string, number> = {}
+  for (const name of Object.keys(options.listeners ?? {})) further[name] = await freePort()
   const logDirectory = join(data.path, 'log')
   const properties = join(data.path, 'server.properties')
   await mkdir(logDirectory, { recursive: true })
   await writeFile(join(data.path, 'log4j.properties'), LOG4J_PROPERTIES)
-  await writeFile(properties, kafkaProperties(options, { ...ports, ...behindProxy }, logDirectory))
+  await writeFile(properties, kafkaProperties(options, { ...ports, ...behindProxy, further }, logDirectory))
 
   const zookeeper = options.mode === 'zookeeper' ? await zookeeperServer(options, ports.coordination, data) : undefined
   const broker = new ManagedServer({
@@ -113,6 +120,7 @@ async function startOnce(options: KafkaOptions): Promise<KafkaServer> {
     bootstrap,
     port: ports.client,
     ...(proxy ? { proxy, proxiedBootstrap: `127.0.0.1:${proxy.port}` } : {}),
+    bootstrapOf: (listener) => `localhost:${further[listener]}`,
     get pid() {
       return broker.pid
     },

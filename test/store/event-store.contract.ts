@@ -348,6 +348,28 @@ function progressTests(contract: Contract): void {
     )
   })
 
+  contract(
+    'where a partition begins is decided once: by whoever comes first, and not where it is known',
+    async (place) => {
+      const [one, two] = [await place.prepared(), await place.prepared()]
+      await one.advancePositions(GROUP, [position({ offset: 9 })])
+      const starts = [10, 20].map((offset) => [0, 1, 2].map((partition) => position({ partition, offset })))
+      await Promise.all([one.beginPositions(GROUP, starts[0]!), two.beginPositions(GROUP, starts[1]!)])
+      await one.beginPositions(GROUP, [])
+      const begun = sorted(await one.readPositions(GROUP))
+      assert.deepEqual(begun[0], position({ offset: 9 }))
+      for (const { offset } of begun.slice(1)) assert.ok(offset === 10 || offset === 20)
+      await two.beginPositions(
+        GROUP,
+        [1, 2].map((partition) => position({ partition, offset: 5 })),
+      )
+      assert.deepEqual(sorted(await two.readPositions(GROUP)), begun)
+      assert.deepEqual(begun.length, 3)
+      await two.advancePositions(GROUP, [position({ partition: 1, offset: 21 })])
+      assert.equal((await two.readPositions(GROUP)).find(({ partition }) => partition === 1)?.offset, 21)
+    },
+  )
+
   contract('the same position twice in one call keeps the farther', async (place) => {
     const store = await place.prepared()
     await store.advancePositions(GROUP, [position({ offset: 7 }), position({ offset: 5 })])

@@ -48,7 +48,7 @@ export const prices: Command = {
       throw new UsageError('Expected list, set FILE or explain --host NAME --gpu INDEX\nSee: pertoken prices --help')
     }
     const url = textFlag(context.flags, 'url')
-    if (url !== undefined) return remotely(context, new Remote(url), { action, file })
+    if (url !== undefined) return remotely(context, new Remote(url, context.config.API_TOKEN), { action, file })
     const store = await openStore(context.config, makeLogger(context.config))
     try {
       await store.prepare()

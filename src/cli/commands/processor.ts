@@ -1,7 +1,11 @@
-// `pertoken processor`: consumes the two topics, stores, prices, serves HTTP.
+// `pertoken processor`: consumes the two topics, stores, prices, serves HTTP; with --publish-gpu it samples its own host's
+// GPUs as well.
 
-import type { Command } from '../command.ts'
+import type { StartFrom } from '../../processor/start-position.ts'
+import { type Command, type CommandContext, textFlag, UsageError } from '../command.ts'
 import type { OptionName } from '../config.ts'
+import { sampleSettings } from '../gpu-sources.ts'
+import { parseMoment } from '../moment.ts'
 import { runService } from '../service.ts'
 
 /** Settings of whatever runs a processor. */
@@ -11,6 +15,11 @@ export const SERVICE_OPTIONS: readonly OptionName[] = [
   'DATA_DIR',
   'HOST',
   'PORT',
+  'API_TOKENS_FILE',
+  'HTTP_RATE_REQUESTS',
+  'HTTP_RATE_EVENTS',
+  'HTTP_TLS_CERT',
+  'HTTP_TLS_KEY',
   'PRICE_PER_HOUR_USD',
   'PRICE_BOOK',
   'RAW_RETENTION_DAYS',
@@ -26,8 +35,36 @@ export const SERVICE_OPTIONS: readonly OptionName[] = [
 
 export const processor: Command = {
   summary: 'Consumes the two topics, stores every event, prices it, serves HTTP',
-  usage: '',
-  flags: {},
+  usage: '[--from WHERE] [--publish-gpu]',
+  flags: {
+    from: {
+      value: 'WHERE',
+      help: 'Where to begin what nobody has read yet: earliest, latest or a time; asked for once beside older documents',
+    },
+    'publish-gpu': {
+      help: 'Publishes samples of this host’s GPUs, measured ones only; see AGENT_* for pace and model',
+    },
+  },
   options: SERVICE_OPTIONS,
-  run: (context) => runService(context, { host: context.config.HOST ?? '0.0.0.0', partitions: 12 }),
+  async run(context) {
+    const { config, flags } = context
+    const service = { host: config.HOST ?? '0.0.0.0', partitions: 12, from: startFrom(flags) }
+    if (flags['publish-gpu'] !== true) return runService(context, service)
+    if (config.GPU_METRICS_SOURCE === 'seed') {
+      throw new UsageError('--publish-gpu never publishes the seed’s figures: set GPU_METRICS_SOURCE to auto')
+    }
+    sampleSettings(config) // Wrong ones end it here, before anything is started.
+    const { publishOwnGpus } = await import('../publish-gpu.ts')
+    return runService(context, { ...service, beside: (log, signal) => publishOwnGpus(config, log, signal) })
+  },
+}
+
+function startFrom(flags: CommandContext['flags']): StartFrom | undefined {
+  const text = textFlag(flags, 'from')
+  if (text === undefined || text === 'earliest' || text === 'latest') return text
+  const ms = parseMoment(text.trim(), Date.now())
+  if (ms >= 0) return ms
+  throw new UsageError(
+    `Flag --from is "${text}": expected earliest, latest, an ISO 8601 time like 2026-01-31T12:00:00Z, or so long ago: 90m, 24h, 7d`,
+  )
 }

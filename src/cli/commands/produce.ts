@@ -1,13 +1,14 @@
 // `pertoken produce`: publishes pairs (GPU sample, token event) made from the seed file, at a pace, until the batch is
 // done or it is told to stop. Events keep a host's order: they are keyed by host.
 
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { EventLog, NewRecord } from '../../log/event-log.ts'
 import { appendUntilTaken } from '../../sources/append.ts'
 import { pairs, parseSeed, SeedError, type SeedPair } from '../../sources/seed.ts'
 import { type Command, type CommandContext, numberFlag, UsageError } from '../command.ts'
 import type { Config } from '../config.ts'
+import { seedPathOf } from '../gpu-sources.ts'
 import { makeLogger, openLog } from '../wire.ts'
 
 /** Most pairs of one append when the rate is high. */
@@ -39,6 +40,9 @@ export const produce: Command = {
   async run(context) {
     const { config, flags, signal, say, print } = context
     const seedPath = seedPathOf(config)
+    if (seedPath === null) {
+      throw new UsageError('No seed file: set GPU_SEED to a JSON array of GPUs (an example is seeds/gpu_seed.json)')
+    }
     let seed: ReturnType<typeof parseSeed>
     try {
       seed = parseSeed(readFileSync(seedPath, 'utf8'), seedPath)
@@ -70,12 +74,6 @@ export const produce: Command = {
       await log.close()
     }
   },
-}
-
-function seedPathOf(config: Config): string {
-  if (config.GPU_SEED_LOCAL !== null && existsSync(config.GPU_SEED_LOCAL)) return config.GPU_SEED_LOCAL
-  if (config.GPU_SEED !== null) return config.GPU_SEED
-  throw new UsageError('No seed file: set GPU_SEED to a JSON array of GPUs (an example is seeds/gpu_seed.json)')
 }
 
 /** Makes the topics where the log allows it; an append to a missing topic would fail for a reason that may pass. */

@@ -49,7 +49,8 @@ export const report: Command = {
     const revision = revisionOf(context)
     const query = questionOf(context, format)
     const url = textFlag(context.flags, 'url')
-    if (url !== undefined) await remoteReport(context, new Remote(url), { query, format, revision })
+    if (url !== undefined)
+      await remoteReport(context, new Remote(url, context.config.API_TOKEN), { query, format, revision })
     else await ownReport(context, { query, format, revision })
     return 0
   },

@@ -1,6 +1,7 @@
 // Fills the page at / with /api/v1/live and /health, about once a second while somebody looks at it, and with the ledger's
 // last hour, four times a minute. Plain browser JavaScript, served as it is. What comes from outside (model, host and GPU names) only ever becomes text, never markup.
-// When figures cannot be had, or the server says that they are of the past, the page says "stale" and since when.
+// When figures cannot be had, or the server says that they are of the past, the page says "stale" and since when. Where the
+// server asks for an API token, so does the page; it keeps it for this tab (sessionStorage) and sends it to this server only.
 
 /**
  * @typedef {{ model: string, tokens_per_second: number, prompt_tokens_per_second: number,
@@ -26,11 +27,20 @@ const MINUTE_MS = 60_000
 /** Rows of a table; more are counted, not drawn. */
 const MAX_ROWS = 200
 const NONE = '–'
+/** Where the tab keeps its token. */
+const TOKEN_KEY = 'pertoken-api-token'
 
 /** When the figures that are shown were true, for the stale mark. */
 let shownAsOf = ''
 /** When the ledger was asked last. */
 let hourAskedMs = 0
+/** The API token; null where none was asked for. */
+let token = sessionStorage.getItem(TOKEN_KEY)
+/** Whether the page waits for a token: until then it asks for nothing. */
+let needsToken = false
+
+/** The server takes no token, or not this one. */
+class TokenNeeded extends Error {}
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id))
@@ -207,7 +217,7 @@ function showHour({ rows, totals, to, final }) {
 /** The hour before the last minute that the ledger can have; failures are for the live figures to tell. */
 async function refreshHour() {
   const nowMs = Date.now()
-  if (nowMs - hourAskedMs < HOUR_REFRESH_MS) return
+  if (needsToken || nowMs - hourAskedMs < HOUR_REFRESH_MS) return
   hourAskedMs = nowMs
   const toMs = Math.floor((nowMs - LEDGER_LAG_MS) / MINUTE_MS) * MINUTE_MS
   try {
@@ -247,13 +257,50 @@ function showState(isStale) {
 
 /** @param {string} url */
 async function fetchJson(url) {
-  const response = await fetch(url, { signal: AbortSignal.timeout(FETCH_TIMEOUT_MS), cache: 'no-store' })
+  /** @type {Record<string, string>} */
+  const headers = token === null ? {} : { authorization: `Bearer ${token}` }
+  const response = await fetch(url, { signal: AbortSignal.timeout(FETCH_TIMEOUT_MS), cache: 'no-store', headers })
+  if (response.status === 401 || response.status === 403) throw new TokenNeeded((await response.json()).detail)
   // /health answers 503 with the same body when something is wrong.
   if (!response.ok && response.status !== 503) throw new Error(`${url} answered ${response.status}`)
   return response.json()
 }
 
+/** @param {string} why */
+function askForToken(why) {
+  needsToken = true
+  sessionStorage.removeItem(TOKEN_KEY)
+  showToken()
+  if (token !== null) setText(byId('login-hint'), why)
+  token = null
+  showProblems([])
+  document.body.dataset.state = 'stale'
+  byId('state').dataset.state = 'stale'
+  setText(byId('state'), 'needs a token')
+}
+
+/** Shows the field while a token is asked for, and hides what works without one only. */
+function showToken() {
+  byId('login').hidden = !needsToken
+  document.body.dataset.token = 'true'
+  byId('dead-letters').removeAttribute('href')
+}
+
+/** @param {SubmitEvent} event */
+function takeToken(event) {
+  event.preventDefault()
+  const field = /** @type {HTMLInputElement} */ (byId('token'))
+  token = field.value.trim()
+  field.value = ''
+  sessionStorage.setItem(TOKEN_KEY, token)
+  needsToken = false
+  showToken()
+  hourAskedMs = 0
+  void refresh()
+}
+
 async function refresh() {
+  if (needsToken) return
   try {
     const [live, health] = await Promise.all([
       /** @type {Promise<Live>} */ (fetchJson('/api/v1/live')),
@@ -268,7 +315,8 @@ async function refresh() {
     showProblems(problems.length > 0 ? problems : waiting)
     if (!live.stale || shownAsOf === '') shownAsOf = live.as_of
     showState(live.stale)
-  } catch {
+  } catch (error) {
+    if (error instanceof TokenNeeded) return askForToken(error.message)
     showProblems(['The server does not answer: the figures below are old'])
     showState(true)
   }
@@ -281,6 +329,8 @@ async function run() {
   }
 }
 
+if (token !== null) showToken()
+byId('login').addEventListener('submit', takeToken)
 document.addEventListener('visibilitychange', () => {
   if (!document.hidden) void refresh()
 })

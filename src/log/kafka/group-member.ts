@@ -12,6 +12,7 @@ import { explain, hasApiId } from './kafka-errors.ts'
 import { baseOptions, type KafkaSettings } from './kafka-options.ts'
 import { Backoff, Bell, within } from './patience.ts'
 import type { Problems } from './problems.ts'
+import { securityFault } from './security-faults.ts'
 
 const FLUSH_LIMIT_MS = 3_000
 const CLOSE_LIMIT_MS = 1_500
@@ -89,10 +90,11 @@ export class GroupMember {
       } catch (error) {
         if (this.#closed) return
         this.#joinNeeded = true
-        this.#noteFailure(error)
+        const isRefused = this.#noteFailure(error)
         const pauseMs = this.#backoff.next()
         if (this.#backoff.failures % FAILURES_BEFORE_NEW_CLIENT === 0) await this.#drop()
-        if (!this.#closed) await this.#bell.wait(pauseMs)
+        if (isRefused) await this.#bell.rest(this.#options.settings.securityPauseMs, () => this.#closed)
+        else if (!this.#closed) await this.#bell.wait(pauseMs)
       }
     }
   }
@@ -124,7 +126,7 @@ export class GroupMember {
     })
     consumer.on('consumer:group:join', (payload) => this.#joined(consumer, payload))
     // The library gives up joining with an 'error' event, and then sends no more heartbeats.
-    consumer.on('error', (error: unknown) => this.#lost(consumer, explain(error)))
+    consumer.on('error', (error: unknown) => this.#lost(consumer, explain(error, settings)))
     consumer.on('consumer:heartbeat:stalled', () => {
       this.#lost(consumer, 'no heartbeat was answered')
       if (this.#consumer === consumer) void this.#drop()
@@ -138,6 +140,7 @@ export class GroupMember {
     const kept = last?.consumer === consumer && last.memberId === memberId && generationId - last.generationId <= 1
     this.#last = { consumer, memberId, generationId }
     this.#options.problems.clear('group_incompatible')
+    this.#options.problems.clear('security', 'member')
     this.#options.settings.log.debug?.({ group: this.#options.group, generationId, kept }, 'Joined the group')
     this.#options.onAssignment(assignments ?? [], kept)
   }
@@ -149,17 +152,26 @@ export class GroupMember {
     this.#bell.ring()
   }
 
-  #noteFailure(error: unknown): void {
+  /** Says whether a login, a certificate or a right was refused. */
+  #noteFailure(error: unknown): boolean {
     const { group, problems, settings } = this.#options
-    const details = { group, reason: explain(error) }
+    const fault = securityFault(error, settings)
+    if (fault !== null) {
+      // A refused connection is told in the words of whoever else is refused, so that it is said once.
+      const what = fault.kind === 'rights' ? `join group "${group}"` : `use Kafka at ${settings.bootstrap}`
+      problems.set('security', `Cannot ${what}: ${fault.text}`, 'member')
+      return true
+    }
+    const details = { group, reason: explain(error, settings) }
     // Once in a row, and not for what passes at the next attempt.
     if (this.#backoff.failures === 2) settings.log.warn(details, 'Cannot join the group yet')
     else settings.log.debug?.(details, 'Cannot join the group yet')
-    if (!hasApiId(error, 'INCONSISTENT_GROUP_PROTOCOL')) return
+    if (!hasApiId(error, 'INCONSISTENT_GROUP_PROTOCOL')) return false
     problems.set(
       'group_incompatible',
       `Cannot join group "${group}": members that share partitions in another way (an older processor) still run in it; stop them`,
     )
+    return false
   }
 
   /** Bounded, since no heartbeat is sent meanwhile. It may wait for a commit: commits here never wait for a join. */

@@ -2,7 +2,7 @@
 // committed offsets and members. One connection per broker, shared by the log and its subscriptions. The library
 // refuses a whole metadata answer when one topic in it does not exist; here such a topic is simply not in the answer.
 
-import { Admin, type Broker } from '@platformatic/kafka'
+import { Admin, type Broker, type Group } from '@platformatic/kafka'
 import type { Position, TopicPartition } from '../event-log.ts'
 import { hasApiId, isUnknownTopic } from './kafka-errors.ts'
 import { baseOptions, type KafkaSettings } from './kafka-options.ts'
@@ -97,9 +97,14 @@ export class KafkaCluster {
     return offsets
   }
 
-  async memberCount(group: string): Promise<number> {
+  /** The group as its coordinator describes it; one that never was has no members. */
+  async group(group: string): Promise<Group | undefined> {
     const groups = await whileCoordinatorComes(() => this.admin.describeGroups({ groups: [group] }))
-    return groups.get(group)?.members.size ?? 0
+    return groups.get(group)
+  }
+
+  async memberCount(group: string): Promise<number> {
+    return (await this.group(group))?.members.size ?? 0
   }
 
   async setCommitted(group: string, positions: readonly Position[]): Promise<void> {

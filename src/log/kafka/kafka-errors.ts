@@ -1,9 +1,11 @@
 // The library's errors in our words. They come nested (one per broker, per attempt, per partition); people need the
 // innermost reason in one line, and the processor needs to know whether the same call may succeed later. Nothing of a
-// request is quoted, so no password can get into a log line this way.
+// request is quoted, so no password can get into a log line this way. What concerns logins, certificates and rights is
+// security-faults.ts's.
 
 import { findErrorBy } from '@platformatic/kafka'
 import { LogError } from '../event-log.ts'
+import { closingHint, type SecuritySettings, securityFault } from './security-faults.ts'
 
 interface Leaf {
   message?: string
@@ -25,15 +27,18 @@ export function isUnknownTopic(error: unknown): boolean {
   return hasApiId(error, 'UNKNOWN_TOPIC_OR_PARTITION') || unknown?.message?.startsWith('Unknown topic') === true
 }
 
-/** The innermost reasons, in one line. */
-export function explain(error: unknown): string {
+/** What is wrong and what to do, where that is known; else the innermost reasons. In one line. */
+export function explain(error: unknown, settings: SecuritySettings): string {
+  const known = securityFault(error, settings)?.text ?? closingHint(error, settings)
+  if (known !== null) return known
   const reasons = new Set(leaves(error).map(reasonOf))
   return [...reasons].slice(0, 3).join('; ')
 }
 
-export function toLogError(action: string, error: unknown): LogError {
+export function toLogError(action: string, error: unknown, settings: SecuritySettings): LogError {
   if (error instanceof LogError) return error
-  return new LogError(`${action}: ${explain(error)}`, { retriable: leaves(error).every(isRetriable), cause: error })
+  const retriable = securityFault(error, settings) !== null || leaves(error).every(isRetriable)
+  return new LogError(`${action}: ${explain(error, settings)}`, { retriable, cause: error })
 }
 
 function leaves(error: unknown): Leaf[] {
@@ -46,15 +51,17 @@ function reasonOf(leaf: Leaf): string {
   const own = (leaf.serverErrorMessage ?? leaf.message ?? String(leaf)).trim().replace(/\.$/, '')
   const text = leaf.apiId ? `${leaf.apiId} (${own})` : own
   if (leaf.cause === undefined) return text
-  const cause = explain(leaf.cause)
-  return cause && !text.includes(cause) ? `${text} ${cause}` : text
+  const cause = leaves(leaf.cause).map(reasonOf).join('; ')
+  return cause && !text.includes(cause) ? `${text}: ${cause}` : text
 }
 
-const FOR_GOOD = ['PLT_KFK_USER', 'PLT_KFK_AUTHENTICATION', 'PLT_KFK_UNSUPPORTED', 'PLT_KFK_UNSUPPORTED_API']
+const FOR_GOOD = ['PLT_KFK_USER', 'PLT_KFK_UNSUPPORTED', 'PLT_KFK_UNSUPPORTED_API']
 
 function isRetriable(leaf: Leaf): boolean {
   // The library calls it a mistake of the user's; but a topic may be made a moment from now.
   if (leaf.message?.startsWith('Unknown topic')) return true
+  // What it means is told by security-faults.ts, where it means something; else a broker went away during a login.
+  if (leaf.code === 'PLT_KFK_AUTHENTICATION') return true
   if (leaf.code !== undefined && FOR_GOOD.includes(leaf.code)) return false
   // The library calls a time-out not retriable, because the request may have been carried out; ours may all be repeated.
   if (leaf.message?.includes('timed out')) return true

@@ -18,6 +18,7 @@ import { type KafkaLogOptions, type KafkaSettings, kafkaSettings } from './kafka
 import { KafkaProducer } from './kafka-producer.ts'
 import { KafkaSubscription } from './kafka-subscription.ts'
 import { Backoff, within } from './patience.ts'
+import { securityFault } from './security-faults.ts'
 
 const PING_LIMIT_MS = 3_000
 const CLOSE_LIMIT_MS = 3_000
@@ -32,6 +33,8 @@ export class KafkaLog implements EventLog {
   readonly #cluster: KafkaCluster
   readonly #producer: KafkaProducer
   readonly #subscriptions = new Set<KafkaSubscription>()
+  /** The last refusal of a login or certificate, and until when nobody asks again. */
+  #refused: { error: unknown; untilMs: number } | null = null
   #closed = false
 
   constructor(options: KafkaLogOptions) {
@@ -60,7 +63,7 @@ export class KafkaLog implements EventLog {
         return await this.#describeOnce(topics, group)
       } catch (error) {
         const pauseMs = backoff.next()
-        const mayPass = error instanceof LogError && error.retriable && !this.#closed
+        const mayPass = error instanceof LogError && error.retriable && !this.#closed && !this.#isRefusal(error)
         if (!mayPass || performance.now() + pauseMs > untilMs) throw error
         await within(pauseMs, new Promise(() => {}))
       }
@@ -159,11 +162,23 @@ export class KafkaLog implements EventLog {
 
   async #doing<T>(action: string, work: () => Promise<T>): Promise<T> {
     if (this.#closed) throw new LogError(`${action}: the log is closed`, { retriable: false })
+    const refused = this.#refused
+    // Callers repeat every second or so. That is no way to treat a broker that refuses us.
+    if (refused !== null && performance.now() < refused.untilMs) throw toLogError(action, refused.error, this.#settings)
     try {
       return await work()
     } catch (error) {
-      throw toLogError(action, error)
+      const cause = error instanceof LogError ? error.cause : error
+      const kind = securityFault(cause, this.#settings)?.kind
+      if (kind === 'login' || kind === 'tls') {
+        this.#refused = { error: cause, untilMs: performance.now() + this.#settings.securityPauseMs }
+      }
+      throw toLogError(action, error, this.#settings)
     }
+  }
+
+  #isRefusal(error: unknown): boolean {
+    return securityFault(error, this.#settings) !== null
   }
 
   async #create({ name, partitions, replication }: TopicSpec): Promise<boolean> {
@@ -173,7 +188,7 @@ export class KafkaLog implements EventLog {
       return true
     } catch (error) {
       if (hasApiId(error, 'TOPIC_ALREADY_EXISTS')) return false
-      throw toLogError(`Cannot create topic "${name}"`, error)
+      throw toLogError(`Cannot create topic "${name}"`, error, this.#settings)
     }
   }
 

@@ -4,6 +4,7 @@
 // rejoins by itself and sends old offsets under it (SPIKE.md, trap 2). Our loops retry instead; they know when to stop.
 
 import type { BaseOptions } from '@platformatic/kafka'
+import { type ConnectionNotes, newConnectionNotes, type TlsSource, tlsOptions } from './connection-notes.ts'
 
 export interface KafkaLogger {
   debug?(object: object, message: string): void
@@ -17,8 +18,8 @@ export interface KafkaLogOptions {
   bootstrap: string
   clientId?: string
   sasl?: { mechanism: 'PLAIN' | 'SCRAM-SHA-256' | 'SCRAM-SHA-512'; username: string; password: string }
-  /** PEM texts. An empty object means TLS with the machine's certificate authorities. */
-  tls?: { ca?: string; cert?: string; key?: string }
+  /** Its presence means TLS. The broker's certificate is always verified, its name included. */
+  tls?: TlsSource
   log: KafkaLogger
   /** After a crash the member's partitions wait this long. */
   sessionTimeoutMs?: number
@@ -27,6 +28,8 @@ export interface KafkaLogOptions {
   /** First pause after a failure; it doubles up to `retryMaxMs`. */
   retryMs?: number
   retryMaxMs?: number
+  /** Pause after a refused login, certificate or right: brokers log and count these, and some lock the user. */
+  securityPauseMs?: number
   /** How often topics are looked at: new partitions, a topic made anew, leaders. */
   metadataPollMs?: number
   /** How often a topic that is missing is looked for. */
@@ -37,7 +40,8 @@ export interface KafkaLogOptions {
   stalledMs?: number
 }
 
-export type KafkaSettings = Required<Omit<KafkaLogOptions, 'sasl' | 'tls'>> & Pick<KafkaLogOptions, 'sasl' | 'tls'>
+export type KafkaSettings = Required<Omit<KafkaLogOptions, 'sasl' | 'tls'>> &
+  Pick<KafkaLogOptions, 'sasl' | 'tls'> & { connections: ConnectionNotes }
 
 export function kafkaSettings(options: KafkaLogOptions): KafkaSettings {
   const sessionTimeoutMs = options.sessionTimeoutMs ?? 10_000
@@ -45,11 +49,13 @@ export function kafkaSettings(options: KafkaLogOptions): KafkaSettings {
     clientId: 'pertoken',
     retryMs: 250,
     retryMaxMs: 3_000,
+    securityPauseMs: 5_000,
     metadataPollMs: 5_000,
     missingPollMs: 1_000,
     blockedRetryMs: 5_000,
     stalledMs: 60_000,
     ...options,
+    connections: newConnectionNotes(options.tls),
     sessionTimeoutMs,
     rebalanceTimeoutMs: Math.max(options.rebalanceTimeoutMs ?? sessionTimeoutMs + 5_000, sessionTimeoutMs),
   }
@@ -65,7 +71,8 @@ export function baseOptions(settings: KafkaSettings, requestTimeoutMs: number): 
     timeout: requestTimeoutMs,
     retries: 0,
     autocreateTopics: false,
+    context: settings.connections,
     ...(settings.sasl ? { sasl: settings.sasl } : {}),
-    ...(settings.tls ? { tls: settings.tls } : {}),
+    ...(settings.tls ? { tls: tlsOptions(settings.connections) } : {}),
   }
 }

@@ -33,8 +33,10 @@ interface Placed {
 export class KafkaProducer {
   readonly #producer: Producer<Buffer, Buffer, Buffer, Buffer>
   readonly #turns = new StickyTurns()
+  readonly #settings: KafkaSettings
 
   constructor(settings: KafkaSettings) {
+    this.#settings = settings
     this.#producer = new Producer({
       ...baseOptions(settings, REQUEST_TIMEOUT_MS),
       acks: ProduceAcks.ALL,
@@ -50,7 +52,7 @@ export class KafkaProducer {
       const placed = this.#place(topic, records, await this.#partitionCount(topic))
       for (const round of rounds(placed)) await this.#send(topic, round)
     } catch (error) {
-      throw toLogError(`Cannot append to topic "${topic}"`, error)
+      throw toLogError(`Cannot append to topic "${topic}"`, error, this.#settings)
     }
   }
 
@@ -121,7 +123,7 @@ export class KafkaProducer {
     if (placed.length === 1) {
       const { index, bytes } = placed[0]!
       throw new LogError(
-        `Cannot append record ${index} to topic "${topic}": its ${bytes} bytes are over the limit of the broker (${explain(error)})`,
+        `Cannot append record ${index} to topic "${topic}": its ${bytes} bytes are over the limit of the broker (${explain(error, this.#settings)})`,
         { retriable: false, cause: error },
       )
     }

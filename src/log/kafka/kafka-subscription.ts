@@ -27,6 +27,7 @@ import type { KafkaSettings } from './kafka-options.ts'
 import { newPartitionState, PartitionReader, type PartitionState } from './partition-reader.ts'
 import { Backoff, Bell, within } from './patience.ts'
 import { Problems } from './problems.ts'
+import { securityFault, TOPIC_RIGHT_MISSING } from './security-faults.ts'
 import { askCluster, checkedStart } from './start-positions.ts'
 
 const NEXT_WAIT_MS = 250
@@ -83,7 +84,8 @@ export class KafkaSubscription implements Subscription {
     })
     this.#committer = new Committer(
       (positions) => this.#member.commit(positions.filter((each) => this.#states.has(partitionKey(each)))),
-      (error) => settings.log.debug?.({ group: options.group, reason: explain(error) }, 'Commit was not taken'),
+      (error) =>
+        settings.log.debug?.({ group: options.group, reason: explain(error, settings) }, 'Commit was not taken'),
     )
     options.signal.addEventListener('abort', this.#wake, { once: true })
     this.#watching = this.#watch()
@@ -163,11 +165,15 @@ export class KafkaSubscription implements Subscription {
       broker: (node: number): Broker | undefined => this.#facts.brokers.get(node),
       outOfRange: (state: PartitionState) => this.#askAgain(state),
       undecodable: (state: PartitionState, error: unknown) => {
-        this.#block(state, `record after offset ${state.position} cannot be read: ${explain(error)}`)
+        this.#block(state, `record after offset ${state.position} cannot be read: ${this.#explain(error)}`)
         this.#showBlocked()
       },
+      notAllowed: (topics: readonly string[]) => {
+        if (topics.length === 0) this.#problems.clear('security', 'reader')
+        else this.#problems.set('security', `Cannot read ${topics.join(', ')}: ${TOPIC_RIGHT_MISSING}`, 'reader')
+      },
       lookAgain: (error: unknown) => {
-        this.#settings.log.debug?.({ group: this.#options.group, reason: explain(error) }, 'Fetch failed')
+        this.#settings.log.debug?.({ group: this.#options.group, reason: this.#explain(error) }, 'Fetch failed')
         this.#look.ring()
       },
       answered: () => this.#arrived.ring(),
@@ -182,17 +188,29 @@ export class KafkaSubscription implements Subscription {
       try {
         pauseMs = await this.#lookAround()
         this.#problems.clear('unreachable')
+        this.#problems.clear('security')
         this.#backoff.reset()
       } catch (error) {
         if (this.#closing) return
-        this.#problems.set('unreachable', `Cannot reach Kafka at ${this.#context.where}: ${explain(error)}`)
+        const fault = securityFault(error, this.#settings)
+        if (fault !== null) {
+          // It answered, so it can be reached.
+          this.#problems.clear('unreachable')
+          this.#problems.set('security', `Cannot use Kafka at ${this.#context.where}: ${fault.text}`)
+          await this.#look.rest(this.#settings.securityPauseMs, () => this.#closing !== null)
+          continue
+        }
+        this.#problems.set('unreachable', `Cannot reach Kafka at ${this.#context.where}: ${this.#explain(error)}`)
         pauseMs = this.#backoff.next()
       }
       await this.#look.wait(pauseMs)
       // Rung by every failing fetch, so there is a floor under how often the cluster is asked.
-      const restMs = startedMs + this.#settings.retryMs - performance.now()
-      if (restMs > 0 && !this.#closing) await new Promise((resolve) => setTimeout(resolve, restMs))
+      await this.#look.rest(startedMs + this.#settings.retryMs - performance.now(), () => this.#closing !== null)
     }
+  }
+
+  #explain(error: unknown): string {
+    return explain(error, this.#settings)
   }
 
   async #lookAround(): Promise<number> {
@@ -247,6 +265,8 @@ export class KafkaSubscription implements Subscription {
   #revoke(states: readonly PartitionState[]): void {
     if (states.length === 0) return
     for (const state of states) this.#states.delete(partitionKey(state))
+    // It may have been about one of these; else the next answer says it again.
+    this.#problems.clear('security', 'reader')
     this.#showBlocked()
     this.#options.onRevoked?.(states.map(({ topic, partition }) => ({ topic, partition })))
   }
@@ -282,7 +302,10 @@ export class KafkaSubscription implements Subscription {
     } catch (error) {
       if (this.#closing) return
       this.#askNotBeforeMs = performance.now() + this.#settings.retryMs
-      this.#settings.log.warn({ group: this.#options.group, reason: explain(error) }, 'Cannot start partitions yet')
+      this.#settings.log.warn(
+        { group: this.#options.group, reason: this.#explain(error) },
+        'Cannot start partitions yet',
+      )
     } finally {
       this.#asking = false
     }

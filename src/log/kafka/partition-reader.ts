@@ -59,6 +59,8 @@ export interface ReaderOwner {
   outOfRange(state: PartitionState): void
   /** What was read cannot be decoded. */
   undecodable(state: PartitionState, error: unknown): void
+  /** The topics that the user may not read: told after an answer, whenever there are some, and once when there are none left. */
+  notAllowed(topics: readonly string[]): void
   /** Leaders or topics have changed, or a broker cannot be reached: look again. */
   lookAgain(error: unknown): void
   /** An answer came. */
@@ -74,6 +76,8 @@ interface Ready {
 interface Node {
   underWay: boolean
   ready: Ready[]
+  /** The last answer refused a topic. */
+  refused: boolean
   backoff: Backoff
   notBeforeMs: number
 }
@@ -81,6 +85,7 @@ interface Node {
 // All other error codes mean that leaders or topics have changed, or that a moment later will do.
 const NO_ERROR = 0
 const OFFSET_OUT_OF_RANGE = 1
+const TOPIC_AUTHORIZATION_FAILED = 29
 
 export class PartitionReader {
   readonly #fetcher: Fetcher
@@ -148,7 +153,7 @@ export class PartitionReader {
     let node = this.#nodes.get(nodeId)
     if (!node) {
       const backoff = new Backoff(this.#retry.firstMs, this.#retry.maxMs)
-      node = { underWay: false, ready: [], backoff, notBeforeMs: 0 }
+      node = { underWay: false, ready: [], refused: false, backoff, notBeforeMs: 0 }
       this.#nodes.set(nodeId, node)
     }
     return node
@@ -181,18 +186,22 @@ export class PartitionReader {
   /** Says whether the answer was without errors. */
   #accept(node: Node, answer: FetchAnswer, asked: Map<string, { state: PartitionState; offset: number }>): boolean {
     let good = answer.errorCode === NO_ERROR
+    const refused = new Set<string>()
     if (!good) this.#owner.lookAgain(new Error(`broker answered a fetch with error code ${answer.errorCode}`))
     for (const part of answer.partitions) {
       const wish = asked.get(`${part.topicKey} ${part.partition}`)
       if (!wish || !this.#isUnchanged(wish.state, wish.offset)) continue
       if (part.errorCode === NO_ERROR) this.#acceptPart(node, wish.state, part)
       else if (part.errorCode === OFFSET_OUT_OF_RANGE) this.#owner.outOfRange(wish.state)
+      else if (part.errorCode === TOPIC_AUTHORIZATION_FAILED) refused.add(wish.state.topic)
       else {
         good = false
         this.#owner.lookAgain(new Error(`broker answered a fetch of partition with error code ${part.errorCode}`))
       }
     }
-    return good
+    if (refused.size > 0 || node.refused) this.#owner.notAllowed([...refused])
+    node.refused = refused.size > 0
+    return good && !node.refused
   }
 
   #isUnchanged(state: PartitionState, offset: number): boolean {

@@ -63,4 +63,10 @@ export class Bell {
     }
     this.#rung = false
   }
+
+  /** Sleeps the whole time whoever rings, unless it is over by then. */
+  async rest(limitMs: number, isOver: () => boolean): Promise<void> {
+    const untilMs = performance.now() + limitMs
+    while (!isOver() && performance.now() < untilMs) await this.wait(untilMs - performance.now())
+  }
 }

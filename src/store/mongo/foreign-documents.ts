@@ -1,10 +1,10 @@
 // Reads the documents of an older deployment (no ids of ours) as events, so that `replay --from-mongo` can take them in.
 // The old `_id` becomes the event's id; figures that the old processor added are left behind, for they are computed anew.
 
-import { MongoClient } from 'mongodb'
 import type { EventKind } from '../../domain/documents.ts'
 import { isOwnId } from '../../domain/event-id.ts'
 import type { GpuSample, TokenUsage } from '../../domain/schemas.ts'
+import { openDatabase } from './mongo-connection.ts'
 
 /** What an older processor adds to a token event. */
 const COMPUTED = new Set([
@@ -17,7 +17,6 @@ const COMPUTED = new Set([
   'late',
   'partial',
 ])
-const DEFAULT_DATABASE = 'ca0'
 
 export type ForeignEvent =
   | { topic: 'gpu'; event: GpuSample; line: number }
@@ -25,15 +24,14 @@ export type ForeignEvent =
 
 /** Streams both collections of the URL's database, samples first, each in order of its ids. Throws what the driver throws. */
 export async function* readForeignDocuments(url: string): AsyncGenerator<ForeignEvent> {
-  const client = new MongoClient(url, { serverSelectionTimeoutMS: 10_000 })
+  const { client, db } = openDatabase(url, { serverSelectionTimeoutMS: 10_000 }, { name: 'the URL of --from-mongo' })
   try {
-    const database = new URL(url.replace(/,[^/]*/, '')).pathname.slice(1) || DEFAULT_DATABASE
     let line = 0
     for (const [name, topic] of [
       ['gpu_metrics', 'gpu'],
       ['token_usage', 'token'],
     ] as const) {
-      for await (const document of client.db(database).collection(name).find().sort({ _id: 1 })) {
+      for await (const document of db.collection(name).find().sort({ _id: 1 })) {
         line++
         if (!isOwnId(document['_id'])) yield { topic, event: eventOf(topic, document), line } as ForeignEvent
       }

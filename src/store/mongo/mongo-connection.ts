@@ -14,6 +14,7 @@ import {
 } from 'mongodb'
 import { StoreError } from '../event-store.ts'
 import { storeErrorOf } from './mongo-errors.ts'
+import { type Access, securityFault } from './security-faults.ts'
 
 const DEFAULT_DATABASE = 'ca0'
 
@@ -28,6 +29,8 @@ export interface StoreLog {
 export interface MongoStoreOptions {
   /** mongodb:// or mongodb+srv://; the database is its path, `ca0` when it has none. Options in it win over ours. */
   url: string
+  /** Of the user that the URL names. */
+  password?: string
   log: StoreLog
   /** How long a call waits for a server that can take it. */
   serverSelectionTimeoutMs?: number
@@ -35,6 +38,8 @@ export interface MongoStoreOptions {
   socketTimeoutMs?: number
   /** How long one command may take in all. */
   callTimeoutMs?: number
+  /** Pause after a refused login or certificate: servers log and count these, and some lock the user. */
+  securityPauseMs?: number
 }
 
 export class MongoConnection {
@@ -47,20 +52,25 @@ export class MongoConnection {
   /** Write concern of every write: durable on most members, and an answer when they do not come along. */
   readonly writeConcern: { w: 'majority'; j: true; wtimeout: number }
   readonly #client: MongoClient
-  readonly #options: MongoStoreOptions
+  readonly #url: string
+  readonly #hosts: string
   readonly #callTimeoutMs: number
+  readonly #securityPauseMs: number
   readonly #lost = new Set<string>()
+  /** The last refusal of a login or certificate, and until when nobody asks again. */
+  #refused: { error: unknown; untilMs: number } | null = null
   #connected = false
   #closed = false
 
   constructor(options: MongoStoreOptions) {
     const { serverSelectionTimeoutMs = 5_000, socketTimeoutMs = 8_000, callTimeoutMs = 10_000 } = options
-    this.#options = options
+    this.#url = withPassword(options.url, options.password)
     this.#callTimeoutMs = callTimeoutMs
+    this.#securityPauseMs = options.securityPauseMs ?? 5_000
     this.log = options.log
     this.queryTimeMs = Math.max(100, socketTimeoutMs - 500)
     this.writeConcern = { w: 'majority', j: true, wtimeout: this.queryTimeMs }
-    this.#client = makeClient(options.url, {
+    const { client, db } = openDatabase(this.#url, {
       appName: 'pertoken',
       maxPoolSize: 10,
       serverSelectionTimeoutMS: serverSelectionTimeoutMs,
@@ -69,9 +79,11 @@ export class MongoConnection {
       heartbeatFrequencyMS: 2_000,
       socketTimeoutMS: socketTimeoutMs,
     })
-    this.db = databaseOf(this.#client, options.url)
+    this.#client = client
+    this.db = db
     const { srvHost, hosts } = this.#client.options
-    this.description = `mongodb ${this.db.databaseName} at ${srvHost ?? hosts.join(',')}`
+    this.#hosts = srvHost ?? hosts.join(',')
+    this.description = `mongodb ${this.db.databaseName} at ${this.#hosts}`
     this.#client.on('serverDescriptionChanged', (event) => this.#watch(event.newDescription))
   }
 
@@ -96,20 +108,36 @@ export class MongoConnection {
    * "Topology is closed" for ever, so a program that starts before its database would never find it.
    */
   async connect(): Promise<void> {
+    // Callers repeat every second or so. That is no way to treat a server that refuses us.
+    if (this.#refused !== null && performance.now() < this.#refused.untilMs) throw this.#refused.error
     if (this.#connected) return
     await this.#client.connect()
     this.#connected = true
   }
 
   failure(action: string, error: unknown): StoreError {
-    return this.#closed ? this.#closedError(action) : storeErrorOf(error, `${action} (${this.description})`)
+    if (this.#closed) return this.#closedError(action)
+    this.#noteRefusal(error)
+    return storeErrorOf(error, `${action} (${this.description})`, { at: this.#hosts, access: this.#access })
+  }
+
+  #noteRefusal(error: unknown): void {
+    if (error === this.#refused?.error) return
+    const kind = securityFault(error, this.#hosts, this.#access)?.kind
+    if (kind !== 'login' && kind !== 'tls') return
+    this.#refused = { error, untilMs: performance.now() + this.#securityPauseMs }
+  }
+
+  get #access(): Access {
+    const { credentials, tls } = this.#client.options
+    return { authSource: credentials?.source ?? null, tls, wasConnected: this.#connected }
   }
 
   /** For what may rightly take minutes (building an index): no limit but the monitor's. */
   async withoutLimit<T>(work: (db: Db) => Promise<T>): Promise<T> {
-    const client = makeClient(this.#options.url, { appName: 'pertoken', maxPoolSize: 2, socketTimeoutMS: 0 })
+    const { client, db } = openDatabase(this.#url, { appName: 'pertoken', maxPoolSize: 2, socketTimeoutMS: 0 })
     try {
-      return await work(databaseOf(client, this.#options.url))
+      return await work(db)
     } finally {
       await client.close()
     }
@@ -130,22 +158,46 @@ export class MongoConnection {
     if (type !== 'Unknown') {
       if (this.#lost.delete(address)) this.log.info({ address, type }, 'MongoDB server is back')
     } else if (error !== null && !this.#closed && !this.#lost.has(address)) {
+      const fault = securityFault(error, address, this.#access)
+      // The driver takes a server that refuses a login for lost, for a moment and each time. Who asked says it.
+      if (fault?.kind === 'login') return
       this.#lost.add(address)
-      this.log.warn({ address, reason: error.message }, 'MongoDB server is not reachable')
+      this.log.warn({ address, reason: fault?.text ?? error.message }, 'MongoDB server is not reachable')
     }
   }
 }
 
-function makeClient(url: string, ours: MongoClientOptions): MongoClient {
+/** The URL with the password of the user that it names. */
+function withPassword(url: string, password: string | undefined): string {
+  if (password === undefined) return url
+  return url.replace(
+    /^(mongodb(?:\+srv)?:\/\/[^:@/?]+)@/,
+    (_, head: string) => `${head}:${encodeURIComponent(password)}@`,
+  )
+}
+
+/** User and password as they have to be, up to the last @; or none. */
+const ENCODED = /^[^:]*:\/\/(?:(?:[^:@/?#[\]%]|%[0-9a-f]{2})*(?::(?:[^:@/?#[\]%]|%[0-9a-f]{2})*)?@)?[^@]*$/i
+
+/**
+ * A client, not connected yet, and the database of the URL's path. Throws a StoreError that tells nothing of the URL's
+ * credentials; `name` is what people know the URL by.
+ */
+export function openDatabase(
+  url: string,
+  ours: MongoClientOptions,
+  { name = 'MONGO_URL' } = {},
+): { client: MongoClient; db: Db } {
   try {
     // The driver lets options beat the URL; for people it is the other way round.
-    const entries = Object.entries(ours).filter(([name]) => !new RegExp(`[?&]${name}=`, 'i').test(url))
-    return new MongoClient(url, Object.fromEntries(entries))
+    const entries = Object.entries(ours).filter(([option]) => !new RegExp(`[?&]${option}=`, 'i').test(url))
+    const client = new MongoClient(url, Object.fromEntries(entries))
+    return { client, db: databaseOf(client, url) }
   } catch (error) {
+    const advice = ENCODED.test(url) ? '' : '; in user and password @ : / ? # [ ] % have to be encoded, as in %40 for @'
     // Without cause: Node's "Invalid URL" carries the whole URL, password included.
-    throw new StoreError(`Cannot read MONGO_URL: ${withoutCredentials(String((error as Error).message), url)}`, {
-      retriable: false,
-    })
+    const text = withoutCredentials(String((error as Error).message), url)
+    throw new StoreError(`Cannot read ${name}: ${text}${advice}`, { retriable: false })
   }
 }
 

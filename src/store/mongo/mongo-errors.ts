@@ -1,7 +1,8 @@
 // Turns whatever the driver throws, and whatever the server answers, into a StoreError that says what failed, where, and
 // whether trying again can help. The processor repeats a retriable step for ever, so the rule is: an error is hopeless
-// only when the same call must fail again (the document, the credentials or the command is wrong); every other one,
-// unknown codes included, is retriable, because waiting loses nothing and giving up might.
+// only when the same call must fail again (the document or the command is wrong); every other one, unknown codes
+// included, is retriable, because waiting loses nothing and giving up might. Refused logins, certificates and rights are
+// of the second kind: see security-faults.ts.
 
 import {
   BSON,
@@ -15,14 +16,13 @@ import {
   MongoTopologyClosedError,
 } from 'mongodb'
 import { StoreError } from '../event-store.ts'
+import { type Access, closingHint, securityFault } from './security-faults.ts'
 
-/** Codes of the server after which the same call fails again: wrong data, wrong command, no permission. */
+/** Codes of the server after which the same call fails again: wrong data, wrong command. */
 const HOPELESS_CODES = new Set([
   2, // BadValue
   9, // FailedToParse
-  13, // Unauthorized
   14, // TypeMismatch
-  18, // AuthenticationFailed
   20, // IllegalOperation
   22, // InvalidBSON
   40, // ConflictingUpdateOperators
@@ -38,7 +38,6 @@ const HOPELESS_CODES = new Set([
   115, // CommandNotSupported
   121, // DocumentValidationFailure
   166, // CommandNotSupportedOnView
-  8000, // AtlasError: mostly credentials
   10334, // BSONObjectTooLarge
   11000, // DuplicateKey; those on _id are counted before anybody asks here
   17280, // KeyTooLong
@@ -55,10 +54,18 @@ export function isHopeless(fault: ServerFault): boolean {
   return fault.code !== undefined && HOPELESS_CODES.has(fault.code)
 }
 
-export function storeErrorOf(error: unknown, action: string): StoreError {
+/** `at` names the servers, for advice. */
+export function storeErrorOf(
+  error: unknown,
+  action: string,
+  { at, access }: { at: string; access: Access },
+): StoreError {
   if (error instanceof StoreError) return error
-  const options = { retriable: isRetriable(error), cause: error }
-  return new StoreError(`Cannot ${action}: ${textOf(error)}`, options)
+  // Of several servers each may have its own state: those are listed.
+  const isOfSeveral = error instanceof MongoServerSelectionError && (error.reason?.servers.size ?? 0) > 1
+  const fault = isOfSeveral ? null : securityFault(error, at, access)
+  if (fault !== null) return new StoreError(`Cannot ${action}: ${fault.text}`, { retriable: true, cause: error })
+  return new StoreError(`Cannot ${action}: ${textOf(error, access)}`, { retriable: isRetriable(error), cause: error })
 }
 
 function isRetriable(error: unknown): boolean {
@@ -83,20 +90,23 @@ function isNameLookup(error: unknown): boolean {
   return error instanceof Error && 'syscall' in error && String(error.syscall).startsWith('query')
 }
 
-function textOf(error: unknown): string {
-  if (error instanceof MongoServerSelectionError) return selectionText(error)
+function textOf(error: unknown, access: Access): string {
+  if (error instanceof MongoServerSelectionError) return selectionText(error, access)
   if (isTimeout(error)) return 'no answer in time'
   if (error instanceof MongoServerError && error.code !== undefined) return `${error.message} (code ${error.code})`
   return error instanceof Error ? error.message : String(error)
 }
 
 /** The driver says "Server selection timed out"; what people need is which host is in which state, and why. */
-function selectionText(error: MongoServerSelectionError): string {
+function selectionText(error: MongoServerSelectionError, access: Access): string {
   const servers = [...(error.reason?.servers.values() ?? [])]
   if (servers.length === 0) return error.message
   const states = servers.map((server) => {
     const state = server.type === 'Unknown' ? 'not reachable' : server.type
-    return `${server.address} (${state}${server.error ? `: ${server.error.message}` : ''})`
+    const { error: reason, address } = server
+    if (reason === null) return `${address} (${state})`
+    const text = securityFault(reason, address, access)?.text ?? `${reason.message}${closingHint(reason, access)}`
+    return `${address} (${state}: ${text})`
   })
   return `no server to write to among ${states.join(', ')}`
 }

@@ -14,7 +14,7 @@ import { countDocuments, latestSample, latestSamplePerSlot, listEvents, newestMs
 import { insertMarks } from './marks.ts'
 import { MongoConnection, type MongoStoreOptions } from './mongo-connection.ts'
 import { MongoLedger } from './mongo-ledger.ts'
-import { advancePositions, readPositions, resetPositions } from './positions.ts'
+import { advancePositions, beginPositions, readPositions, resetPositions } from './positions.ts'
 import { prepareDatabase } from './prepare-database.ts'
 
 export class MongoStore implements EventStore {
@@ -72,6 +72,10 @@ export class MongoStore implements EventStore {
 
   advancePositions(group: string, positions: readonly Position[]): Promise<void> {
     return this.#run('advance positions', (connection) => advancePositions(connection, group, positions))
+  }
+
+  beginPositions(group: string, positions: readonly Position[]): Promise<void> {
+    return this.#run('begin positions', (connection) => beginPositions(connection, group, positions))
   }
 
   readPositions(group: string): Promise<Position[]> {

@@ -10,6 +10,9 @@ import type { MongoConnection } from './mongo-connection.ts'
 const MAX_UPDATES = 1_000
 const ATTEMPTS = 3
 
+/** What becomes of a position that is there: the larger one counts, the new one counts, it stays. */
+type Operator = '$max' | '$set' | '$setOnInsert'
+
 interface StoredPosition {
   _id: string
   group: string
@@ -25,6 +28,14 @@ export async function advancePositions(
   positions: readonly Position[],
 ): Promise<void> {
   await updatePositions(connection, group, positions, '$max')
+}
+
+export async function beginPositions(
+  connection: MongoConnection,
+  group: string,
+  positions: readonly Position[],
+): Promise<void> {
+  await updatePositions(connection, group, positions, '$setOnInsert')
 }
 
 export async function readPositions(connection: MongoConnection, group: string): Promise<Position[]> {
@@ -55,7 +66,7 @@ async function updatePositions(
   connection: MongoConnection,
   group: string,
   positions: readonly Position[],
-  operator: '$max' | '$set',
+  operator: Operator,
 ): Promise<void> {
   for (let start = 0; start < positions.length; start += MAX_UPDATES) {
     let updates = positions.slice(start, start + MAX_UPDATES).map((position) => updateOf(group, position, operator))
@@ -69,10 +80,13 @@ async function updatePositions(
   }
 }
 
-function updateOf(group: string, position: Position, operator: '$max' | '$set') {
+function updateOf(group: string, position: Position, operator: Operator) {
   const { topic, partition, topicId, offset } = position
   const place = { group, topic, partition, topic_id: topicId }
-  const u = { [operator]: { offset }, $setOnInsert: place }
+  const u =
+    operator === '$setOnInsert'
+      ? { $setOnInsert: { ...place, offset } }
+      : { [operator]: { offset }, $setOnInsert: place }
   return { q: { _id: idOf(group, position) }, u, upsert: true }
 }
 

@@ -67,6 +67,17 @@ export class SqliteStore implements EventStore {
     })
   }
 
+  async beginPositions(group: string, positions: readonly Position[]): Promise<void> {
+    if (positions.length === 0) return
+    await this.file.transaction('Writing positions failed', () => {
+      for (const { topic, partition, topicId, offset } of positions) {
+        const sql = `INSERT INTO positions (group_name, topic, partition, topic_id, offset) VALUES (?, ?, ?, ?, ?)
+          ON CONFLICT DO NOTHING`
+        this.file.run(sql, group, topic, partition, topicId, offset)
+      }
+    })
+  }
+
   async readPositions(group: string): Promise<Position[]> {
     const sql = `SELECT topic, partition, topic_id AS topicId, offset FROM positions WHERE group_name = ?
       ORDER BY topic, partition, topic_id`

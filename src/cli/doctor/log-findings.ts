@@ -1,0 +1,67 @@
+// What `doctor` says of the log: whether it answers, whether each Kafka broker can be reached at the address that it tells
+// its clients (the classic mistake is that it tells them another one), whether the topics are there, and whether an older
+// processor is still in the group.
+
+import type { EventLog } from '../../log/event-log.ts'
+import type { KafkaLogOptions } from '../../log/kafka/kafka-options.ts'
+import type { Config } from '../config.ts'
+import type { Finding } from './finding.ts'
+
+/** `kafka` is null for the embedded log. */
+export async function checkLog(config: Config, log: EventLog, kafka: KafkaLogOptions | null): Promise<Finding[]> {
+  try {
+    await log.ping()
+    const reached = { part: 'log', ok: true, message: `Reached ${log.description}` }
+    const brokers = kafka === null ? [] : await checkBrokers(kafka)
+    // Behind a broker that cannot be reached, every further question would only wait for its own time-out.
+    if (brokers.length > 0) return [reached, ...brokers]
+    return [
+      reached,
+      await checkTopics(config, log),
+      ...(kafka === null ? [] : await checkGroup(kafka, config.KAFKA_GROUP)),
+    ]
+  } catch (error) {
+    const message = `Cannot reach ${log.description}: ${(error as Error).message}; check KAFKA_BOOTSTRAP and that it runs`
+    return [{ part: 'log', ok: false, message }]
+  }
+}
+
+/** Whether it is worth asking the log more. */
+export function isLogUsable(findings: readonly Finding[]): boolean {
+  return findings.every(({ part, ok }) => ok !== false || (part !== 'log' && part !== 'brokers'))
+}
+
+/** One finding for each broker that cannot be used. */
+async function checkBrokers(kafka: KafkaLogOptions): Promise<Finding[]> {
+  const { lookAtBrokers } = await import('../../log/kafka/kafka-facts.ts')
+  const brokers = await lookAtBrokers(kafka)
+  return brokers.flatMap(({ address, node, problem }) => {
+    if (problem === null) return []
+    const message =
+      `Kafka at ${kafka.bootstrap} answers, but sends clients on to ${address} (broker ${node}), which cannot be used from ` +
+      `here (${problem}): set advertised.listeners of that broker to an address that its clients reach, or open the way to it`
+    return [{ part: 'brokers', ok: false, message }]
+  })
+}
+
+async function checkTopics(config: Config, log: EventLog): Promise<Finding> {
+  const names = [config.TOPIC_METRIC, config.TOPIC_TOKEN, config.TOPIC_DEAD]
+  const described = await log.describe(names, config.KAFKA_GROUP)
+  const missing = names.filter((name) => !described.some((topic) => topic.name === name))
+  if (missing.length === 0) return { part: 'topics', ok: true, message: names.join(', ') }
+  const message = `Missing: ${missing.join(', ')}: run pertoken topics, or start the processor`
+  return { part: 'topics', ok: false, message }
+}
+
+async function checkGroup(kafka: KafkaLogOptions, group: string): Promise<Finding[]> {
+  const { lookAtGroup } = await import('../../log/kafka/kafka-facts.ts')
+  const look = await lookAtGroup(kafka, group).catch((error: Error) => error)
+  if (look instanceof Error) return [{ part: 'group', ok: false, message: look.message }]
+  const { members, others } = look
+  if (others.length > 0) {
+    const message = `An older processor is in group "${group}": ${others.join(', ')}; stop it, since the two cannot share partitions`
+    return [{ part: 'group', ok: false, message }]
+  }
+  const counted = members === 1 ? '1 processor' : `${members} processors`
+  return [{ part: 'group', ok: true, message: `${members === 0 ? 'No processor' : counted} in group "${group}"` }]
+}

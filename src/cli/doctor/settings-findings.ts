@@ -1,0 +1,57 @@
+// What `doctor` says of the settings beside what loading them refuses: a missing address of Kafka or MongoDB, which is no
+// mistake in itself (the embedded parts are used then), and names in `.env` that are nearly those of settings.
+
+import { parseEnv } from 'node:util'
+import { type Config, type LoadedConfig, OPTIONS, type OptionName } from '../config.ts'
+import type { Finding } from './finding.ts'
+
+/** So many letters may be wrong, missing or too many in a name that was meant for a setting's. */
+const MAX_SLIPS = 2
+/** Shorter names are near to too many words. */
+const MIN_NAME = 8
+
+/** `envFile` is the text of `.env`. */
+export function checkSettings(
+  { config, sources }: Pick<LoadedConfig, 'config' | 'sources'>,
+  envFile: string,
+): Finding[] {
+  const unset = (Object.keys(OPTIONS) as OptionName[]).filter((name) => sources[name] === 'default')
+  const slips = Object.keys(parseEnv(envFile)).flatMap((name) => {
+    const meant = Object.hasOwn(OPTIONS, name) ? undefined : unset.find((option) => isMeant(name, option))
+    return meant === undefined ? [] : [wrong(`.env sets ${name}, which is no setting: did you mean ${meant}?`)]
+  })
+  return [...slips, ...missingAddress(config)]
+}
+
+function isMeant(name: string, option: OptionName): boolean {
+  if (name === `${option}_FILE` || name.length < MIN_NAME) return false
+  // KAFKA_BOOTSTRAP_SERVERS, MONGO_URL_PROD: of a setting that has no value otherwise.
+  if (OPTIONS[option].default === null && option.length >= MIN_NAME && name.startsWith(`${option}_`)) return true
+  return distance(name, option) <= MAX_SLIPS
+}
+
+function missingAddress({ KAFKA_BOOTSTRAP: kafka, MONGO_URL: mongo, DATA_DIR: directory }: Config): Finding[] {
+  if ((kafka === null) === (mongo === null)) return []
+  const message =
+    kafka === null
+      ? `KAFKA_BOOTSTRAP is not set, so the log is the embedded one in ${directory}: set it where events come through Kafka`
+      : `MONGO_URL is not set, so the store is the embedded one in ${directory}: a processor beside Kafka wants it, a producer does not`
+  return [{ part: 'settings', ok: null, message }]
+}
+
+function wrong(message: string): Finding {
+  return { part: 'settings', ok: false, message }
+}
+
+/** Letters to add, remove or replace to make one text of the other (Levenshtein). */
+function distance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
+  for (let i = 1; i <= a.length; i++) {
+    const above = row
+    row = [i]
+    for (let j = 1; j <= b.length; j++) {
+      row.push(Math.min(above[j]! + 1, row[j - 1]! + 1, above[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)))
+    }
+  }
+  return row[b.length]!
+}

@@ -1,0 +1,44 @@
+// What `doctor` says of the store: whether it can be used, what it holds, and whether a first start beside documents of an
+// older deployment still needs a word on where to begin.
+
+import type { EventLog } from '../../log/event-log.ts'
+import { whyUndecided } from '../../processor/start-position.ts'
+import type { EventStore } from '../../store/event-store.ts'
+import type { Config } from '../config.ts'
+import type { Finding } from './finding.ts'
+
+export async function checkStore(store: EventStore): Promise<Finding[]> {
+  try {
+    await store.ping()
+    const { warnings } = await store.prepare()
+    const { foreign, ...counts } = await store.count()
+    const older =
+      foreign === 0 || foreign === null
+        ? ''
+        : `; ${foreign} documents of an older deployment, left as they are (docs/upgrade.md)`
+    const summary = `${counts.gpuMetrics} samples, ${counts.tokenUsage} token events, ${counts.deadLetters} dead letters`
+    return [
+      { part: 'store', ok: true, message: `Reached ${store.description}: ${summary}${older}` },
+      ...warnings.map((message) => ({ part: 'store', ok: false, message })),
+    ]
+  } catch (error) {
+    const message = `Cannot use ${store.description}: ${(error as Error).message}; check MONGO_URL and that it runs`
+    return [{ part: 'store', ok: false, message }]
+  }
+}
+
+/** Whether it is worth asking the store more. */
+export function isStoreUsable(findings: readonly Finding[]): boolean {
+  return findings[0]?.ok === true
+}
+
+/** Both have to answer. */
+export async function checkStart(config: Config, log: EventLog, store: EventStore): Promise<Finding[]> {
+  const topics = [config.TOPIC_METRIC, config.TOPIC_TOKEN]
+  try {
+    const reason = await whyUndecided(log, store, { group: config.KAFKA_GROUP, topics })
+    return reason === null ? [] : [{ part: 'start', ok: false, message: reason }]
+  } catch (error) {
+    return [{ part: 'start', ok: false, message: `Cannot tell where to begin: ${(error as Error).message}` }]
+  }
+}

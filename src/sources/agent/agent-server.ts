@@ -1,0 +1,114 @@
+// The agent's own /metrics (Prometheus) and /health, on a loopback port: what it has sampled and sent, what waits, what is
+// wrong. Plain node:http and text by hand: a web framework and a metrics library would cost more memory than the agent.
+
+import { createServer, type Server, type ServerResponse } from 'node:http'
+import type { AgentState } from './agent-state.ts'
+import type { Spool, SpoolStatus } from './spool.ts'
+
+/** A running agent, as its server shows it. */
+export interface AgentView {
+  state: AgentState
+  /** Name of the GPU source. */
+  source: string
+  /** Where it sends to. */
+  sink: string
+  spool: Pick<Spool, 'status'>
+  /** Bound of the spool, bytes. */
+  maxSpoolBytes: number
+  version: string
+}
+
+const MAX_CONNECTIONS = 32
+const REQUEST_TIMEOUT_MS = 5000
+
+/** Listens on loopback; port 0 takes any free one. Rejects when the port is taken. */
+export function startAgentServer(view: AgentView, port: number): Promise<Server> {
+  const server = createServer(async ({ method, url }, response) => {
+    try {
+      if (method !== 'GET') return answer(response, 405, { error: 'Only GET is possible here' })
+      const status = await view.spool.status().catch(() => null)
+      if (url === '/metrics') return send(response, 200, 'text/plain; version=0.0.4', metricsText(view, status))
+      if (url !== '/health') return answer(response, 404, { error: 'Nothing is here: see /health and /metrics' })
+      answer(response, view.state.problems.length > 0 ? 503 : 200, healthOf(view, status))
+    } catch (error) {
+      answer(response, 500, { error: (error as Error).message })
+    }
+  })
+  server.maxConnections = MAX_CONNECTIONS
+  server.requestTimeout = server.headersTimeout = REQUEST_TIMEOUT_MS
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, '127.0.0.1', () => resolve(server))
+  })
+}
+
+/** What /health says; `status` is null when the spool cannot be asked. */
+export function healthOf(view: AgentView, status: SpoolStatus | null): object {
+  const { state, source, sink, maxSpoolBytes, version } = view
+  return {
+    status: state.problems.length > 0 ? 'error' : state.lastReadMs === null ? 'starting' : 'ok',
+    problems: state.problems.map(({ part, message, sinceMs }) => ({ part, message, since: iso(sinceMs) })),
+    source,
+    gpus: state.gpus,
+    last_read: iso(state.lastReadMs),
+    sink,
+    last_sent: iso(state.lastSentMs),
+    samples: {
+      read: state.counters.read,
+      spooled: state.counters.spooled,
+      sent: state.counters.sent,
+      dropped: state.counters.dropped,
+      refused: state.counters.refused,
+      unspooled: state.counters.unspooled,
+    },
+    spool: { records: status?.records ?? null, bytes: status?.bytes ?? null, max_bytes: maxSpoolBytes },
+    version,
+  }
+}
+
+/** The text of /metrics. */
+export function metricsText(view: AgentView, status: SpoolStatus | null): string {
+  const { state, source, maxSpoolBytes, version } = view
+  const { counters } = state
+  const lines: string[] = []
+  const add = (name: string, type: 'counter' | 'gauge', help: string, value: number | null, labels = '') => {
+    if (value === null) return
+    lines.push(`# HELP pertoken_agent_${name} ${help}`, `# TYPE pertoken_agent_${name} ${type}`)
+    lines.push(`pertoken_agent_${name}${labels} ${value}`)
+  }
+  add('info', 'gauge', 'Version, and where GPU figures come from', 1, `{version="${version}",source="${source}"}`)
+  add('gpus', 'gauge', 'GPUs of the last reading', state.gpus)
+  add('samples_read_total', 'counter', 'Samples that the GPU source gave', counters.read)
+  add('read_failures_total', 'counter', 'Readings in which no GPU answered', counters.readFailures)
+  add('samples_spooled_total', 'counter', 'Samples that are safe in the spool', counters.spooled)
+  add('samples_unspooled_total', 'counter', 'Samples lost because the spool did not take them', counters.unspooled)
+  add('samples_sent_total', 'counter', 'Samples that the other side has confirmed', counters.sent)
+  add('samples_dropped_total', 'counter', 'Samples that a full spool has dropped, oldest first', counters.dropped)
+  add('samples_refused_total', 'counter', 'Samples given up because the other side calls them wrong', counters.refused)
+  add('send_failures_total', 'counter', 'Tries to send that failed and are repeated', counters.sendFailures)
+  add('clock_steps_total', 'counter', 'How often the clock was set back', counters.clockSteps)
+  add('problems', 'gauge', 'Things that are wrong now; /health names them', state.problems.length)
+  add('spool_records', 'gauge', 'Samples that wait to be sent', status?.records ?? null)
+  add('spool_bytes', 'gauge', 'Bytes that the spool holds', status?.bytes ?? null)
+  add('spool_max_bytes', 'gauge', 'Bound of the spool', maxSpoolBytes)
+  add('last_read_timestamp_seconds', 'gauge', 'When GPUs were last read', seconds(state.lastReadMs))
+  add('last_sent_timestamp_seconds', 'gauge', 'When the other side last confirmed samples', seconds(state.lastSentMs))
+  return `${lines.join('\n')}\n`
+}
+
+function iso(ms: number | null): string | null {
+  return ms === null ? null : new Date(ms).toISOString()
+}
+
+function seconds(ms: number | null): number | null {
+  return ms === null ? null : ms / 1000
+}
+
+function answer(response: ServerResponse, code: number, body: object): void {
+  send(response, code, 'application/json', `${JSON.stringify(body)}\n`)
+}
+
+function send(response: ServerResponse, code: number, type: string, text: string): void {
+  response.writeHead(code, { 'content-type': type, 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' })
+  response.end(text)
+}

@@ -1,0 +1,50 @@
+// The agent as a whole: sampler → spool → forwarder → sink. Two loops that share nothing but the spool: sampling goes on
+// while the network is away, sending goes on while a driver hangs. To stop means to sample no more, to send what waits
+// for at most a few seconds, and to leave the rest in the spool for the next start.
+
+import type { AgentLogger } from './agent-state.ts'
+import { runForwarder } from './forwarder.ts'
+import { runSampler, type SamplerOptions } from './sampler.ts'
+import type { Sink } from './sink.ts'
+import type { Spool } from './spool.ts'
+
+export interface AgentOptions extends Pick<SamplerOptions, 'source' | 'settings' | 'intervalMs' | 'clock' | 'state'> {
+  spool: Spool
+  sink: Sink
+  logger: AgentLogger
+  /** Stops and drains. */
+  signal: AbortSignal
+  /** How long a drain may last, milliseconds. */
+  drainMs?: number
+}
+
+const DRAIN_MS = 5000
+
+/** Runs until the signal aborts and the spool is drained or the time for that is up. */
+export async function runAgent(options: AgentOptions): Promise<void> {
+  const { spool, sink, state, logger, signal, drainMs = DRAIN_MS } = options
+  const draining = new AbortController()
+  const aborted = new AbortController()
+  const failed = new AbortController()
+  let timer: NodeJS.Timeout | undefined
+  const onStop = () => {
+    timer = setTimeout(() => aborted.abort(), drainMs)
+  }
+  if (signal.aborted) onStop()
+  else signal.addEventListener('abort', onStop, { once: true })
+  const sampling = runSampler({ ...options, signal: AbortSignal.any([signal, failed.signal]) })
+  const forwarding = runForwarder({ spool, sink, state, logger, draining: draining.signal, aborted: aborted.signal })
+  try {
+    // Neither ends by itself; one that fails (a bug, for faults are reported) must not leave the other running.
+    await Promise.race([sampling, forwarding])
+    await sampling
+    draining.abort()
+    await forwarding
+  } finally {
+    failed.abort()
+    draining.abort()
+    aborted.abort()
+    clearTimeout(timer)
+    await Promise.allSettled([sampling, forwarding])
+  }
+}
