@@ -77,7 +77,7 @@ export async function whyUndecided(log: EventLog, store: EventStore, start: Star
   const names = unread.map(({ name }) => name).join(', ')
   return (
     `Cannot decide where to begin ${names}: ${store.description} holds documents of an older deployment, and group ` +
-    `"${start.group}" has committed no offset. Set KAFKA_GROUP to the older processor's group, or say once: ` +
+    `"${start.group}" has committed no offset. Set KAFKA_GROUP to the older processor's group, or say once, with pertoken processor: ` +
     '--from latest (those documents hold what is in the log), --from earliest (they hold nothing of it), ' +
     'or --from TIME (when the older processor stopped)'
   )

@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { readFileSync, statfsSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, statfsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { Consumer, Producer } from '@platformatic/kafka'
@@ -17,7 +17,7 @@ import { checkSettings } from '../../src/cli/doctor/settings-findings.ts'
 import type { GpuDocument } from '../../src/domain/documents.ts'
 import { ownEventId } from '../../src/domain/event-id.ts'
 import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
-import { type Env, pertoken, temporaryDirectory } from '../flows/harness.ts'
+import { type Env, pertoken, temporaryDirectory, until } from '../flows/harness.ts'
 import { makeAuthority } from '../servers/certificates.ts'
 import { startKafka } from '../servers/kafka.ts'
 import { createTopic } from '../servers/kafka-admin.ts'
@@ -27,6 +27,8 @@ import { skipWithoutKafka, skipWithoutMongod, uniqueName, withDatabase } from '.
 
 const BIN = new URL('../../bin/pertoken.js', import.meta.url).pathname
 const MINUTE_MS = 60_000
+const CONTAINER = '3f2a1b4c5d6e'
+const PUBLISHING = { GPU_SEED: new URL('../../seeds/gpu_seed.json', import.meta.url).pathname }
 const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 
 const directory = await makeDataDirectory('doctor', undefined)
@@ -64,10 +66,10 @@ async function wellSettings(): Promise<Env> {
   }
 }
 
-async function examined(env: Env, nowMs: () => number = Date.now): Promise<Finding[]> {
+async function examined(env: Env, nowMs: () => number = Date.now, isProducer = false): Promise<Finding[]> {
   const loaded = loadConfig({ env, envFile: '', flags: {} })
   assert.deepEqual(loaded.problems, [])
-  return examine({ config: loaded.config, loaded }, nowMs)
+  return examine({ config: loaded.config, loaded }, { nowMs, isProducer })
 }
 
 /** What is wrong, but for the own HTTP: nothing runs there. */
@@ -108,6 +110,17 @@ test('a well deployment: every part is looked at and nothing is wrong', limit, a
   )
 })
 
+test('a machine that only publishes: no store is made, and nothing of a processor is looked for', limit, async () => {
+  const { MONGO_URL: _, TOPIC_DEAD: __, ...env } = await wellSettings()
+  const findings = await examined({ ...env, ...PUBLISHING }, Date.now, true)
+  const parts = (state: boolean | null) => findings.filter(({ ok }) => ok === state).map(({ part }) => part)
+  assert.deepEqual([parts(true), parts(false)], [['log', 'topics', 'disk', 'seed'], []])
+  assert.equal(existsSync(env['DATA_DIR']!), false)
+  const inContainer = await examined({ ...env, ...PUBLISHING, HOSTNAME: CONTAINER }, Date.now, true)
+  const hosts = inContainer.filter(({ part }) => part === 'hosts')
+  assert.deepEqual([hosts.length, hosts[0]?.ok], [1, false])
+})
+
 test('wrong values in .env are named all at once, before anything is reached', (t) => {
   const cwd = temporaryDirectory(t)
   const wrong = 'PORT=http\nMONGO_URL=10.0.1.86:27017\nKAFKA_BOOTSTRAP=10.0.1.197\nKAFKA_SASL_USERNAME=me\n'
@@ -141,7 +154,7 @@ const SETTINGS: [string, Env, string, (RegExp | null)[]][] = [
 ]
 for (const [title, env, envFile, expected] of SETTINGS) {
   test(`settings: ${title}`, () => {
-    const findings = checkSettings(loadConfig({ env, envFile, flags: {} }), envFile)
+    const findings = checkSettings(loadConfig({ env, envFile, flags: {} }), { envFile, isProducer: false })
     assert.equal(findings.length, expected.length, JSON.stringify(findings))
     for (const [i, pattern] of expected.entries()) assert.match(findings[i]!.message, pattern!)
   })
@@ -164,6 +177,8 @@ test('a broker that sends its clients on to an address where nobody reaches it',
   assertLines(await wrongLines(env), [new RegExp(line)])
   proxy.resume()
   assertLines(await wrongLines(env), [])
+  // Reset in the middle of their end, connections may keep a process of Node from ending.
+  await until('the proxy is idle', async () => proxy.connections === 0)
 })
 
 test('MongoDB: a wrong password, and no server', limit, async () => {
@@ -173,7 +188,7 @@ test('MongoDB: a wrong password, and no server', limit, async () => {
   assert.deepEqual(more, [])
   assert.match(line!, /^store: Cannot use mongodb .*refuses the user or the password.*MONGO_PASSWORD/)
   assert.doesNotMatch(line!, /not-this/)
-  const away = { ...env, MONGO_URL: `mongodb://127.0.0.1:${await freePort()}/ca0` }
+  const away = { ...env, MONGO_URL: `mongodb://127.0.0.1:${await freePort()}/ca0?serverSelectionTimeoutMS=500` }
   assertLines(await wrongLines(away), [/^store: Cannot use mongodb ca0 .*ECONNREFUSED.*check MONGO_URL/])
 })
 
@@ -222,13 +237,13 @@ test('the disks of MongoDB and the brokers, as they tell it', limit, async () =>
 
 const GIB = 1024 ** 3
 const DISKS: [Omit<Disk, 'name'>, boolean][] = [
-  [{ freeBytes: 1.1 * GIB, totalBytes: 20 * GIB }, true],
-  [{ freeBytes: 0.9 * GIB, totalBytes: 20 * GIB }, false],
-  [{ freeBytes: 6 * GIB, totalBytes: 4000 * GIB }, true],
-  [{ freeBytes: 4 * GIB, totalBytes: 4000 * GIB }, false],
+  [{ freeBytes: 0.6 * GIB, totalBytes: 10 * GIB }, true],
+  [{ freeBytes: 0.4 * GIB, totalBytes: 10 * GIB }, false],
+  [{ freeBytes: 1.1 * GIB, totalBytes: 4000 * GIB }, true],
+  [{ freeBytes: 0.9 * GIB, totalBytes: 4000 * GIB }, false],
   [{ freeBytes: 0, totalBytes: GIB }, false],
 ]
-test('a disk is nearly full below 5 % and below 5 GiB', () => {
+test('a disk is nearly full below 5 % and below 1 GiB', () => {
   for (const [disk, ok] of DISKS) assert.equal(diskFindings([{ name: 'x', ...disk }])[0]!.ok, ok, JSON.stringify(disk))
 })
 
@@ -284,8 +299,6 @@ test('documents of an older deployment and no word on where to begin', limit, as
   ])
 })
 
-const CONTAINER = '3f2a1b4c5d6e'
-const PUBLISHING = { GPU_SEED: new URL('../../seeds/gpu_seed.json', import.meta.url).pathname }
 const HOSTS: { title: string; samples: Partial<GpuDocument>[]; settings?: Env; wrong: RegExp[] }[] = [
   { title: 'names of people', samples: [{ host: 'gpu-1' }, { host: 'feed-me' }], wrong: [] },
   {
@@ -324,6 +337,13 @@ for (const { title, samples, settings = {}, wrong } of HOSTS) {
     assertLines(await wrongLines({ ...env, ...settings }), wrong)
   })
 }
+
+test('a MongoDB URL that cannot be read is told without its password', async () => {
+  const [line, ...more] = await wrongLines({ MONGO_URL: 'mongodb://me:p@ss/word@127.0.0.1/ca0', PORT: '1' })
+  assert.deepEqual(more, [])
+  assert.match(line!, /^store: Cannot read MONGO_URL: .*have to be encoded/)
+  assert.doesNotMatch(line!, /ss\/word/)
+})
 
 test('a folder for data that cannot be made', async (t) => {
   const cwd = temporaryDirectory(t)

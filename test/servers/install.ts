@@ -66,7 +66,11 @@ export async function installChromium(): Promise<string> {
 
 type Fill = (work: string, target: string) => Promise<void>
 
-export async function installInto(directory: string, pinned: Readonly<Record<string, string>>, fill: Fill): Promise<string> {
+export async function installInto(
+  directory: string,
+  pinned: Readonly<Record<string, string>>,
+  fill: Fill,
+): Promise<string> {
   if (await isGood(directory, pinned)) return 'was there'
   await mkdir(cacheDirectory(), { recursive: true })
   const work = await mkdtemp(join(cacheDirectory(), '.installing-'))

@@ -5,13 +5,13 @@
 
 import { existsSync } from 'node:fs'
 import type { EventLog } from '../../log/event-log.ts'
-import type { EventStore } from '../../store/event-store.ts'
+import { type EventStore, StoreError } from '../../store/event-store.ts'
 import { type Command, type CommandContext, UsageError } from '../command.ts'
 import { type Config, readEnvFile } from '../config.ts'
 import { clockFindings } from '../doctor/clock-findings.ts'
 import { type Disk, diskFindings, diskOf } from '../doctor/disk-findings.ts'
 import type { Finding } from '../doctor/finding.ts'
-import { hostFindings, lookAtHosts } from '../doctor/host-findings.ts'
+import { type HostLook, hostFindings, lookAtHosts } from '../doctor/host-findings.ts'
 import { checkLog, isLogUsable } from '../doctor/log-findings.ts'
 import { checkSettings } from '../doctor/settings-findings.ts'
 import { checkStart, checkStore, isStoreUsable } from '../doctor/store-findings.ts'
@@ -24,98 +24,133 @@ const STATES = { true: 'ok   ', false: 'WRONG', null: '-    ' } as const
 
 export const doctor: Command = {
   summary: 'Looks at everything that can be wrong from here; one line each with what to do; exit 1 when something is',
-  usage: '[--json]',
-  flags: { json: { help: 'Prints the findings as JSON' } },
+  usage: '[--producer] [--json]',
+  flags: {
+    producer: { help: 'For a machine that only publishes: leaves out store, group and own HTTP' },
+    json: { help: 'Prints the findings as JSON' },
+  },
   options: [...SERVICE_OPTIONS, ...GPU_OPTIONS, 'GPU_SEED', 'GPU_SEED_LOCAL', 'HOSTNAME'],
   async run(context) {
     const { flags, print } = context
-    const findings = await examine(context, Date.now)
+    const findings = await examine(context, { isProducer: flags['producer'] === true, nowMs: Date.now })
     if (flags['json'] === true) print(`${JSON.stringify(findings, null, 2)}\n`)
     else for (const { part, ok, message } of findings) print(`${STATES[`${ok}`]} ${part.padEnd(10)} ${message}\n`)
     return findings.every(({ ok }) => ok !== false) ? 0 : 1
   },
 }
 
-/** All findings; `nowMs` is this machine's clock. */
-export async function examine(
-  { config, loaded }: Pick<CommandContext, 'config' | 'loaded'>,
-  nowMs: () => number,
-): Promise<Finding[]> {
-  const gpus = await checkGpuSources(config)
-  const publishes = config.AGENT_TO !== null || gpus.some(({ ok }) => ok === true)
-  return [
-    ...checkSettings(loaded, readEnvFile()),
-    ...(await checkData(config, { publishes, nowMs })),
-    ...gpus,
-    ...(await checkOwnHttp(config)),
-  ]
-}
-
 interface Here {
-  /** Whether events with this machine's HOSTNAME are to be expected. */
-  publishes: boolean
+  /** It only publishes: there is nothing of a processor to look at. */
+  isProducer: boolean
+  /** This machine's clock. */
   nowMs: () => number
 }
 
+/** All findings. */
+export async function examine(
+  { config, loaded }: Pick<CommandContext, 'config' | 'loaded'>,
+  here: Here,
+): Promise<Finding[]> {
+  const gpus = await checkGpuSources(config)
+  const publishes = here.isProducer || config.AGENT_TO !== null || gpus.some(({ ok }) => ok === true)
+  return [
+    ...checkSettings(loaded, { envFile: readEnvFile(), isProducer: here.isProducer }),
+    ...(await checkData({ ...here, config, publishes })),
+    ...gpus,
+    ...(here.isProducer ? [] : await checkOwnHttp(config)),
+  ]
+}
+
+interface Place extends Here {
+  config: Config
+  /** Whether events with this machine's HOSTNAME are to be expected. */
+  publishes: boolean
+}
+
 /** Log and store, each by itself and together, and what they tell of machines. */
-async function checkData(config: Config, here: Here): Promise<Finding[]> {
-  const quiet = makeLogger({ ...config, LOG_LEVEL: 'silent' })
-  const opened: { close(): Promise<void> }[] = []
+async function checkData(place: Place): Promise<Finding[]> {
+  const opened = await open(place)
+  if ('message' in opened) return [opened]
   try {
-    const log = await openLog(config, quiet)
-    opened.push(log)
-    const store = await openStore(config, quiet)
-    opened.push(store)
-    return await checkOpened(config, here, { log, store })
-  } catch (error) {
-    if (error instanceof UsageError) throw error
-    const message = `Cannot use DATA_DIR "${config.DATA_DIR}": ${(error as Error).message}; free some room, or set another folder`
-    return [{ part: 'data', ok: false, message }]
+    return await checkOpened(place, opened)
   } finally {
-    await Promise.all(opened.map((one) => one.close()))
+    await Promise.all([opened.log.close(), opened.store?.close()])
   }
 }
 
-async function checkOpened(
-  config: Config,
-  { publishes, nowMs }: Here,
-  { log, store }: { log: EventLog; store: EventStore },
-): Promise<Finding[]> {
-  const quiet = makeLogger({ ...config, LOG_LEVEL: 'silent' })
-  const kafka = kafkaOptions(config, quiet)
-  const mongo = mongoOptions(config, quiet)
-  const ofLog = await checkLog(config, log, kafka)
-  const ofStore = await checkStore(store)
-  const [logIsUsable, storeIsUsable] = [isLogUsable(ofLog), isStoreUsable(ofStore)]
+interface Opened {
+  log: EventLog
+  /** Null on a machine that only publishes. */
+  store: EventStore | null
+}
 
-  const disks: Disk[] = []
-  if (kafka === null || mongo === null || existsSync(config.DATA_DIR)) disks.push(diskOf(config.DATA_DIR))
-  let mongoMs: number | null = null
-  if (mongo !== null && storeIsUsable) {
-    const { lookAtMongo } = await import('../../store/mongo/server-facts.ts')
-    const facts = await lookAtMongo(mongo, nowMs)
-    mongoMs = facts.aheadMs
-    if (facts.disk !== null) disks.push({ name: 'MongoDB', ...facts.disk })
+/** What cannot even be opened is a URL that cannot be read or a folder that cannot be made: connecting comes later. */
+async function open({ config, isProducer }: Place): Promise<Opened | Finding> {
+  const quiet = quietLogger(config)
+  try {
+    const log = await openLog(config, quiet)
+    return { log, store: isProducer ? null : await openStore(config, quiet) }
+  } catch (error) {
+    if (error instanceof UsageError) throw error
+    if (error instanceof StoreError) return { part: 'store', ok: false, message: error.message }
+    const message = `Cannot use DATA_DIR "${config.DATA_DIR}": ${(error as Error).message}; free some room, or set another folder`
+    return { part: 'data', ok: false, message }
   }
-  let newestRecordMs: number | null = null
-  if (kafka !== null && logIsUsable) {
-    const topics = [config.TOPIC_METRIC, config.TOPIC_TOKEN]
-    const { lookAtDisks, newestRecordMs: newestOf } = await import('../../log/kafka/kafka-facts.ts')
-    const newestMs = await newestOf(kafka, topics)
-    newestRecordMs = newestMs === null ? null : newestMs - nowMs()
-    for (const { node, directory, ...sizes } of await lookAtDisks(kafka, topics))
-      disks.push({ name: `Kafka broker ${node} (${directory})`, ...sizes })
-  }
-  const look = storeIsUsable ? await lookAtHosts(store) : { newestMs: new Map<string | null, number>(), conflicts: [] }
-  const hosts = [...look.newestMs].map(([host, newestMs]) => ({ host, aheadMs: newestMs - nowMs() }))
+}
+
+async function checkOpened(place: Place, { log, store }: Opened): Promise<Finding[]> {
+  const { config, isProducer, nowMs, publishes } = place
+  const ofLog = await checkLog(config, log, { kafka: kafkaOptions(config, quietLogger(config)), isProducer })
+  const ofStore = store === null ? [] : await checkStore(store)
+  const usableStore = store !== null && isStoreUsable(ofStore) ? store : null
+  const isLogUsed = isLogUsable(ofLog)
+  // While an older processor runs, it has yet to say where it stops.
+  const mayStart = isLogUsed && ofLog.every(({ part, ok }) => part !== 'group' || ok)
+  const ofMongo = usableStore === null ? null : await lookAtMongoOf(place)
+  const ofKafka = isLogUsed ? await lookAtKafkaOf(config) : null
+  const look = usableStore === null ? NO_HOSTS : await lookAtHosts(usableStore)
+  const aheadMs = (ms: number | null | undefined) => (ms === null || ms === undefined ? null : ms - nowMs())
+  const hosts = [...look.newestMs].map(([host, ms]) => ({ host, aheadMs: ms - nowMs() }))
   return [
     ...ofLog,
     ...ofStore,
-    ...(logIsUsable && storeIsUsable ? await checkStart(config, log, store) : []),
-    ...diskFindings(disks),
-    ...clockFindings({ mongoMs, newestRecordMs, hosts }),
+    ...(usableStore !== null && mayStart ? await checkStart(config, log, usableStore) : []),
+    ...diskFindings([...ownDisk(place), ...(ofMongo?.disks ?? []), ...(ofKafka?.disks ?? [])]),
+    ...clockFindings({ mongoMs: ofMongo?.aheadMs ?? null, newestRecordMs: aheadMs(ofKafka?.newestMs), hosts }),
     ...hostFindings(look, config, publishes),
   ]
+}
+
+const NO_HOSTS: HostLook = { newestMs: new Map(), conflicts: [] }
+
+/** The disk under DATA_DIR, where something is kept there. */
+function ownDisk({ config, isProducer }: Place): Disk[] {
+  const isUsed = config.KAFKA_BOOTSTRAP === null || (config.MONGO_URL === null && !isProducer)
+  return isUsed || existsSync(config.DATA_DIR) ? [diskOf(config.DATA_DIR)] : []
+}
+
+async function lookAtMongoOf({ config, nowMs }: Place): Promise<{ aheadMs: number; disks: Disk[] } | null> {
+  const options = mongoOptions(config, quietLogger(config))
+  if (options === null) return null
+  const { lookAtMongo } = await import('../../store/mongo/server-facts.ts')
+  const { aheadMs, disk } = await lookAtMongo(options, nowMs)
+  return { aheadMs, disks: disk === null ? [] : [{ name: 'MongoDB', ...disk }] }
+}
+
+async function lookAtKafkaOf(config: Config): Promise<{ newestMs: number | null; disks: Disk[] } | null> {
+  const options = kafkaOptions(config, quietLogger(config))
+  if (options === null) return null
+  const topics = [config.TOPIC_METRIC, config.TOPIC_TOKEN]
+  const { lookAtDisks, newestRecordMs } = await import('../../log/kafka/kafka-facts.ts')
+  const disks = await lookAtDisks(options, topics)
+  return {
+    newestMs: await newestRecordMs(options, topics),
+    disks: disks.map(({ node, directory, ...sizes }) => ({ name: `Kafka broker ${node} (${directory})`, ...sizes })),
+  }
+}
+
+function quietLogger(config: Config) {
+  return makeLogger({ ...config, LOG_LEVEL: 'silent' })
 }
 
 async function checkGpuSources(config: Config): Promise<Finding[]> {

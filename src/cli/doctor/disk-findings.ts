@@ -14,7 +14,7 @@ export interface Disk {
 
 /** Less than both is too little: a share for small disks, an amount for large ones. */
 const MIN_FREE_SHARE = 0.05
-const MIN_FREE_BYTES = 5 * 1024 ** 3
+const MIN_FREE_BYTES = 1024 ** 3
 
 /** The disk that DATA_DIR is on, or would be. */
 export function diskOf(directory: string): Disk {

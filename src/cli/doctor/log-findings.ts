@@ -7,17 +7,25 @@ import type { KafkaLogOptions } from '../../log/kafka/kafka-options.ts'
 import type { Config } from '../config.ts'
 import type { Finding } from './finding.ts'
 
-/** `kafka` is null for the embedded log. */
-export async function checkLog(config: Config, log: EventLog, kafka: KafkaLogOptions | null): Promise<Finding[]> {
+interface LogLook {
+  /** Null for the embedded log. */
+  kafka: KafkaLogOptions | null
+  /** This machine only publishes. */
+  isProducer: boolean
+}
+
+export async function checkLog(config: Config, log: EventLog, { kafka, isProducer }: LogLook): Promise<Finding[]> {
   try {
     await log.ping()
     const reached = { part: 'log', ok: true, message: `Reached ${log.description}` }
     const brokers = kafka === null ? [] : await checkBrokers(kafka)
     // Behind a broker that cannot be reached, every further question would only wait for its own time-out.
     if (brokers.length > 0) return [reached, ...brokers]
+    const names = [config.TOPIC_METRIC, config.TOPIC_TOKEN]
+    if (isProducer) return [reached, await checkTopics(log, names)]
     return [
       reached,
-      await checkTopics(config, log),
+      await checkTopics(log, [...names, config.TOPIC_DEAD]),
       ...(kafka === null ? [] : await checkGroup(kafka, config.KAFKA_GROUP)),
     ]
   } catch (error) {
@@ -44,9 +52,8 @@ async function checkBrokers(kafka: KafkaLogOptions): Promise<Finding[]> {
   })
 }
 
-async function checkTopics(config: Config, log: EventLog): Promise<Finding> {
-  const names = [config.TOPIC_METRIC, config.TOPIC_TOKEN, config.TOPIC_DEAD]
-  const described = await log.describe(names, config.KAFKA_GROUP)
+async function checkTopics(log: EventLog, names: readonly string[]): Promise<Finding> {
+  const described = await log.describe(names)
   const missing = names.filter((name) => !described.some((topic) => topic.name === name))
   if (missing.length === 0) return { part: 'topics', ok: true, message: names.join(', ') }
   const message = `Missing: ${missing.join(', ')}: run pertoken topics, or start the processor`

@@ -10,17 +10,23 @@ const MAX_SLIPS = 2
 /** Shorter names are near to too many words. */
 const MIN_NAME = 8
 
-/** `envFile` is the text of `.env`. */
+interface SettingsLook {
+  /** Text of `.env`. */
+  envFile: string
+  /** This machine only publishes, and so has no store. */
+  isProducer: boolean
+}
+
 export function checkSettings(
   { config, sources }: Pick<LoadedConfig, 'config' | 'sources'>,
-  envFile: string,
+  { envFile, isProducer }: SettingsLook,
 ): Finding[] {
   const unset = (Object.keys(OPTIONS) as OptionName[]).filter((name) => sources[name] === 'default')
   const slips = Object.keys(parseEnv(envFile)).flatMap((name) => {
     const meant = Object.hasOwn(OPTIONS, name) ? undefined : unset.find((option) => isMeant(name, option))
     return meant === undefined ? [] : [wrong(`.env sets ${name}, which is no setting: did you mean ${meant}?`)]
   })
-  return [...slips, ...missingAddress(config)]
+  return [...slips, ...(isProducer ? [] : missingAddress(config))]
 }
 
 function isMeant(name: string, option: OptionName): boolean {
@@ -35,7 +41,7 @@ function missingAddress({ KAFKA_BOOTSTRAP: kafka, MONGO_URL: mongo, DATA_DIR: di
   const message =
     kafka === null
       ? `KAFKA_BOOTSTRAP is not set, so the log is the embedded one in ${directory}: set it where events come through Kafka`
-      : `MONGO_URL is not set, so the store is the embedded one in ${directory}: a processor beside Kafka wants it, a producer does not`
+      : `MONGO_URL is not set, so the store is the embedded one in ${directory}: a processor wants it, for a machine that only publishes there is doctor --producer`
   return [{ part: 'settings', ok: null, message }]
 }
 
