@@ -6,13 +6,20 @@ import { globSync, readFileSync } from 'node:fs'
 
 const all = globSync('test/**/*.test.ts').sort()
 const isFlow = (path: string) => path.startsWith('test/flows/')
+const isDeployment = (path: string) => path.startsWith('test/deploy/')
 const usesServers = (path: string) =>
   !isFlow(path) &&
+  !isDeployment(path) &&
   (path.startsWith('test/servers/') || readFileSync(path, 'utf8').includes('servers/servers-for-tests'))
 const stages = [
-  { name: 'unit', files: all.filter((path) => !isFlow(path) && !usesServers(path)), concurrency: 2 },
+  {
+    name: 'unit',
+    files: all.filter((path) => !isFlow(path) && !isDeployment(path) && !usesServers(path)),
+    concurrency: 2,
+  },
   { name: 'contracts', files: all.filter(usesServers), concurrency: 2 },
   { name: 'flows', files: all.filter(isFlow), concurrency: 1 },
+  { name: 'deploy', files: all.filter(isDeployment), concurrency: 1 },
 ]
 const only = process.argv[2]
 let failed = false
