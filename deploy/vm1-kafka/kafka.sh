@@ -10,14 +10,8 @@ METRIC=${TOPIC_METRIC:-gpu.metrics.v1} TOKEN=${TOPIC_TOKEN:-token.usage.v1} DEAD
 services=(kafka.service)
 [[ $KAFKA_MODE == kraft ]] || services=(zookeeper.service kafka.service)
 
-fail() {
-  echo "$1" >&2
-  exit "${2:-1}"
-}
-
-as_root() {
-  if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi
-}
+# shellcheck source-path=SCRIPTDIR source=../machine-shell.sh
+source "${BASH_SOURCE[0]%/*}/../machine-shell.sh"
 
 # One of /opt/kafka/bin/kafka-NAME.sh, for a question of a second: little memory, no thorough compiler, and no logs in /opt.
 tool() {

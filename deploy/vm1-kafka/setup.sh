@@ -11,21 +11,15 @@ readonly DATA=/var/lib/kafka/log ZOOKEEPER_DATA=/var/lib/zookeeper SEGMENT_BYTES
 
 [[ $(id -u) == 0 ]] || exec sudo --preserve-env="$ENV_NAMES,YES" "$0" "$@"
 
-fail() {
-  echo "$1" >&2
-  exit "${2:-1}"
-}
+# shellcheck source-path=SCRIPTDIR source=../machine-shell.sh
+source "${BASH_SOURCE[0]%/*}/../machine-shell.sh"
 
 all() {
   cat <<END
 On $(hostname) this installs Java (where there is none) and Kafka $KAFKA_VERSION into /opt, makes the users kafka and
 zookeeper, writes /etc/kafka and services into /etc/systemd/system (mode $KAFKA_MODE), and keeps data in /var/lib/kafka.
 END
-  if [[ ${YES:-} != 1 ]]; then
-    [[ -t 0 ]] || fail "Nobody is here to ask: say YES=1 to go on" 2
-    read -r -p "Go on? [y/N] " answer
-    [[ $answer == [yY]* ]] || fail "Nothing was changed" 2
-  fi
+  ask_to_go_on
   packages
   user kafka
   user zookeeper

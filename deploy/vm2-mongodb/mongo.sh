@@ -7,25 +7,15 @@ set -euo pipefail
 readonly OWNER=999 SECRETS=secrets
 read -r -a compose <<<"${COMPOSE:?}"
 
-fail() {
-  echo "$1" >&2
-  exit "${2:-1}"
-}
-
-as_root() {
-  if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi
-}
+# shellcheck source-path=SCRIPTDIR source=../machine-shell.sh
+source "${BASH_SOURCE[0]%/*}/../machine-shell.sh"
 
 setup() {
   cat <<END
 On $(hostname) this installs Docker (where there is none) and makes $MONGO_DATA for the data of MongoDB and, where they
 are missing, a key file and passwords in $PWD/$SECRETS.
 END
-  if [[ ${YES:-} != 1 ]]; then
-    [[ -t 0 ]] || fail "Nobody is here to ask: say YES=1 to go on" 2
-    read -r -p "Go on? [y/N] " answer
-    [[ $answer == [yY]* ]] || fail "Nothing was changed" 2
-  fi
+  ask_to_go_on
   [[ ${compose[0]} != docker ]] || YES=1 ../docker-setup.sh
   as_root install -d -o "$OWNER" -g "$OWNER" -m 0700 "$MONGO_DATA" "$SECRETS"
   as_root install -d -m 0700 "$MONGO_BACKUPS"

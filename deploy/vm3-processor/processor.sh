@@ -10,24 +10,14 @@ MONGO_PASSWORD_FILE=
 [[ ! $MONGO_URL =~ ^mongodb(\+srv)?://[^:@/]+@ ]] || MONGO_PASSWORD_FILE=/run/$PASSWORD
 export MONGO_PASSWORD_FILE
 
-fail() {
-  echo "$1" >&2
-  exit "${2:-1}"
-}
-
-as_root() {
-  if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi
-}
+# shellcheck source-path=SCRIPTDIR source=../machine-shell.sh
+source "${BASH_SOURCE[0]%/*}/../machine-shell.sh"
 
 setup() {
   cat <<END
 On $(hostname) this installs Docker (where there is none), builds the image of pertoken, and makes $PWD/secrets.
 END
-  if [[ ${YES:-} != 1 ]]; then
-    [[ -t 0 ]] || fail "Nobody is here to ask: say YES=1 to go on" 2
-    read -r -p "Go on? [y/N] " answer
-    [[ $answer == [yY]* ]] || fail "Nothing was changed" 2
-  fi
+  ask_to_go_on
   as_root install -d -o "$OWNER" -g "$OWNER" -m 0700 secrets
   if [[ ${compose[0]} == docker ]]; then YES=1 make -C ../.. setup; else make -C ../.. build; fi
   echo "Next: the password of MongoDB, from VM2: make set-password; then make up wait"
