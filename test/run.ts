@@ -1,5 +1,5 @@
-// Runs all tests in stages, quick ones first, each stage with its own parallelism: pure tests use both cores; tests that
-// start real servers run one file at a time, so that a slow machine does not turn into a failed test.
+// Runs all tests in stages, quick ones first, each with as many files at a time as it stands: flows kill and pause servers and
+// watch what happens within seconds, so they run alone; the others use both cores.
 
 import { spawnSync } from 'node:child_process'
 import { globSync, readFileSync } from 'node:fs'
@@ -19,7 +19,7 @@ const stages = [
   },
   { name: 'contracts', files: all.filter(usesServers), concurrency: 2 },
   { name: 'flows', files: all.filter(isFlow), concurrency: 1 },
-  { name: 'deploy', files: all.filter(isDeployment), concurrency: 1 },
+  { name: 'deploy', files: all.filter(isDeployment), concurrency: 2 },
 ]
 const only = process.argv[2]
 let failed = false

@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import { logSink } from '../sources/agent/log-sink.ts'
 import type { Sink } from '../sources/agent/sink.ts'
 import { type CommandContext, textFlag, UsageError } from './command.ts'
-import type { Config } from './config.ts'
+import type { Config } from './options.ts'
 import { type makeLogger, openLog } from './wire.ts'
 
 /** The sink, not yet connected, and what closes it and all below it. */

@@ -1,7 +1,8 @@
 // What a command is, and how its words are taken apart: every command has --help and takes flags for the settings that
 // matter to it. Wrong words are all named at once and end in exit code 2, with the help's address, not its text.
 
-import { type Config, type ConfigInput, loadConfig, OPTIONS, type OptionName, readEnvFile } from './config.ts'
+import { type ConfigInput, loadConfig, readEnvFile } from './config.ts'
+import { type Config, OPTIONS, type OptionName } from './options.ts'
 
 /** A flag of one command: for a setting (`option`), or the command's own. */
 export interface Flag {

@@ -6,7 +6,7 @@ import type { SampleSettings } from '../sources/agent/gpu-sample.ts'
 import { parseModelNames } from '../sources/agent/model-names.ts'
 import type { GpuChoice, TriedGpuSource } from '../sources/gpu/choose.ts'
 import { UsageError } from './command.ts'
-import type { Config, OptionName } from './config.ts'
+import type { Config, OptionName } from './options.ts'
 
 /** Settings of whatever reads GPUs. */
 export const GPU_OPTIONS: readonly OptionName[] = ['GPU_METRICS_SOURCE', 'NVML_LIBRARY', 'NVIDIA_SMI']

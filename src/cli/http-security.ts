@@ -8,7 +8,7 @@ import { FreshFile } from '../http/fresh-file.ts'
 import type { HttpParts } from '../http/parts.ts'
 import type { Logger } from '../processor/logger.ts'
 import { UsageError } from './command.ts'
-import type { Config } from './config.ts'
+import type { Config } from './options.ts'
 
 type Security = Pick<HttpParts, 'access' | 'certificate'>
 

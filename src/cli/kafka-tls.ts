@@ -9,7 +9,7 @@ import { readCertificate } from '../http/certificate.ts'
 import { FreshFile } from '../http/fresh-file.ts'
 import type { Logger } from '../processor/logger.ts'
 import { UsageError } from './command.ts'
-import type { Config } from './config.ts'
+import type { Config } from './options.ts'
 
 interface Texts {
   ca?: string | string[]

@@ -15,7 +15,7 @@ import { ReadProgress } from '../processor/read-progress.ts'
 import { Retention } from '../processor/retention.ts'
 import { Retrier } from '../processor/retry.ts'
 import type { EventStore } from '../store/event-store.ts'
-import type { Config } from './config.ts'
+import type { Config } from './options.ts'
 import { watchPriceBook } from './price-book-file.ts'
 
 /** How often versions and revisions of other processes are looked for, milliseconds. */

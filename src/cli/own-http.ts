@@ -8,7 +8,7 @@ import { get as httpsGet } from 'node:https'
 import { json } from 'node:stream/consumers'
 import { readTokens } from '../http/api-tokens.ts'
 import { readCertificate } from '../http/certificate.ts'
-import type { Config } from './config.ts'
+import type { Config } from './options.ts'
 
 interface Finding {
   part: string

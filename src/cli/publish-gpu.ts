@@ -8,8 +8,8 @@ import { runAgent } from '../sources/agent/agent.ts'
 import { createState } from '../sources/agent/agent-state.ts'
 import { logSink } from '../sources/agent/log-sink.ts'
 import { memorySpool } from '../sources/agent/memory-spool.ts'
-import type { Config } from './config.ts'
 import { findGpuSource, noGpuLine, sampleSettings } from './gpu-sources.ts'
+import type { Config } from './options.ts'
 import { makeLogger } from './wire.ts'
 
 const LOOK_AGAIN_MS = 60_000

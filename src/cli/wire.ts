@@ -9,8 +9,8 @@ import type { KafkaLogOptions } from '../log/kafka/kafka-options.ts'
 import type { Logger } from '../processor/logger.ts'
 import type { EventStore } from '../store/event-store.ts'
 import type { MongoStoreOptions } from '../store/mongo/mongo-connection.ts'
-import type { Config } from './config.ts'
 import { kafkaTls } from './kafka-tls.ts'
+import type { Config } from './options.ts'
 
 /** The program's logger: JSON lines on standard error, so that results on standard output stay clean. */
 export function makeLogger(config: Config): Logger {

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { chmodSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { OPTIONS } from '../../src/cli/config.ts'
+import { OPTIONS } from '../../src/cli/options.ts'
 import { findToken, readTokens } from '../../src/http/api-tokens.ts'
 import { pertoken, temporaryDirectory } from '../flows/harness.ts'
 

@@ -684,7 +684,8 @@ function position(fields: Partial<Position>): Position {
   return { topic: 'token.usage.v1', topicId: 'first', partition: 0, offset: 0, ...fields }
 }
 
-function letter(offset: number, fields: Partial<DeadLetter> = {}): DeadLetter {
+/** A dead letter of the record at an offset. */
+export function letter(offset: number, fields: Partial<DeadLetter> = {}): DeadLetter {
   return {
     _id: `first:0:${offset}`,
     reason: 'missing_field',

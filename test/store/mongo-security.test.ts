@@ -8,7 +8,7 @@ import { inspect } from 'node:util'
 import { MongoClient } from 'mongodb'
 import { loadConfig, shown } from '../../src/cli/config.ts'
 import { openStore } from '../../src/cli/wire.ts'
-import { type DeadLetter, StoreError } from '../../src/store/event-store.ts'
+import { StoreError } from '../../src/store/event-store.ts'
 import { readForeignDocuments } from '../../src/store/mongo/foreign-documents.ts'
 import type { MongoStoreOptions } from '../../src/store/mongo/mongo-connection.ts'
 import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
@@ -18,7 +18,7 @@ import { makeDataDirectory } from '../servers/managed-server.ts'
 import { startMongod } from '../servers/mongod.ts'
 import { leastRole, makeUser, type RoleDocument, urlFor } from '../servers/mongod-users.ts'
 import { skipWithoutMongod, uniqueName } from '../servers/servers-for-tests.ts'
-import { eventStoreContract } from './event-store.contract.ts'
+import { eventStoreContract, letter } from './event-store.contract.ts'
 import { collect, sample, span, T0, token } from './ledger-samples.ts'
 import { ledgerStoreContract } from './ledger-store.contract.ts'
 
@@ -91,31 +91,14 @@ if (skip === false) {
   ledgerStoreContract('mongodb, TLS, least role', makeFixture)
 }
 
-const LETTER: DeadLetter = {
-  _id: 'first:0:1',
-  reason: 'not_json',
-  message: 'not JSON',
-  topic: 'token.usage.v1',
-  topic_id: 'first',
-  partition: 0,
-  offset: 1,
-  record_time: new Date(T0),
-  time: new Date(T0),
-  key: null,
-  value: Buffer.from('{'),
-  value_length: 1,
-  value_sha256: '0'.repeat(64),
-  headers: {},
-}
-
 /** What a processor, its keeper, retention and the commands do to a store. */
 async function workThrough(store: MongoStore): Promise<void> {
   const position = { topic: 't', partition: 0, topicId: 'first', offset: 1 }
   const { ledger } = store
   await store.prepare()
   await store.writeDocuments([sample('a', 0)], [token('b', 1)])
-  await store.writeDeadLetters([LETTER])
-  await store.markRedriven(LETTER._id, new Date(T0))
+  await store.writeDeadLetters([letter(1)])
+  await store.markRedriven(letter(1)._id, new Date(T0))
   await store.insertMarks([{ startMs: T0, hosts: ['h1'] }], T0)
   await store.advancePositions('g', [position])
   await store.resetPositions('g', [position])

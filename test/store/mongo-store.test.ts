@@ -8,14 +8,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Document, MongoClient } from 'mongodb'
 import type { GpuDocument, TokenDocument } from '../../src/domain/documents.ts'
 import { ownEventId } from '../../src/domain/event-id.ts'
-import { type DeadLetter, StoreError } from '../../src/store/event-store.ts'
+import { StoreError } from '../../src/store/event-store.ts'
 import { compareUtf8 } from '../../src/store/mongo/events-in-order.ts'
 import { type MongoStoreOptions, withoutCredentials } from '../../src/store/mongo/mongo-connection.ts'
 import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 import { freePort } from '../servers/managed-server.ts'
 import { mongoForTests, uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
 import { startProxy } from '../servers/tcp-proxy.ts'
-import { eventStoreContract, type StoreFixture } from './event-store.contract.ts'
+import { eventStoreContract, letter, type StoreFixture } from './event-store.contract.ts'
 
 const T0 = Date.UTC(2026, 5, 1, 12)
 /** What a call may take while the server is away. */
@@ -244,8 +244,9 @@ test('a header name with a NUL does not make a dead letter unstorable', options,
   await inDatabase(shared.url, async (url) => {
     const store = openStore(url)
     await store.prepare()
-    await store.writeDeadLetters([letter({ headers: { 'a\0b': '\0', $x: '1' } })])
-    assert.deepEqual((await store.readDeadLetter('first:0:1'))?.headers, { 'a\0b': '\0', $x: '1' })
+    const odd = letter(1, { headers: { 'a\0b': '\0', $x: '1' } })
+    await store.writeDeadLetters([odd])
+    assert.deepEqual((await store.readDeadLetter(odd._id))?.headers, { 'a\0b': '\0', $x: '1' })
     await store.close()
   })
 })
@@ -505,26 +506,6 @@ function token(id: string, afterT0Ms: number, fields: Record<string, unknown> = 
     tokens_per_second: 41.25,
     price_per_hour_usd: 0.85,
     window_s: 30,
-    ...fields,
-  }
-}
-
-function letter(fields: Partial<DeadLetter>): DeadLetter {
-  return {
-    _id: 'first:0:1',
-    reason: 'not_json',
-    message: 'not JSON',
-    topic: 'token.usage.v1',
-    topic_id: 'first',
-    partition: 0,
-    offset: 1,
-    record_time: new Date(T0),
-    time: new Date(T0),
-    key: null,
-    value: Buffer.from('{'),
-    value_length: 1,
-    value_sha256: '0'.repeat(64),
-    headers: {},
     ...fields,
   }
 }

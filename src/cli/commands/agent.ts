@@ -13,8 +13,8 @@ import { openSpool, SPOOL_TOPICS, type Spool } from '../../sources/agent/spool.t
 import type { GpuSource } from '../../sources/gpu/gpu-source.ts'
 import { openSink, tokenReader } from '../agent-sink.ts'
 import { type Command, type CommandContext, UsageError } from '../command.ts'
-import type { Config } from '../config.ts'
 import { findGpuSource, GPU_OPTIONS, noGpuLine, sampleSettings, seedPathOf } from '../gpu-sources.ts'
+import type { Config } from '../options.ts'
 import { version } from '../version.ts'
 import { makeLogger } from '../wire.ts'
 

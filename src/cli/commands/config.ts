@@ -1,7 +1,8 @@
 // `pertoken config --print`: every setting with its value in force, unit, default and source; secrets masked.
 
 import { type Command, UsageError } from '../command.ts'
-import { OPTIONS, type OptionName, shown } from '../config.ts'
+import { shown } from '../config.ts'
+import { OPTIONS, type OptionName } from '../options.ts'
 
 export const config: Command = {
   summary: 'Shows every setting: value, unit, default, and where the value came from',

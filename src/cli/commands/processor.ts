@@ -3,9 +3,9 @@
 
 import type { StartFrom } from '../../processor/start-position.ts'
 import { type Command, type CommandContext, textFlag, UsageError } from '../command.ts'
-import type { OptionName } from '../config.ts'
 import { sampleSettings } from '../gpu-sources.ts'
 import { parseMoment } from '../moment.ts'
+import type { OptionName } from '../options.ts'
 import { runService } from '../service.ts'
 
 /** Settings of whatever runs a processor. */

@@ -7,8 +7,8 @@ import type { EventLog, NewRecord } from '../../log/event-log.ts'
 import { appendUntilTaken } from '../../sources/append.ts'
 import { pairs, parseSeed, SeedError, type SeedPair } from '../../sources/seed.ts'
 import { type Command, type CommandContext, numberFlag, UsageError } from '../command.ts'
-import type { Config } from '../config.ts'
 import { seedPathOf } from '../gpu-sources.ts'
+import type { Config } from '../options.ts'
 import { makeLogger, openLog } from '../wire.ts'
 
 /** Most pairs of one append when the rate is high. */

@@ -3,7 +3,7 @@
 
 import { GpuConflicts } from '../../http/gpu-conflicts.ts'
 import type { EventStore } from '../../store/event-store.ts'
-import type { Config } from '../config.ts'
+import type { Config } from '../options.ts'
 import type { Finding } from './finding.ts'
 
 /** What the stored samples tell. */

@@ -4,7 +4,7 @@
 
 import type { EventLog } from '../../log/event-log.ts'
 import type { KafkaLogOptions } from '../../log/kafka/kafka-options.ts'
-import type { Config } from '../config.ts'
+import type { Config } from '../options.ts'
 import type { Finding } from './finding.ts'
 
 interface LogLook {

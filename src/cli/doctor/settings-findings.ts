@@ -2,7 +2,8 @@
 // mistake in itself (the embedded parts are used then), and names in `.env` that are nearly those of settings.
 
 import { parseEnv } from 'node:util'
-import { type Config, type LoadedConfig, OPTIONS, type OptionName } from '../config.ts'
+import type { LoadedConfig } from '../config.ts'
+import { type Config, OPTIONS, type OptionName } from '../options.ts'
 import type { Finding } from './finding.ts'
 
 /** So many letters may be wrong, missing or too many in a name that was meant for a setting's. */

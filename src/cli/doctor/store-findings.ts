@@ -4,7 +4,7 @@
 import type { EventLog } from '../../log/event-log.ts'
 import { whyUndecided } from '../../processor/start-position.ts'
 import type { EventStore } from '../../store/event-store.ts'
-import type { Config } from '../config.ts'
+import type { Config } from '../options.ts'
 import type { Finding } from './finding.ts'
 
 export async function checkStore(store: EventStore): Promise<Finding[]> {
