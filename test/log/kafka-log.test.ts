@@ -214,7 +214,9 @@ test('before partitions move, flush is awaited and its commit is taken, a commit
   const committing = (async () => {
     while (busy) await first.commit(positionsOf(first, topicId).slice(0, 1))
   })()
-  await until('both have a share', () => first.assigned.length === 2 && second.assigned.length === 2, first, second)
+  // It has its partitions before it was asked where to start.
+  const bothRead = () => first.assigned.length === 2 && second.assigned.length === 2 && offered.length > 0
+  await until('both have a share', bothRead, first, second)
   busy = false
   await committing
   assert.ok(flushes > 0)
@@ -475,7 +477,8 @@ function numbered(from: number, count: number, partition?: number): NewRecord[] 
 }
 
 function positionsOf(reader: Subscription, topicId: string): Position[] {
-  return reader.lag().map(({ topic, partition, position }) => ({ topic, topicId, partition, offset: position ?? 0 }))
+  const read = reader.lag().filter(({ position }) => position !== null)
+  return read.map(({ topic, partition, position }) => ({ topic, topicId, partition, offset: position! }))
 }
 
 function partitionsIn(reader: Subscription, topic: string): number[] {
