@@ -138,11 +138,14 @@ export interface TopicDescription {
 /** A failure of the log: `retriable` says whether the same call may succeed later. */
 export class LogError extends Error {
   readonly retriable: boolean
+  /** Whether the message says what to do. */
+  readonly hasRemedy: boolean
 
-  constructor(message: string, options: { retriable: boolean; cause?: unknown }) {
+  constructor(message: string, options: { retriable: boolean; hasRemedy?: boolean; cause?: unknown }) {
     super(message, { cause: options.cause })
     this.name = 'LogError'
     this.retriable = options.retriable
+    this.hasRemedy = options.hasRemedy ?? false
   }
 }
 

@@ -73,11 +73,14 @@ export interface StoreCounts {
 /** A failure of the store: `retriable` says whether the same call may succeed later. */
 export class StoreError extends Error {
   readonly retriable: boolean
+  /** Whether the message says what to do. */
+  readonly hasRemedy: boolean
 
-  constructor(message: string, options: { retriable: boolean; cause?: unknown }) {
+  constructor(message: string, options: { retriable: boolean; hasRemedy?: boolean; cause?: unknown }) {
     super(message, { cause: options.cause })
     this.name = 'StoreError'
     this.retriable = options.retriable
+    this.hasRemedy = options.hasRemedy ?? false
   }
 }
 

@@ -2,7 +2,7 @@
 // its clients (the classic mistake is that it tells them another one), whether the topics are there, and whether an older
 // processor is still in the group.
 
-import type { EventLog } from '../../log/event-log.ts'
+import { type EventLog, LogError } from '../../log/event-log.ts'
 import type { KafkaLogOptions } from '../../log/kafka/kafka-options.ts'
 import type { Config } from '../options.ts'
 import type { Finding } from './finding.ts'
@@ -29,7 +29,8 @@ export async function checkLog(config: Config, log: EventLog, { kafka, isProduce
       ...(kafka === null ? [] : await checkGroup(kafka, config.KAFKA_GROUP)),
     ]
   } catch (error) {
-    const message = `Cannot reach ${log.description}: ${(error as Error).message}; check KAFKA_BOOTSTRAP and that it runs`
+    const remedy = error instanceof LogError && error.hasRemedy ? '' : '; check KAFKA_BOOTSTRAP and that it runs'
+    const message = `Cannot use ${log.description}: ${(error as Error).message}${remedy}`
     return [{ part: 'log', ok: false, message }]
   }
 }

@@ -3,7 +3,7 @@
 
 import type { EventLog } from '../../log/event-log.ts'
 import { whyUndecided } from '../../processor/start-position.ts'
-import type { EventStore } from '../../store/event-store.ts'
+import { type EventStore, StoreError } from '../../store/event-store.ts'
 import type { Config } from '../options.ts'
 import type { Finding } from './finding.ts'
 
@@ -22,7 +22,8 @@ export async function checkStore(store: EventStore): Promise<Finding[]> {
       ...warnings.map((message) => ({ part: 'store', ok: false, message })),
     ]
   } catch (error) {
-    const message = `Cannot use ${store.description}: ${(error as Error).message}; check MONGO_URL and that it runs`
+    const remedy = error instanceof StoreError && error.hasRemedy ? '' : '; check MONGO_URL and that it runs'
+    const message = `Cannot use ${store.description}: ${(error as Error).message}${remedy}`
     return [{ part: 'store', ok: false, message }]
   }
 }

@@ -37,8 +37,9 @@ export function explain(error: unknown, settings: SecuritySettings): string {
 
 export function toLogError(action: string, error: unknown, settings: SecuritySettings): LogError {
   if (error instanceof LogError) return error
-  const retriable = securityFault(error, settings) !== null || leaves(error).every(isRetriable)
-  return new LogError(`${action}: ${explain(error, settings)}`, { retriable, cause: error })
+  const hasRemedy = securityFault(error, settings) !== null
+  const retriable = hasRemedy || leaves(error).every(isRetriable)
+  return new LogError(`${action}: ${explain(error, settings)}`, { retriable, hasRemedy, cause: error })
 }
 
 function leaves(error: unknown): Leaf[] {

@@ -64,7 +64,9 @@ export function storeErrorOf(
   // Of several servers each may have its own state: those are listed.
   const isOfSeveral = error instanceof MongoServerSelectionError && (error.reason?.servers.size ?? 0) > 1
   const fault = isOfSeveral ? null : securityFault(error, at, access)
-  if (fault !== null) return new StoreError(`Cannot ${action}: ${fault.text}`, { retriable: true, cause: error })
+  if (fault !== null) {
+    return new StoreError(`Cannot ${action}: ${fault.text}`, { retriable: true, hasRemedy: true, cause: error })
+  }
   return new StoreError(`Cannot ${action}: ${textOf(error, access)}`, { retriable: isRetriable(error), cause: error })
 }
 
