@@ -152,11 +152,20 @@ const MIN_SUMMED_ROWS = 32
 /** The sums that a span carries beside its rows; null where the rows are few. */
 export function rowSumsOf(rows: readonly CellRow[]): RowSums | null {
   if (rows.length < MIN_SUMMED_ROWS) return null
-  const nobody = { gpu_index: 0, gpu_uuid: null, gpu_name: null }
-  return {
-    model: sumRows(rows.map((row) => ({ ...row, ...nobody, tenant: null }))),
-    tenant: sumRows(rows.map((row) => ({ ...row, ...nobody, model: null }))),
+  return { model: sumsBy('model', rows), tenant: sumsBy('tenant', rows) }
+}
+
+/** Sums by one name and price kind, sorted; all else of the key is as if there were one GPU, model and tenant. */
+function sumsBy(name: 'model' | 'tenant', rows: readonly CellRow[]): CellRow[] {
+  const sums = new Map<string, CellRow>()
+  const rest = { gpu_index: 0, gpu_uuid: null, gpu_name: null, model: null, tenant: null }
+  for (const row of rows) {
+    const key = `${part(row[name])}${row.price_kind}`
+    const sum = sums.get(key)
+    if (sum === undefined) sums.set(key, { ...row, ...rest, [name]: row[name] })
+    else addAmounts(sum, row)
   }
+  return [...sums.values()].sort(compareRows)
 }
 
 /**

@@ -5,7 +5,7 @@
 
 import { gpuIndexesOf } from './documents.ts'
 import { compareText } from './ledger-rows.ts'
-import { type LedgerToken, OTHER_NAME, type TokenCounts, type TokenTotals } from './ledger-types.ts'
+import { type Count, type LedgerToken, OTHER_NAME, type TokenCounts, type TokenTotals } from './ledger-types.ts'
 
 /** Usage of one (model, tenant) on one GPU in one minute. */
 export interface SlotUsage {
@@ -32,18 +32,39 @@ const COUNT_FIELDS = ['requests', 'uncached_prompt_tokens', 'cached_prompt_token
 
 /** The totals of a single event: what a store's grouping gives for a group of one. */
 export function totalsOfEvent(event: LedgerToken): TokenTotals {
-  const gpus = gpuIndexesOf(event)
-  const cached = event.cached_prompt_tokens ?? 0
-  const sum: TokenCounts = {
-    requests: event.requests ?? 1,
-    uncached_prompt_tokens: event.prompt_tokens - cached,
-    cached_prompt_tokens: cached,
-    completion_tokens: event.completion_tokens,
+  const totals: TokenTotals = {
+    gpus: gpuIndexesOf(event),
+    model: event.model,
+    tenant: event.tenant ?? null,
+    events: 0,
+    sum: { requests: 0, uncached_prompt_tokens: 0, cached_prompt_tokens: 0, completion_tokens: 0 },
+    each: { requests: 0, uncached_prompt_tokens: 0, cached_prompt_tokens: 0, completion_tokens: 0 },
   }
-  const each = { ...sum }
-  for (const field of COUNT_FIELDS) each[field] = Math.floor((sum[field] as number) / gpus.length)
-  const isUsed = event.prompt_tokens + event.completion_tokens + (event.requests ?? 1) > 0
-  return { gpus, model: event.model, tenant: event.tenant ?? null, events: isUsed ? 1 : 0, sum, each }
+  addEvent(totals, event)
+  return totals
+}
+
+/** Adds an event to the totals of its group, in place. */
+export function addEvent(totals: TokenTotals, event: LedgerToken): void {
+  const { prompt_tokens: prompt, completion_tokens: completion } = event
+  const requests = event.requests ?? 1
+  const cached = event.cached_prompt_tokens ?? 0
+  if (prompt + completion + requests > 0) totals.events = plus(totals.events, 1)
+  addCount(totals, 'requests', requests)
+  addCount(totals, 'uncached_prompt_tokens', prompt - cached)
+  addCount(totals, 'cached_prompt_tokens', cached)
+  addCount(totals, 'completion_tokens', completion)
+}
+
+function addCount({ gpus, sum, each }: TokenTotals, field: keyof TokenCounts, count: number): void {
+  sum[field] = plus(sum[field], count)
+  each[field] = plus(each[field], Math.floor(count / gpus.length))
+}
+
+/** A number while it is exact, BigInt beyond. */
+function plus(sum: Count, count: number): Count {
+  const total = typeof sum === 'number' ? sum + count : Number.NaN
+  return Number.isSafeInteger(total) ? total : BigInt(sum) + BigInt(count)
 }
 
 /** Whether a group used anything: an event with no tokens and no requests is as good as none. */
@@ -81,7 +102,8 @@ export function usageBySlot(totals: readonly TokenTotals[], kept: KeptNames): Ma
   for (const group of totals) {
     const model = keptName(group.model, kept.models)
     const tenant = keptName(group.tenant, kept.tenants)
-    const key = JSON.stringify([model, tenant])
+    // The length tells where the model ends and the tenant begins.
+    const key = `${model.length} ${model}${tenant === null ? '' : ` ${tenant}`}`
     const lowest = Math.min(...group.gpus)
     for (const gpu of group.gpus) {
       const slot = slots.get(gpu) ?? new Map<string, SlotUsage>()

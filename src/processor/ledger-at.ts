@@ -7,7 +7,7 @@ import type { LedgerStore, Span } from '../store/ledger-store.ts'
 import { Books } from './books.ts'
 import { FrozenDays } from './frozen-days.ts'
 import { hostsOf, partsWithEvents } from './price-change.ts'
-import { rawMinutes } from './raw-run.ts'
+import { rawMinutes } from './raw-minutes.ts'
 
 /** An old revision was asked of days that are frozen or purged. */
 export class FrozenDaysError extends Error {
@@ -43,10 +43,10 @@ export async function* ledgerAt(options: {
   const frozen = days.within(fromMs, toMs)
   if (frozen.length > 0) throw new FrozenDaysError(frozen)
   for (const part of await partsWithEvents(ledger, days, { fromMs, toMs })) {
-    for await (const { startMs, run } of rawMinutes(ledger, part)) {
+    for await (const { startMs, minute } of rawMinutes(ledger, part)) {
       const book = books.bookFor(startMs, revision)
-      for (const host of hostsOf(run.hosts, startMs, [book])) {
-        const { rows, capped, bookVersion } = run.cell(host, book)
+      for (const host of hostsOf(minute.hosts, startMs, [book])) {
+        const { rows, capped, bookVersion } = minute.cell(host, book)
         if (rows.length === 0) continue
         yield {
           level: 'minute',

@@ -12,7 +12,7 @@ import type { LedgerStore } from '../store/ledger-store.ts'
 import { InvalidPriceBook } from './book-versions.ts'
 import { Books } from './books.ts'
 import { FrozenDays } from './frozen-days.ts'
-import { rawMinutes } from './raw-run.ts'
+import { rawMinutes } from './raw-minutes.ts'
 
 /** Told now and then while a range is worked through; times are epoch milliseconds of event time. */
 export type OnRangeProgress = (progress: { doneToMs: number; fromMs: number; toMs: number; cells: number }) => void
@@ -78,12 +78,12 @@ export async function priceChange(
   const changes = new Changes()
   let cells = 0
   for (const part of await partsWithEvents(ledger, days, { fromMs, toMs })) {
-    for await (const { startMs, run } of rawMinutes(ledger, part)) {
+    for await (const { startMs, minute } of rawMinutes(ledger, part)) {
       const books = { before: before(startMs), after: after(startMs) }
-      for (const host of hostsOf(run.hosts, startMs, [books.before, books.after])) {
+      for (const host of hostsOf(minute.hosts, startMs, [books.before, books.after])) {
         cells++
-        changes.add('before', run.cell(host, books.before).rows)
-        changes.add('after', run.cell(host, books.after).rows)
+        changes.add('before', minute.cell(host, books.before).rows)
+        changes.add('after', minute.cell(host, books.after).rows)
       }
       onProgress?.({ doneToMs: startMs + CELL_MS, fromMs, toMs, cells })
     }
@@ -123,36 +123,47 @@ interface Sums {
   afterUncovered: bigint
 }
 
+interface NamedSums extends Sums {
+  model: string | null
+  tenant: string | null
+}
+
 class Changes {
-  readonly #sums = new Map<string, Sums>()
+  readonly #sums: NamedSums[] = []
+  readonly #byModel = new Map<string | null, Map<string | null, NamedSums>>()
 
   add(side: 'before' | 'after', rows: readonly CellRow[]): void {
     for (const row of rows) {
-      const key = JSON.stringify([row.model, row.tenant])
-      const sums = this.#sums.get(key) ?? { before: 0n, after: 0n, beforeUncovered: 0n, afterUncovered: 0n }
-      this.#sums.set(key, sums)
+      const sums = this.#sumsOf(row)
       sums[side] += totalNanoUsd(row)
       sums[`${side}Uncovered`] += row.uncovered_nano_usd
     }
   }
 
   total(): MoneyChange {
-    return asText(sumOf(this.#sums.values()))
+    return asText(sumOf(this.#sums))
   }
 
   byModelAndTenant(): Pick<PriceChange, 'by' | 'others'> {
     const weight = (sums: Sums) => sums.before + sums.after + sums.beforeUncovered + sums.afterUncovered
-    const ranked = [...this.#sums].sort(([, a], [, b]) => (weight(a) > weight(b) ? -1 : 1))
+    const ranked = this.#sums.toSorted((a, b) => (weight(a) > weight(b) ? -1 : 1))
     const by = ranked
       .slice(0, MAX_NAMED)
-      .map(([key, sums]) => {
-        const [model, tenant] = JSON.parse(key) as [string | null, string | null]
-        return { model, tenant, ...asText(sums) }
-      })
+      .map((sums) => ({ model: sums.model, tenant: sums.tenant, ...asText(sums) }))
       .sort((a, b) => compareText(a.model, b.model) || compareText(a.tenant, b.tenant))
-    const rest = ranked.slice(MAX_NAMED).map(([, sums]) => sums)
+    const rest = ranked.slice(MAX_NAMED)
     if (rest.length > 0) by.push({ model: OTHER_NAME, tenant: OTHER_NAME, ...asText(sumOf(rest)) })
     return { by, others: rest.length }
+  }
+
+  #sumsOf({ model, tenant }: CellRow): NamedSums {
+    const ofModel = this.#byModel.get(model) ?? new Map<string | null, NamedSums>()
+    const known = ofModel.get(tenant)
+    if (known !== undefined) return known
+    const sums = { model, tenant, before: 0n, after: 0n, beforeUncovered: 0n, afterUncovered: 0n }
+    this.#sums.push(sums)
+    this.#byModel.set(model, ofModel.set(tenant, sums))
+    return sums
   }
 }
 

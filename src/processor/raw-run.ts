@@ -1,6 +1,6 @@
 // The raw events of a run of minutes, as the store groups them: one grouped read of token usage and one streamed read of
-// samples for the whole run, handed out minute by minute in order. Who computes cells reads through this: the keeper, and
-// what answers "what if". `verify` does not: it asks the single documents.
+// samples for the whole run, handed out minute by minute in order. The keeper computes cells from this; long ranges are
+// computed from single documents (raw-minutes.ts).
 
 import { CELL_MS, MAX_SAMPLE_GAP_MS } from '../domain/cells.ts'
 import { computeCell } from '../domain/ledger.ts'
@@ -24,14 +24,14 @@ export class RawRun {
     this.groups = groups
   }
 
-  /** Opens a run of whole minutes, of these hosts only when given; `close` it. Rejects with a StoreError. */
+  /** Opens a run of whole minutes, of these hosts; `close` it. Rejects with a StoreError. */
   static async open(
     ledger: LedgerStore,
     range: { fromMs: number; toMs: number },
-    hosts: ReadonlySet<string | null> | null,
+    hosts: ReadonlySet<string | null>,
   ): Promise<RawRun> {
     const { fromMs, toMs } = range
-    const groups = await ledger.tokenTotals(fromMs, toMs, hosts === null ? null : [...hosts])
+    const groups = await ledger.tokenTotals(fromMs, toMs, [...hosts])
     const totals = new Map<number, HostTotals>()
     for (const group of groups) {
       const ofMinute = totals.get(group.startMs) ?? new Map<string | null, TokenTotals[]>()
@@ -41,7 +41,7 @@ export class RawRun {
       else ofHost.push(group)
     }
     const samples = ledger.readLedgerSamples(fromMs - MAX_SAMPLE_GAP_MS, toMs + MAX_SAMPLE_GAP_MS)
-    return new RawRun(new SampleWindow(samples, (host) => hosts?.has(host) ?? true), totals, groups.length)
+    return new RawRun(new SampleWindow(samples, (host) => hosts.has(host)), totals, groups.length)
   }
 
   /** Goes on to a minute, which is not before the one it was at. */
@@ -50,11 +50,6 @@ export class RawRun {
     for (const minute of this.#totals.keys()) if (minute < startMs) this.#totals.delete(minute)
     await this.#window.moveTo(startMs)
     this.#startMs = startMs
-  }
-
-  /** Hosts with events in the minute or samples around it. */
-  get hosts(): Set<string | null> {
-    return new Set([...this.#window.hosts, ...(this.#totals.get(this.#startMs)?.keys() ?? [])])
   }
 
   /** The cell of the minute and a host. */
@@ -79,7 +74,7 @@ const FIRST_RUN_MINUTES = 5
 /** The longest run: the minutes of an hour. */
 const MAX_RUN_MINUTES = 60
 
-/** How many minutes the next run may have, learned from the runs before; the keeper's and the readers' memory bound. */
+/** How many minutes the next run may have, learned from the runs before: the keeper's memory bound. */
 export class RunLength {
   #minutes = FIRST_RUN_MINUTES
 
@@ -93,46 +88,5 @@ export class RunLength {
     const fitting = perMinute === 0 ? MAX_RUN_MINUTES : Math.floor(GROUPS_PER_RUN / perMinute)
     // It may shrink at once, and grow to twice as much.
     this.#minutes = Math.max(1, Math.min(MAX_RUN_MINUTES, this.#minutes * 2, fitting))
-  }
-}
-
-/**
- * The minutes of a range in order, each with its run moved to it, in runs that fit into memory. Opens and closes the
- * runs; a minute is only good until the next is asked for. While a run is worked through, the store groups the next one.
- */
-export async function* rawMinutes(
-  ledger: LedgerStore,
-  { fromMs, toMs }: { fromMs: number; toMs: number },
-): AsyncGenerator<{ startMs: number; run: RawRun }, void, undefined> {
-  const length = new RunLength()
-  const begin = (startMs: number) => {
-    const endMs = Math.min(toMs, startMs + length.ms)
-    const run = RawRun.open(ledger, { fromMs: startMs, toMs: endMs }, null)
-    // Its failure is thrown when its turn comes, and is nobody's when that never does.
-    run.catch(() => {})
-    return { startMs, endMs, run }
-  }
-  let next = fromMs < toMs ? begin(fromMs) : null
-  try {
-    while (next !== null) {
-      const { startMs: firstMs, endMs } = next
-      const run = await next.run
-      // Two runs are in memory.
-      length.learn(endMs - firstMs, run.groups * 2)
-      next = endMs < toMs ? begin(endMs) : null
-      try {
-        for (let startMs = firstMs; startMs < endMs; startMs += CELL_MS) {
-          await run.moveTo(startMs)
-          yield { startMs, run }
-        }
-      } finally {
-        await run.close()
-      }
-    }
-  } finally {
-    await next?.run.then(
-      (run) => run.close(),
-      () => {},
-    )
   }
 }

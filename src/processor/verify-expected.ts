@@ -2,15 +2,14 @@
 // with the version of the price book that the stored cell records; hours and days are sums of the stored cells and hours.
 // One span can be asked by itself: what looked wrong while the keeper worked is asked again before it is called wrong.
 
-import { CELL_MS, MAX_SAMPLE_GAP_MS } from '../domain/cells.ts'
+import { CELL_MS } from '../domain/cells.ts'
 import { computeCell } from '../domain/ledger.ts'
 import { AMOUNT_FIELDS, rowSumsOf } from '../domain/ledger-rows.ts'
 import type { CellRow, LedgerSample, RowSums, TokenTotals } from '../domain/ledger-types.ts'
 import type { LedgerStore, Span, SpanLevel } from '../store/ledger-store.ts'
 import type { Books } from './books.ts'
-import { SampleWindow } from './sample-window.ts'
+import { RawMinutes } from './raw-minutes.ts'
 import { PARTS_OF, SpanSum } from './sum-keeper.ts'
-import { UsageOfMinutes } from './verify-usage.ts'
 
 /** Which span is meant. */
 export interface SpanPlace {
@@ -83,16 +82,12 @@ async function cellAlone(
   place: { startMs: number; host: string | null; stored: Span | undefined },
 ): Promise<Expected> {
   const { startMs, host } = place
-  const usage = new UsageOfMinutes(ledger.readLedgerTokens(startMs, startMs + CELL_MS))
-  const range = { fromMs: startMs - MAX_SAMPLE_GAP_MS, toMs: startMs + CELL_MS + MAX_SAMPLE_GAP_MS }
-  const samples = new SampleWindow(ledger.readLedgerSamples(range.fromMs, range.toMs), (one) => one === host)
+  const raw = new RawMinutes(ledger, { fromMs: startMs, toMs: startMs + CELL_MS })
   try {
-    await usage.moveTo(startMs)
-    await samples.moveTo(startMs)
-    return expectedCell(books, place, { samples: samples.of(host), tokenTotals: usage.totals(host) })
+    await raw.moveTo(startMs)
+    return expectedCell(books, place, raw.events(host))
   } finally {
-    await usage.close()
-    await samples.close()
+    await raw.close()
   }
 }
 

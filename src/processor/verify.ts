@@ -4,17 +4,17 @@
 // minute, samples of four and the sums of a day. What differs is asked again by itself, since a keeper may be at work:
 // with marks pending it is `pending`, and only what nobody is going to correct is a difference.
 
-import { CELL_MS, DAY_MS, HOUR_MS, MAX_SAMPLE_GAP_MS } from '../domain/cells.ts'
+import { CELL_MS, DAY_MS, HOUR_MS } from '../domain/cells.ts'
 import type { LedgerStore, Span, SpanLevel } from '../store/ledger-store.ts'
 import { Books } from './books.ts'
 import { FrozenDays } from './frozen-days.ts'
-import { SampleWindow } from './sample-window.ts'
+import { RawMinutes } from './raw-minutes.ts'
 import { claimsWithin } from './stale-cells.ts'
 import { SpanSum } from './sum-keeper.ts'
+import { noCounts, type PlainCounts } from './usage-of-minutes.ts'
 import { expectedCell, mismatchOf } from './verify-expected.ts'
 import type { VerifyOptions, VerifyResult } from './verify-result.ts'
 import { Suspects } from './verify-suspects.ts'
-import { noCounts, type PlainCounts, UsageOfMinutes } from './verify-usage.ts'
 
 export type { Difference, VerifyOptions, VerifyResult } from './verify-result.ts'
 
@@ -55,8 +55,7 @@ class Verification {
   async part(part: { fromMs: number; toMs: number }): Promise<void> {
     const { ledger } = this.#options
     const { fromMs, toMs } = part
-    const usage = new UsageOfMinutes(ledger.readLedgerTokens(fromMs, toMs))
-    const samples = new SampleWindow(ledger.readLedgerSamples(fromMs - MAX_SAMPLE_GAP_MS, toMs + MAX_SAMPLE_GAP_MS))
+    const raw = new RawMinutes(ledger, part)
     const cells = new SpansInOrder(ledger.readSpans('minute', fromMs, toMs))
     const hours = new SumCheck('hour', HOUR_MS, ledger, part)
     const days = new SumCheck('day', DAY_MS, ledger, part)
@@ -68,17 +67,16 @@ class Verification {
           if (startMs % DAY_MS === 0) await this.#sums(days, startMs, null)
           this.#tell(startMs)
         }
-        await usage.moveTo(startMs)
-        await samples.moveTo(startMs)
+        await raw.moveTo(startMs)
         const stored = await cells.at(startMs)
-        await this.#minute(startMs, { usage, samples, stored })
+        await this.#minute(startMs, raw, stored)
         for (const cell of stored.values()) hours.add(cell)
       }
       await this.#sums(hours, toMs, days)
       await this.#sums(days, toMs, null)
     } finally {
-      this.#events += usage.read + samples.read
-      await Promise.all([usage.close(), samples.close(), cells.close(), hours.close(), days.close()])
+      this.#events += raw.read
+      await Promise.all([raw.close(), cells.close(), hours.close(), days.close()])
     }
     this.#tell(toMs)
   }
@@ -110,23 +108,19 @@ class Verification {
     return result
   }
 
-  async #minute(
-    startMs: number,
-    { usage, samples, stored }: { usage: UsageOfMinutes; samples: SampleWindow; stored: Map<string | null, Span> },
-  ): Promise<void> {
+  async #minute(startMs: number, raw: RawMinutes, stored: Map<string | null, Span>): Promise<void> {
     const claimed = claimsWithin(this.#books, { fromMs: startMs, toMs: startMs + CELL_MS }).flatMap(
       ({ hosts }) => hosts,
     )
-    for (const host of new Set([...usage.hosts, ...samples.hosts, ...stored.keys(), ...claimed])) {
+    for (const host of new Set([...raw.hosts, ...stored.keys(), ...claimed])) {
       const cell = stored.get(host)
-      const events = { samples: samples.of(host), tokenTotals: usage.totals(host) }
-      const expected = expectedCell(this.#books, { startMs, host, stored: cell }, events)
+      const expected = expectedCell(this.#books, { startMs, host, stored: cell }, raw.events(host))
       this.#counts.minute++
       if (mismatchOf('minute', expected, cell) !== null) {
         await this.#suspects.add({ level: 'minute', startMs, host })
         continue
       }
-      addCounts(this.#ofEvents, usage.counts(host))
+      addCounts(this.#ofEvents, raw.counts(host))
       for (const row of cell?.rows ?? []) addCounts(this.#ofCells, row)
     }
   }

@@ -3,6 +3,8 @@
 // Only the types that our own documents have are known here; a document with anything else is `Unusual`, and for the
 // driver, which can do all. Wire format: https://bsonspec.org/spec.html, version 1.1.
 
+import { endianness } from 'node:os'
+
 const DOUBLE = 0x01
 const STRING = 0x02
 const DOCUMENT = 0x03
@@ -21,46 +23,64 @@ export class Unusual extends Error {
   override name = 'Unusual'
 }
 
-/** What a field becomes: null stays null, an `integer` is a BigInt, a reader stands for an array of its documents. */
-export type FieldKind = 'number' | 'integer' | 'text' | 'date' | 'numbers' | BsonReader
+/** Makes something of the document that begins at `start`. */
+export type ReadDocument<T = unknown> = (bytes: Buffer, start: number) => T
+
+/** What a field becomes: null stays null, an `integer` is a BigInt, a function stands for an array of what it reads. */
+export type FieldKind = 'number' | 'integer' | 'text' | 'date' | 'numbers' | ReadDocument
 
 interface Field {
   name: string
+  /** With the zero that ends a name. */
   bytes: Buffer
   kind: FieldKind
+  /** The field after it, which most likely follows in a document. */
+  next: Field
 }
 
 /** Reads documents of one shape; fields that it does not know are passed over. */
 export class BsonReader<T extends object = object> {
+  readonly #first: Field
   /** By the hash of the name. */
   readonly #fields = new Map<number, Field>()
   readonly #blank: () => T
 
-  /** `blank`: what a document without any of the fields is. */
+  /** `fields` are quickest in the order in which documents have them; `blank`: what a document without any of them is. */
   constructor(fields: Readonly<Record<string, FieldKind>>, blank: () => T) {
     this.#blank = blank
+    const all: Field[] = []
     for (const [name, kind] of Object.entries(fields)) {
-      const bytes = Buffer.from(name)
-      const hash = hashOf(bytes, 0, bytes.length)
+      const field = { name, bytes: Buffer.from(`${name}\0`), kind } as Field
+      const hash = hashOf(field.bytes, 0, field.bytes.length - 1)
       if (this.#fields.has(hash))
         throw new RangeError(`Cannot tell "${name}" from another field by its hash: rename it`)
-      this.#fields.set(hash, { name, bytes, kind })
+      this.#fields.set(hash, field)
+      all.push(field)
     }
+    for (const [i, field] of all.entries()) field.next = all[(i + 1) % all.length]!
+    this.#first = all[0]!
   }
 
   /** The document that begins at `start`. Throws Unusual. */
   read(bytes: Buffer, start = 0): T {
     const into = this.#blank() as Record<string, unknown>
     const end = start + bytes.readInt32LE(start) - 1
+    let likely = this.#first
     for (let at = start + 4; at < end; ) {
-      const type = bytes[at]!
-      const nameAt = ++at
-      let hash = 0
-      for (let byte = bytes[at]!; byte !== 0; byte = bytes[++at]!) hash = (Math.imul(hash, 31) + byte) | 0
-      const nameEnd = at++
-      const field = this.#fields.get(hash)
-      if (field !== undefined && isAt(field.bytes, bytes, nameAt, nameEnd)) {
+      const type = bytes[at++]!
+      let field: Field | undefined = likely
+      if (isAt(likely.bytes, bytes, at)) at += likely.bytes.length
+      else {
+        const nameAt = at
+        let hash = 0
+        for (let byte = bytes[at]!; byte !== 0; byte = bytes[++at]!) hash = (Math.imul(hash, 31) + byte) | 0
+        at++
+        field = this.#fields.get(hash)
+        if (field !== undefined && !isAt(field.bytes, bytes, nameAt)) field = undefined
+      }
+      if (field !== undefined) {
         into[field.name] = readValue(field.kind, type, bytes, at)
+        likely = field.next
       }
       at += lengthOf(type, bytes, at)
     }
@@ -80,13 +100,13 @@ function readValue(kind: FieldKind, type: number, bytes: Buffer, at: number): un
       return textAt(bytes, at)
     case 'date':
       if (type !== DATE) throw new Unusual()
-      return new Date(Number(bytes.readBigInt64LE(at)))
+      return new Date(int64At(bytes, at))
     case 'numbers':
       return itemsOf(type, bytes, at, numberAt)
     default:
       return itemsOf(type, bytes, at, (itemType, _, itemAt) => {
         if (itemType !== DOCUMENT) throw new Unusual()
-        return kind.read(bytes, itemAt)
+        return kind(bytes, itemAt)
       })
   }
 }
@@ -94,15 +114,31 @@ function readValue(kind: FieldKind, type: number, bytes: Buffer, at: number): un
 function numberAt(type: number, bytes: Buffer, at: number): number {
   if (type === INT32) return bytes.readInt32LE(at)
   if (type === DOUBLE) return bytes.readDoubleLE(at)
-  if (type === INT64) return Number(bytes.readBigInt64LE(at))
+  if (type === INT64) return int64At(bytes, at)
   throw new Unusual()
 }
 
 /** An integer of any size: beyond 2⁶³ it is stored as decimal text. */
 function integerAt(type: number, bytes: Buffer, at: number): bigint {
-  if (type === INT64) return bytes.readBigInt64LE(at)
+  if (type === INT64) return bigInt64At(bytes, at)
   if (type === STRING) return BigInt(textAt(bytes, at))
   return BigInt(numberAt(type, bytes, at))
+}
+
+/** The nearest number. */
+function int64At(bytes: Buffer, at: number): number {
+  return bytes.readInt32LE(at + 4) * 2 ** 32 + bytes.readUInt32LE(at)
+}
+
+/** One BigInt where Buffer's own way makes three. */
+const halves = new Int32Array(2)
+const whole = new BigInt64Array(halves.buffer)
+const [LOW, HIGH] = endianness() === 'LE' ? ([0, 1] as const) : ([1, 0] as const)
+
+function bigInt64At(bytes: Buffer, at: number): bigint {
+  halves[LOW] = bytes.readInt32LE(at)
+  halves[HIGH] = bytes.readInt32LE(at + 4)
+  return whole[0]!
 }
 
 /** The items of an array; their names are their places and passed over. */
@@ -185,8 +221,8 @@ function isText(text: string, bytes: Buffer, from: number, to: number): boolean 
   return true
 }
 
-function isAt(name: Buffer, bytes: Buffer, from: number, to: number): boolean {
-  if (name.length !== to - from) return false
-  for (let i = 0; i < name.length; i++) if (name[i] !== bytes[from + i]) return false
+/** Whether these bytes lie at a place. Beyond the buffer's end there are none that are equal. */
+function isAt(expected: Buffer, bytes: Buffer, at: number): boolean {
+  for (let i = 0; i < expected.length; i++) if (expected[i] !== bytes[at + i]) return false
   return true
 }

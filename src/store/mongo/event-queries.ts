@@ -11,7 +11,8 @@ import { eventsInOrder, OWN_IDS, pagesInOrder } from './events-in-order.ts'
 import type { MongoConnection } from './mongo-connection.ts'
 import { decodeCursor, encodeCursor, numberValue, textValue } from './page-cursor.ts'
 
-const STREAM_BATCH = 2_000
+/** Documents that the driver makes in one go, some milliseconds. */
+const STREAM_PAGE = 500
 const MAX_PAGE = 1_000
 /** /health counts too; what takes longer than this is not worth knowing there. */
 const COUNT_TIME_MS = 500
@@ -37,8 +38,8 @@ export function readEvents(
   fromMs: number,
   toMs: number,
 ): AsyncGenerator<Document[]> {
-  const range = { filter: OWN_IDS, fromMs, toMs, batchSize: STREAM_BATCH }
-  return pagesInOrder(rawCollection(connection, kind), range)
+  const events = { db: connection.db, collection: COLLECTION_OF_KIND[kind], filter: OWN_IDS }
+  return pagesInOrder({ ...events, fromMs, toMs, pageDocuments: STREAM_PAGE })
 }
 
 export async function listEvents(
@@ -50,14 +51,16 @@ export async function listEvents(
   const place = decodeCursor(query.cursor)
   const items: Document[] = []
   const range = {
+    db: connection.db,
+    collection: COLLECTION_OF_KIND[kind],
     filter: filterOf(query),
     fromMs: query.fromMs === undefined ? undefined : numberValue('from', query.fromMs),
     toMs: query.toMs === undefined ? undefined : numberValue('to', query.toMs),
     after: place && { tsMs: place.ms, id: place.id },
-    batchSize: limit + 1,
+    pageDocuments: limit + 1,
     maxTimeMs: connection.queryTimeMs,
   }
-  for await (const document of eventsInOrder(rawCollection(connection, kind), range)) {
+  for await (const document of eventsInOrder(range)) {
     if (items.length === limit) {
       const last = items.at(-1)!
       return { items, cursor: encodeCursor({ ms: (last['ts'] as Date).getTime(), id: last['_id'] }) }

@@ -1,19 +1,16 @@
 // Documents of a collection in order of (ts, _id), streamed in bounded memory. The index is {ts: 1}, so the server gives
 // them by ts without sorting, and what has equal ts is put in order here. (Sorting by both on the server is a blocking
-// sort of the whole range, 100 MB and then disk; an index on both costs every insert.) More than MAX_TIES of one ts are
+// sort of the whole range, 100 MB and then disk; an index on both costs every insert.) A ts that fills a page alone is
 // fetched in pages that the server sorts, a bounded top-k each, and so are ids of mixed types in a foreign collection.
 // Ids are compared by their UTF-8 bytes, as MongoDB and SQLite do, not by UTF-16 units as `<` does.
 
-import type { Collection, Document, Filter } from 'mongodb'
+import type { Db, Document, Filter } from 'mongodb'
 import { ObjectId } from 'mongodb'
 import { ID_PREFIX, ID_PREFIX_END } from '../../domain/event-id.ts'
 import { ItemsOf } from '../items-of.ts'
+import type { ReadDocument } from './bson-reader.ts'
+import { documentOf, type FoundPage, findPage } from './find-page.ts'
 
-/** Most documents of one ts that are put in order here. */
-const MAX_TIES = 5_000
-/** Documents that are made of bytes in one go, some milliseconds: by the driver, and by a decoder of ours. */
-const PAGE_DOCUMENTS = 500
-const DECODED_PAGE_DOCUMENTS = 2_000
 /** The first and last instant that a Date can hold; a range over them leaves out what is no date. */
 const EARLIEST_MS = -8.64e15
 const LATEST_MS = 8.64e15
@@ -21,7 +18,10 @@ const LATEST_MS = 8.64e15
 /** Filter for documents that pertoken wrote. */
 export const OWN_IDS: Filter<Document> = { _id: { $gte: ID_PREFIX, $lt: ID_PREFIX_END } as never }
 
+/** Documents of a time range of a collection. */
 export interface EventRange {
+  db: Db
+  collection: string
   filter: Filter<Document>
   /** Epoch milliseconds; the range has its start and not its end. */
   fromMs?: number | undefined
@@ -29,134 +29,95 @@ export interface EventRange {
   /** Begins behind this place. */
   after?: { tsMs: number; id: unknown } | undefined
   /** Makes an object, with `_id` and `ts`, of a document's bytes; without it the driver makes one of all fields. */
-  decode?: (bytes: Uint8Array) => Document
-  /** Documents that the server sends at once. */
-  batchSize: number
-  /** Limit of the server's time, for queries that end soon; a stream has none. */
+  read?: ReadDocument<Document>
+  /** Most documents of a page. */
+  pageDocuments: number
+  /** Limit of the server's time for a page, milliseconds. */
   maxTimeMs?: number
 }
 
 /** The documents of a range, one by one. */
-export function eventsInOrder(collection: Collection<Document>, range: EventRange): ItemsOf<Document> {
-  return new ItemsOf(pagesInOrder(collection, range))
+export function eventsInOrder(range: EventRange): ItemsOf<Document> {
+  return new ItemsOf(pagesInOrder(range))
 }
 
 /** The documents of a range, in pages of any length. */
-export async function* pagesInOrder(
-  collection: Collection<Document>,
-  range: EventRange,
-): AsyncGenerator<Document[], void, undefined> {
+export async function* pagesInOrder(range: EventRange): AsyncGenerator<Document[], void, undefined> {
+  const fromMs = range.fromMs ?? EARLIEST_MS
   const upper = range.toMs === undefined ? { $lte: new Date(LATEST_MS) } : { $lt: new Date(range.toMs) }
-  let lower: Document = { $gte: new Date(range.fromMs ?? EARLIEST_MS) }
+  let lower: Document = { $gte: new Date(fromMs) }
   if (range.after !== undefined) {
     const { tsMs, id } = range.after
-    const inRange = tsMs >= (range.fromMs ?? EARLIEST_MS) && tsMs < (range.toMs ?? Number.POSITIVE_INFINITY)
-    if (inRange) yield* tiesByServer(collection, range, tsMs, { id })
-    lower = { $gt: new Date(Math.max(tsMs, (range.fromMs ?? EARLIEST_MS) - 1)) }
+    if (tsMs >= fromMs && tsMs < (range.toMs ?? Number.POSITIVE_INFINITY)) yield* tiesByServer(range, tsMs, { id })
+    lower = { $gt: new Date(Math.max(tsMs, fromMs - 1)) }
   }
   for (;;) {
-    const tooMany = yield* scan(collection, range, { ...lower, ...upper })
-    if (tooMany === null) return
-    yield* tiesByServer(collection, range, tooMany)
-    lower = { $gt: new Date(tooMany) }
+    const { documents, isLast } = await pageOf(range, { ts: { ...lower, ...upper } }, { ts: 1 })
+    let given = 0
+    let at = 0
+    while (at < documents.length) {
+      const tsMs = tsMsOf(documents[at]!)
+      const end = endOfTies(documents, at)
+      // More of the page's last ts may lie behind it. Then it begins the next page, if it has not begun this one.
+      const isWhole = end < documents.length || isLast
+      if (!isWhole && at > 0) break
+      if (!isWhole || !sortTies(documents, at, end)) {
+        yield documents.slice(given, at)
+        yield* tiesByServer(range, tsMs)
+        given = end
+      }
+      lower = { $gt: new Date(tsMs) }
+      at = end
+    }
+    yield documents.slice(given, at)
+    if (isLast) return
   }
 }
 
-/** Gives documents by (ts, _id) until the end (null), or up to a ts that has too many, which it returns. */
-async function* scan(
-  collection: Collection<Document>,
-  range: EventRange,
-  ts: Document,
-): AsyncGenerator<Document[], number | null> {
-  const options = { batchSize: range.batchSize, ...optionsOf(range) }
-  // allowDiskUse is for a collection whose ts index somebody dropped.
-  const cursor = collection
-    .find({ $and: [range.filter, { ts }] }, options)
-    .sort({ ts: 1 })
-    .allowDiskUse(true)
-  const pageDocuments = range.decode === undefined ? PAGE_DOCUMENTS : DECODED_PAGE_DOCUMENTS
-  /** Complete and in order. */
-  let page: Document[] = []
-  let ties: Document[] = []
-  let tiesMs = Number.NaN
-  try {
-    for await (const first of cursor) {
-      // What the server sent with it is here already: taken at once, it costs no promises.
-      for (const sent of [first, ...cursor.readBufferedDocuments(pageDocuments - 1)]) {
-        const document = decoded(range, sent)
-        const tsMs = (document['ts'] as Date).getTime()
-        if (tsMs !== tiesMs) {
-          if (sortTies(ties)) for (const one of ties) page.push(one)
-          else {
-            yield page
-            yield* tiesByServer(collection, range, tiesMs)
-            page = []
-          }
-          ties = []
-          tiesMs = tsMs
-        }
-        if (ties.length === MAX_TIES) {
-          yield page
-          return tsMs
-        }
-        ties.push(document)
-      }
-      yield page
-      page = []
-    }
-  } finally {
-    await cursor.close()
-  }
-  if (sortTies(ties)) yield ties
-  else yield* tiesByServer(collection, range, tiesMs)
-  return null
+/** The end of the documents that have the ts of the one at `start`. */
+function endOfTies(documents: readonly Document[], start: number): number {
+  const tsMs = tsMsOf(documents[start]!)
+  let end = start + 1
+  while (end < documents.length && tsMsOf(documents[end]!) === tsMs) end++
+  return end
 }
 
 /** Puts documents of one ts in order; false where ids are of types whose order only the server knows. */
-function sortTies(ties: Document[]): boolean {
-  if (ties.length <= 1) return true
+function sortTies(documents: Document[], start: number, end: number): boolean {
+  if (end - start === 1) return true
+  const ties = documents.slice(start, end)
   if (ties.every(({ _id }) => typeof _id === 'string')) {
     ties.sort((a, b) => compareUtf8(a['_id'] as string, b['_id'] as string))
-    return true
-  }
-  if (!ties.every(({ _id }) => (_id as unknown) instanceof ObjectId)) return false
-  ties.sort((a, b) => (String(a['_id']) < String(b['_id']) ? -1 : 1))
+  } else if (ties.every(({ _id }) => (_id as unknown) instanceof ObjectId)) {
+    ties.sort((a, b) => (String(a['_id']) < String(b['_id']) ? -1 : 1))
+  } else return false
+  for (const [i, one] of ties.entries()) documents[start + i] = one
   return true
 }
 
 /** All documents of one ts by _id, or those behind `after.id`. */
 async function* tiesByServer(
-  collection: Collection<Document>,
   range: EventRange,
   tsMs: number,
   after?: { id: unknown },
-): AsyncGenerator<Document[]> {
+): AsyncGenerator<Document[], void, undefined> {
   for (let behind = after; ; ) {
     // $expr compares across types, as the order does; inside $literal nothing of a cursor's value is interpreted.
     const place = behind === undefined ? {} : { $expr: { $gt: ['$_id', { $literal: behind.id }] } }
-    const page = await collection
-      .find({ $and: [range.filter, { ts: new Date(tsMs) }, place] }, optionsOf(range))
-      .sort({ _id: 1 })
-      .limit(range.batchSize)
-      .allowDiskUse(true)
-      .map((sent) => decoded(range, sent))
-      .toArray()
-    yield page
-    if (page.length < range.batchSize) return
-    behind = { id: page.at(-1)!['_id'] }
+    const { documents, isLast } = await pageOf(range, { ts: new Date(tsMs), ...place }, { _id: 1 })
+    yield documents
+    if (isLast) return
+    behind = { id: documents.at(-1)!['_id'] }
   }
 }
 
-function optionsOf({ maxTimeMs, decode }: EventRange): { maxTimeMS?: number; raw?: boolean } {
-  return {
-    ...(maxTimeMs === undefined ? {} : { maxTimeMS: maxTimeMs }),
-    ...(decode === undefined ? {} : { raw: true }),
-  }
+function pageOf(range: EventRange, place: Document, sort: Record<string, 1>): Promise<FoundPage<Document>> {
+  const { db, collection, filter, pageDocuments: limit, maxTimeMs, read = documentOf } = range
+  return findPage(db, collection, { filter: { $and: [filter, place] }, sort, limit, maxTimeMs, read })
 }
 
-/** A document as the range asks for it; what the driver gives as `raw` is bytes, whatever its type says. */
-function decoded({ decode }: EventRange, sent: Document): Document {
-  return decode === undefined ? sent : decode(sent as Uint8Array)
+function tsMsOf(document: Document): number {
+  return (document['ts'] as Date).getTime()
 }
 
 /** Order of well-formed strings by their UTF-8 bytes: as by UTF-16 units, but surrogates come after all else. */

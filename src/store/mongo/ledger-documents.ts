@@ -1,12 +1,12 @@
 // The documents that the ledger reads by the million, made straight from their bytes: spans with their rows, samples, and
 // token usage. A document that is not as ours are goes through the driver's own decoder instead.
 
-import { BSON } from 'mongodb'
 import { type CellRowJson, rowFromJson } from '../../domain/ledger-json.ts'
 import { AMOUNT_FIELDS, noAmounts } from '../../domain/ledger-rows.ts'
 import type { CellRow, LedgerSample, LedgerToken } from '../../domain/ledger-types.ts'
 import type { Span, SpanLevel } from '../ledger-store.ts'
-import { BsonReader, type FieldKind, Unusual } from './bson-reader.ts'
+import { BsonReader, type FieldKind, type ReadDocument, Unusual } from './bson-reader.ts'
+import { documentOf } from './find-page.ts'
 
 export type HostSample = LedgerSample & { host: string | null }
 
@@ -25,29 +25,28 @@ export interface StoredSpan<R = CellRowJson> {
   computed_at: Date
 }
 
-/** The span of a document. */
-export function spanOf(bytes: Uint8Array): Span {
-  const read = readBy(SPAN, bytes)
+/** The span of the document that begins at `start`. */
+export function spanOf(bytes: Buffer, start = 0): Span {
+  const read = readBy(SPAN, bytes, start)
   if (read !== null) return toSpan(read, (row) => row)
   // Longs as BigInt: the driver would make numbers of them, and lose what is beyond 2⁵³.
-  const stored = BSON.deserialize(bytes, { useBigInt64: true }) as StoredSpan
-  return toSpan(stored, rowFromJson)
+  return toSpan(documentOf(bytes, start, { useBigInt64: true }) as StoredSpan, rowFromJson)
 }
 
 /** The sample of a document, with the ledger's fields and perhaps others. */
-export function sampleOf(bytes: Uint8Array): HostSample {
-  return readBy(SAMPLE, bytes) ?? (BSON.deserialize(bytes) as HostSample)
+export function sampleOf(bytes: Buffer, start = 0): HostSample {
+  return readBy(SAMPLE, bytes, start) ?? (documentOf(bytes, start) as HostSample)
 }
 
 /** The token usage of a document, with the ledger's fields and perhaps others. */
-export function tokenOf(bytes: Uint8Array): LedgerToken {
-  return readBy(TOKEN, bytes) ?? (BSON.deserialize(bytes) as LedgerToken)
+export function tokenOf(bytes: Buffer, start = 0): LedgerToken {
+  return readBy(TOKEN, bytes, start) ?? (documentOf(bytes, start) as LedgerToken)
 }
 
 /** What a reader reads; null where the document is unusual. */
-function readBy<T extends object>(reader: BsonReader<T>, bytes: Uint8Array): T | null {
+function readBy<T extends object>(reader: BsonReader<T>, bytes: Buffer, start: number): T | null {
   try {
-    return reader.read(Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+    return reader.read(bytes, start)
   } catch (error) {
     if (error instanceof Unusual) return null
     throw error
@@ -95,15 +94,17 @@ const ROW = new BsonReader<CellRow>(
   }),
 )
 
+const rowOf: ReadDocument<CellRow> = (bytes, start) => ROW.read(bytes, start)
+
 const SPAN = new BsonReader<StoredSpan<CellRow>>(
   {
     level: 'text',
     start: 'date',
     host: 'text',
     rev: 'number',
-    rows: ROW,
-    model_sums: ROW,
-    tenant_sums: ROW,
+    rows: rowOf,
+    model_sums: rowOf,
+    tenant_sums: rowOf,
     book_versions: 'numbers',
     capped: 'number',
     computed_at: 'date',

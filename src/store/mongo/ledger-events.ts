@@ -6,6 +6,7 @@ import type { Collection, Document } from 'mongodb'
 import type { EventKind } from '../../domain/documents.ts'
 import type { LedgerToken } from '../../domain/ledger-types.ts'
 import { spanIdRange } from '../span-id.ts'
+import type { ReadDocument } from './bson-reader.ts'
 import { COLLECTION_OF_KIND, COST_LEDGER } from './collections.ts'
 import { deleteByIds } from './delete-by-ids.ts'
 import { OWN_IDS, pagesInOrder } from './events-in-order.ts'
@@ -13,7 +14,7 @@ import { type HostSample, sampleOf, tokenOf } from './ledger-documents.ts'
 import type { MongoConnection } from './mongo-connection.ts'
 import { readAhead } from './read-ahead.ts'
 
-const STREAM_BATCH = 2_000
+const PAGE_DOCUMENTS = 2_000
 const STEP_EVENTS = 50_000
 const PURGE_DOCUMENTS = 5_000
 const KINDS: readonly EventKind[] = ['gpu', 'token']
@@ -25,21 +26,21 @@ interface TimeRange {
 
 /** Samples of a range by (ts, _id), in pages. */
 export function readLedgerSamples(connection: MongoConnection, range: TimeRange): AsyncGenerator<HostSample[]> {
-  return pagesOf(connection, 'gpu', { ...range, decode: sampleOf }) as AsyncGenerator<never>
+  return pagesOf(connection, 'gpu', { ...range, read: sampleOf }) as AsyncGenerator<never>
 }
 
 /** Token usage of a range by (ts, _id), in pages. */
 export function readLedgerTokens(connection: MongoConnection, range: TimeRange): AsyncGenerator<LedgerToken[]> {
-  return pagesOf(connection, 'token', { ...range, decode: tokenOf }) as AsyncGenerator<never>
+  return pagesOf(connection, 'token', { ...range, read: tokenOf }) as AsyncGenerator<never>
 }
 
 function pagesOf(
   connection: MongoConnection,
   kind: EventKind,
-  range: TimeRange & { decode: (bytes: Uint8Array) => Document },
+  range: TimeRange & { read: ReadDocument<Document> },
 ): AsyncGenerator<Document[]> {
-  const pages = pagesInOrder(rawCollection(connection, kind), { filter: OWN_IDS, batchSize: STREAM_BATCH, ...range })
-  return readAhead(pages)
+  const events = { db: connection.db, collection: COLLECTION_OF_KIND[kind], filter: OWN_IDS }
+  return readAhead(pagesInOrder({ ...events, pageDocuments: PAGE_DOCUMENTS, ...range }))
 }
 
 /** The span of event time of both kinds. */

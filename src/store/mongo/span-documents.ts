@@ -4,7 +4,7 @@
 // documents asked whose they are. One that was ours and was replaced again before we asked counts as not replaced, which
 // is safe: the caller computes it once more.
 
-import { type Document, type FindOptions, ObjectId } from 'mongodb'
+import { type Document, ObjectId } from 'mongodb'
 import { type CellRowJson, rowToJson } from '../../domain/ledger-json.ts'
 import { AMOUNT_FIELDS } from '../../domain/ledger-rows.ts'
 import type { CellRow, RowSums } from '../../domain/ledger-types.ts'
@@ -12,11 +12,12 @@ import type { Span, SpanLevel } from '../ledger-store.ts'
 import { spanId, spanIdPages, spanIdRange } from '../span-id.ts'
 import { bulkError, chunksOf, faultsOf, isDuplicateId } from './bulk-write.ts'
 import { COST_LEDGER } from './collections.ts'
+import { findPage } from './find-page.ts'
 import { type StoredSpan as SpanDocument, spanOf } from './ledger-documents.ts'
 import type { MongoConnection } from './mongo-connection.ts'
 import { readAhead } from './read-ahead.ts'
 
-const BATCH_SPANS = 100
+const PAGE_SPANS = 100
 const INTEGER_FIELDS = [...AMOUNT_FIELDS, 'energy_mj'] as const
 
 interface StoredSpan extends SpanDocument {
@@ -50,10 +51,10 @@ async function* readPages(
   connection: MongoConnection,
   level: SpanLevel,
   { fromMs, toMs, hosts }: SpanRange,
-  options: FindOptions,
+  options: { projection?: Document },
 ): AsyncGenerator<Span[]> {
   const find = (filter: Document) => readAhead(pagesOf(connection, filter, options))
-  const idPages = hosts === undefined ? null : spanIdPages(level, { fromMs, toMs, hosts }, BATCH_SPANS)
+  const idPages = hosts === undefined ? null : spanIdPages(level, { fromMs, toMs, hosts }, PAGE_SPANS)
   if (idPages !== null) {
     for (const ids of idPages) yield* find({ _id: { $in: ids } })
     return
@@ -66,17 +67,16 @@ async function* readPages(
 async function* pagesOf(
   connection: MongoConnection,
   filter: Document,
-  options: FindOptions,
+  options: { projection?: Document },
 ): AsyncGenerator<Span[], void, undefined> {
-  const cursor = spansOf(connection)
-    .find(filter, { ...options, batchSize: BATCH_SPANS, raw: true })
-    .sort({ _id: 1 })
-  for await (const first of cursor) yield [first, ...cursor.readBufferedDocuments()].map(spanOfRaw)
-}
-
-/** What the driver gives as `raw` is bytes, whatever its type says. */
-function spanOfRaw(raw: unknown): Span {
-  return spanOf(raw as Uint8Array)
+  const query = { sort: { _id: 1 }, limit: PAGE_SPANS, read: spanOf, ...options } as const
+  for (let behind = {}; ; ) {
+    const page = await findPage(connection.db, COST_LEDGER, { filter: { $and: [filter, behind] }, ...query })
+    yield page.documents
+    if (page.isLast) return
+    const { level, startMs, host } = page.documents.at(-1)!
+    behind = { _id: { $gt: spanId(level, startMs, host) } }
+  }
 }
 
 export async function readRevs(

@@ -1,10 +1,11 @@
-// Token usage of single documents, minute by minute: what `verify` sets against the store's own grouping. Each event is
-// turned into its totals by itself and added up here, so a fault of a store's grouping cannot hide. Documents come in order of
-// time; a minute's groups are held and forgotten, never its events.
+// Token usage of single documents, minute by minute: what `verify` sets against the store's own grouping, so that no fault
+// of that can hide, and what long ranges are computed from. Documents come in order of time; a minute's groups are held and
+// forgotten, never its events.
 
 import { CELL_MS } from '../domain/cells.ts'
-import type { LedgerToken, TokenCounts, TokenTotals } from '../domain/ledger-types.ts'
-import { totalsOfEvent } from '../domain/token-totals.ts'
+import { gpuIndexesOf } from '../domain/documents.ts'
+import type { LedgerToken, TokenTotals } from '../domain/ledger-types.ts'
+import { addEvent, totalsOfEvent } from '../domain/token-totals.ts'
 
 /** Counts of the documents themselves, for a check that goes round all ledger code. */
 export interface PlainCounts {
@@ -14,8 +15,11 @@ export interface PlainCounts {
   completion_tokens: bigint
 }
 
+/** Totals by model, tenant and GPUs: an index, or several joined. Three look-ups of texts that are there cost less than one key made of them. */
+type Totals = Map<string, Map<string | null, Map<number | string, TokenTotals>>>
+
 interface HostUsage {
-  totals: Map<string, TokenTotals>
+  totals: Totals
   counts: PlainCounts
   /** Counts of the newest events that are not in `counts` yet. */
   events: number
@@ -24,8 +28,6 @@ interface HostUsage {
   cached: number
   completion: number
 }
-
-const COUNT_FIELDS = ['requests', 'uncached_prompt_tokens', 'cached_prompt_tokens', 'completion_tokens'] as const
 
 export class UsageOfMinutes {
   /** Documents that were read. */
@@ -65,7 +67,8 @@ export class UsageOfMinutes {
   }
 
   totals(host: string | null): TokenTotals[] {
-    return [...(this.#hosts.get(host)?.totals.values() ?? [])]
+    const models = [...(this.#hosts.get(host)?.totals.values() ?? [])]
+    return models.flatMap((tenants) => [...tenants.values()].flatMap((gpus) => [...gpus.values()]))
   }
 
   counts(host: string | null): PlainCounts {
@@ -86,12 +89,7 @@ export class UsageOfMinutes {
       usage = { totals: new Map(), counts: noCounts(), events: 0, requests: 0, prompt: 0, cached: 0, completion: 0 }
       this.#hosts.set(event.host, usage)
     }
-    const one = totalsOfEvent(event)
-    // The length tells where the model ends and the tenant begins.
-    const key = `${one.gpus.join()} ${one.model.length} ${one.model}${one.tenant === null ? '' : ` ${one.tenant}`}`
-    const sum = usage.totals.get(key)
-    if (sum === undefined) usage.totals.set(key, one)
-    else addTotals(sum, one)
+    addTo(usage.totals, event)
     usage.events++
     usage.requests += event.requests ?? 1
     usage.prompt += event.prompt_tokens
@@ -114,18 +112,21 @@ export function noCounts(): PlainCounts {
   return { requests: 0n, prompt_tokens: 0n, cached_prompt_tokens: 0n, completion_tokens: 0n }
 }
 
-function addTotals(into: TokenTotals, from: TokenTotals): void {
-  into.events = add(into.events, from.events)
-  for (const field of COUNT_FIELDS) addCount(into.sum, from.sum, field)
-  for (const field of COUNT_FIELDS) addCount(into.each, from.each, field)
+function addTo(totals: Totals, event: LedgerToken): void {
+  const { model, tenant = null } = event
+  const ofTenant = mapIn(mapIn(totals, model), tenant)
+  const gpus = event.gpus === undefined ? event.gpu_index! : gpuIndexesOf(event).join()
+  const group = ofTenant.get(gpus)
+  if (group === undefined) ofTenant.set(gpus, totalsOfEvent(event))
+  else addEvent(group, event)
 }
 
-function addCount(into: TokenCounts, from: TokenCounts, field: (typeof COUNT_FIELDS)[number]): void {
-  into[field] = add(into[field], from[field])
-}
-
-/** Numbers while they are exact, BigInt beyond. */
-function add(a: number | bigint, b: number | bigint): number | bigint {
-  if (typeof a === 'number' && typeof b === 'number' && Number.isSafeInteger(a + b)) return a + b
-  return BigInt(a) + BigInt(b)
+/** The map under a key, which is made where there is none. */
+function mapIn<K, L, V>(maps: Map<K, Map<L, V>>, key: K): Map<L, V> {
+  let map = maps.get(key)
+  if (map === undefined) {
+    map = new Map()
+    maps.set(key, map)
+  }
+  return map
 }
