@@ -32,8 +32,9 @@ const areaOf = (path: string) => path.split('/')[1]!
 /** What each area may import of src/, beside itself. Ports are files, not areas. */
 const ALLOWED: Record<string, RegExp> = {
   domain: /^$/,
-  log: /^src\/domain\//,
-  store: /^src\/domain\/|^src\/log\/event-log\.ts$/,
+  sqlite: /^$/,
+  log: /^src\/domain\/|^src\/sqlite\//,
+  store: /^src\/(domain|sqlite)\/|^src\/log\/event-log\.ts$/,
   report: /^src\/domain\//,
   processor: /^src\/(domain|report)\/|^src\/log\/event-log\.ts$|^src\/store\/(event|ledger)-store\.ts$/,
   sources: /^src\/(domain|report)\/|^src\/log\/event-log\.ts$|^src\/store\/(event|ledger)-store\.ts$/,
@@ -52,7 +53,7 @@ test('each driver is imported in one folder only, and the domain imports nothing
   const homes: Record<string, RegExp> = {
     '@platformatic/kafka': /^src\/log\/kafka\//,
     mongodb: /^src\/store\/mongo\//,
-    'node:sqlite': /^src\/(log\/sqlite|store\/sqlite)/,
+    'node:sqlite': /^src\/(sqlite|log\/sqlite|store\/sqlite)\//,
     fastify: /^src\/http\//,
     pino: /^src\/cli\//,
     'prom-client': /^src\/http\//,

@@ -26,7 +26,15 @@ export async function openLog(config: Config, log: Logger): Promise<EventLog> {
     return new KafkaLog(options)
   }
   const { SqliteLog } = await import('../log/sqlite-log.ts')
-  return new SqliteLog({ path: join(dataDir(config), 'log.sqlite') })
+  const message = 'The embedded log is full: its oldest dead letters go, the store has a copy of each'
+  return new SqliteLog({
+    path: join(dataDir(config), 'log.sqlite'),
+    // Nobody reads them from here: a flood of wrong events would fill the log for good, and stop the right ones.
+    dropOldest: {
+      topics: [config.TOPIC_DEAD],
+      onDropped: (topic, records) => log.warn({ topic, records }, message),
+    },
+  })
 }
 
 /** How the settings say to connect to Kafka; null: not at all. Throws a UsageError for unusable certificate files. */

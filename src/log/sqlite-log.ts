@@ -1,8 +1,8 @@
 // The embedded log: one SQLite file that keeps Kafka's words and meanings for one machine. Also the agent's spool.
 // Appends of one turn of the event loop share a transaction and so an fsync. The file is bounded: past `maxBytes` the
 // oldest records that every group has committed past go, and when none may go, append fails with `Log is full`, a
-// passing fault: the caller waits. A spool would rather lose its oldest records: `dropOldest` says which, and is told how
-// many. Its parts are in sqlite/; only log-file.ts there knows the driver.
+// passing fault: the caller waits. Before that, the topics of `dropOldest` lose their oldest records, counted: a spool's
+// samples, dead letters. Its parts are in sqlite/; only log-file.ts there knows the driver.
 
 import { randomUUID } from 'node:crypto'
 import { setImmediate as afterImmediate } from 'node:timers/promises'
@@ -79,7 +79,7 @@ export class SqliteLog implements EventLog {
   }
 
   async ensureTopics(topics: readonly TopicSpec[]): Promise<string[]> {
-    return this.#file.patientTransaction('Making topics failed', { durable: true }, () =>
+    return this.#file.transaction('Making topics failed', () =>
       topics.filter((topic) => this.#makeTopic(topic)).map(({ name }) => name),
     )
   }
@@ -119,7 +119,7 @@ export class SqliteLog implements EventLog {
 
   async resetOffsets(group: string, positions: readonly Position[]): Promise<void> {
     const file = this.#file
-    await file.patientTransaction('Setting offsets failed', { durable: true }, () => {
+    await file.transaction('Setting offsets failed', () => {
       if (hasOwner(file, group, this.#leaseMs)) {
         const message = `Setting offsets failed: group "${group}" has a member, stop it and wait ${this.#leaseMs} ms`
         throw new LogError(message, { retriable: true })
@@ -206,8 +206,7 @@ export class SqliteLog implements EventLog {
 
   async #write(appends: readonly Append[]): Promise<void> {
     const file = this.#file
-    const dropped = await file.patientTransaction('Appending failed', { durable: true }, () => {
-      file.checkInPlace()
+    const dropped = await file.transaction('Appending failed', () => {
       const gone = makeRoom(file, this.#limits)
       for (const { topic, records } of appends) this.#insert(topic, records)
       return gone

@@ -15,7 +15,7 @@ export interface PlainCounts {
   completion_tokens: bigint
 }
 
-/** Totals by model, tenant and GPUs: an index, or several joined. Three look-ups of texts that are there cost less than one key made of them. */
+/** Totals by model, tenant and GPUs (an index, or several joined): three look-ups cost less than to make one key of them. */
 type Totals = Map<string, Map<string | null, Map<number | string, TokenTotals>>>
 
 interface HostUsage {

@@ -142,6 +142,28 @@ test('a log whose group is behind is full, says which group, and goes on when it
   await append()
 })
 
+test('a flood in a topic that may lose records takes no room from the others, and nothing else is lost', async (t) => {
+  let dropped = 0
+  const dropOldest = {
+    topics: ['dead.letter.v1'],
+    onDropped: (_topic: string, records: number) => (dropped += records),
+  }
+  const { log } = await openLog(t, { maxBytes: 300_000, dropOldest })
+  await log.ensureTopics([{ name: 'dead.letter.v1', partitions: 1 }])
+  const append = (topic: string) =>
+    log.append(
+      topic,
+      Array.from({ length: 50 }, () => ({ key: null, value: Buffer.alloc(2000) })),
+    )
+  await append(TOPIC)
+  for (let i = 0; i < 30; i += 1) await append('dead.letter.v1')
+  await append(TOPIC)
+  assert.ok(dropped >= 1300, `${dropped} were dropped`)
+  const [ours, dead] = await log.describe([TOPIC, 'dead.letter.v1'])
+  assert.deepEqual([ours!.partitions[0]!.earliestOffset, ours!.partitions[0]!.endOffset], [0, 100])
+  assert.equal(dead!.partitions[0]!.earliestOffset, dropped)
+})
+
 test('a reader that was overtaken by pruning goes on at the first record that is there', async (t) => {
   const { log, path } = await openLog(t)
   await log.append(

@@ -5,6 +5,7 @@
 
 import { randomUUID } from 'node:crypto'
 import { setImmediate as afterImmediate } from 'node:timers/promises'
+import { isLocked } from '../../sqlite/sqlite-file.ts'
 import type {
   AssignedPartition,
   LogProblem,
@@ -17,7 +18,7 @@ import type {
   TopicPartition,
 } from '../event-log.ts'
 import { holdLease, ownsLease, releaseLease } from './lease.ts'
-import { isLocked, type LogFile } from './log-file.ts'
+import type { LogFile } from './log-file.ts'
 import {
   committedOffset,
   endOffset,
@@ -104,7 +105,7 @@ export class GroupMember implements Subscription {
     const { file } = this.#log
     const { group } = this.#options
     try {
-      file.transaction('Committing failed', { durable: false }, () => {
+      file.transactLoosely('Committing failed', () => {
         // A member that lost its lease must not set back what the next one has committed.
         if (!ownsLease(file, group, this.#member)) return
         for (const { topic, topicId, partition, offset } of positions) {
@@ -219,7 +220,7 @@ export class GroupMember implements Subscription {
 
   #register(rows: PartitionRow[]): void {
     const { file } = this.#log
-    file.transaction('Joining the group failed', { durable: false }, () => {
+    file.transactLoosely('Joining the group failed', () => {
       for (const row of rows) registerGroup(file, this.#options.group, row.id)
     })
   }

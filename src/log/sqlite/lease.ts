@@ -21,7 +21,7 @@ export function holdLease(
     return row !== undefined && row.owner !== member && isAlive(row, leaseMs)
   }
   if (file.use('Reading the lease failed', takenByOther)) return false
-  return file.transaction('Taking the lease failed', { durable: false }, () => {
+  return file.transactLoosely('Taking the lease failed', () => {
     if (takenByOther()) return false
     file.run(
       'INSERT OR REPLACE INTO leases (group_name, owner, heartbeat_ms) VALUES (?, ?, ?)',
@@ -34,17 +34,17 @@ export function holdLease(
 }
 
 export function releaseLease(file: LogFile, group: string, member: string): void {
-  file.transaction('Leaving the group failed', { durable: false }, () => {
+  file.transactLoosely('Leaving the group failed', () => {
     file.run('DELETE FROM leases WHERE group_name = ? AND owner = ?', group, member)
   })
 }
 
-/** Whether the member has the lease; only inside `use` or `transaction`. */
+/** Whether the member has the lease; only inside `use` or a transaction. */
 export function ownsLease(file: LogFile, group: string, member: string): boolean {
   return readLease(file, group)?.owner === member
 }
 
-/** Whether anybody has the lease; only inside `use` or `transaction`. */
+/** Whether anybody has the lease; only inside `use` or a transaction. */
 export function hasOwner(file: LogFile, group: string, leaseMs: number): boolean {
   const row = readLease(file, group)
   return row !== undefined && isAlive(row, leaseMs)

@@ -1,31 +1,13 @@
-// The file of the embedded log: its connection, its tables, and how SQLite's faults become a LogError. Each partition has
-// a table of its own, `records_<id>`, keyed by offset: every append is then at the right edge of a tree, which fills
-// pages whole and was measured 40 % faster than one table keyed by (topic, partition, offset). Several processes may use
-// the file at once (WAL). Records are durable when a transaction returns (synchronous=FULL); leases and commits need not
-// be, and are written without an fsync of their own.
+// The file of the embedded log: its tables. Each partition has a table of its own, `records_<id>`, keyed by offset: every
+// append is then at the right edge of a tree, which fills pages whole and was measured 40 % faster than one table keyed by
+// (topic, partition, offset). Records are durable when a transaction returns; leases and commits need not be.
 
-import { mkdirSync, statSync } from 'node:fs'
-import { dirname } from 'node:path'
-import { DatabaseSync, type StatementSync } from 'node:sqlite'
-import { setTimeout } from 'node:timers/promises'
+import type { DatabaseSync } from 'node:sqlite'
+import { SqliteFile } from '../../sqlite/sqlite-file.ts'
 import { LogError } from '../event-log.ts'
 
 /** Format of the file, in its `user_version`. */
 const FORMAT = 1
-/** How long a statement waits for another process's transaction. It blocks the event loop, so it is short. */
-const BUSY_TIMEOUT_MS = 100
-/** How long a write is tried again, without blocking, while other processes have the lock: it is not given in turn. */
-const PATIENCE_MS = 10_000
-const PAUSE_MS = 20
-const OPEN_ATTEMPTS = 100
-const OPEN_PAUSE_MS = 10
-
-/** SQLite's primary result codes. */
-const BUSY = 5
-const LOCKED = 6
-const CORRUPT = 11
-const FULL = 13
-const NOT_A_DATABASE = 26
 
 // AUTOINCREMENT: ids, and so tables of records, are never used twice.
 const SCHEMA = `
@@ -41,88 +23,22 @@ const SCHEMA = `
     group_name TEXT PRIMARY KEY, owner TEXT NOT NULL, heartbeat_ms INTEGER NOT NULL) WITHOUT ROWID;
 `
 
-type Parameter = null | number | string | Uint8Array
-
-export class LogFile {
-  readonly path: string
-  readonly #statements = new Map<string, StatementSync>()
-  #database: DatabaseSync | null = null
-  #inode = 0n
-  #durable = true
-  #closed = false
-
+/** Its faults are LogErrors. */
+export class LogFile extends SqliteFile {
   constructor(path: string) {
-    this.path = path
+    super(path, 'log')
   }
 
-  /** Runs an action on the open file; its faults are LogErrors that begin with `what`. */
-  use<T>(what: string, action: () => T): T {
-    if (this.#closed) throw new LogError(`${what}: the log is closed`, { retriable: false })
-    try {
-      this.#database ??= this.#open()
-      return action()
-    } catch (error) {
-      throw this.#logError(what, error)
-    }
-  }
-
-  /** Runs an action in one write transaction. Durable: it is on the disk when this returns. */
-  transaction<T>(what: string, { durable }: { durable: boolean }, action: () => T): T {
+  /** A transaction without an fsync of its own: a power cut may undo it, in order with others. */
+  transactLoosely<T>(what: string, action: () => T): T {
     return this.use(what, () => {
-      const database = this.#database!
-      if (durable !== this.#durable) {
-        database.exec(`PRAGMA synchronous = ${durable ? 'FULL' : 'NORMAL'}`)
-        this.#durable = durable
-      }
-      database.exec('BEGIN IMMEDIATE')
+      this.exec('PRAGMA synchronous = NORMAL')
       try {
-        const result = action()
-        database.exec('COMMIT')
-        return result
-      } catch (error) {
-        if (database.isTransaction) database.exec('ROLLBACK')
-        throw error
+        return this.transact(what, action)
+      } finally {
+        this.exec('PRAGMA synchronous = FULL')
       }
     })
-  }
-
-  /** A transaction that is tried again while other processes have the lock. */
-  async patientTransaction<T>(what: string, options: { durable: boolean }, action: () => T): Promise<T> {
-    const startedMs = performance.now()
-    for (;;) {
-      try {
-        return this.transaction(what, options, action)
-      } catch (error) {
-        if (!isLocked(error) || performance.now() - startedMs > PATIENCE_MS) throw error
-      }
-      await setTimeout(Math.random() * PAUSE_MS)
-    }
-  }
-
-  /** A prepared statement; only inside `use` or `transaction`. */
-  statement(sql: string): StatementSync {
-    let statement = this.#statements.get(sql)
-    if (statement === undefined) {
-      statement = this.#database!.prepare(sql)
-      this.#statements.set(sql, statement)
-    }
-    return statement
-  }
-
-  all<Row>(sql: string, ...parameters: Parameter[]): Row[] {
-    return this.statement(sql).all(...parameters) as Row[]
-  }
-
-  get<Row>(sql: string, ...parameters: Parameter[]): Row | undefined {
-    return this.statement(sql).get(...parameters) as Row | undefined
-  }
-
-  run(sql: string, ...parameters: Parameter[]): number {
-    return Number(this.statement(sql).run(...parameters).changes)
-  }
-
-  exec(sql: string): void {
-    this.#database!.exec(sql)
   }
 
   /** Changes whenever another connection has written. */
@@ -132,53 +48,16 @@ export class LogFile {
 
   /** Bytes of the file that hold something. */
   liveBytes(): number {
-    const pages = this.get<{ page_count: number }>('PRAGMA page_count')!.page_count
-    return (pages - this.get<{ freelist_count: number }>('PRAGMA freelist_count')!.freelist_count) * 4096
+    const read = (pragma: string) => Number(Object.values(this.get<Record<string, number>>(`PRAGMA ${pragma}`)!)[0])
+    return (read('page_count') - read('freelist_count')) * read('page_size')
   }
 
-  /** Throws when the file was removed or replaced: writes would go into a file that nobody can find. */
-  checkInPlace(): void {
-    if (statSync(this.path, { bigint: true, throwIfNoEntry: false })?.ino === this.#inode) return
-    throw new LogError(`Log is gone: "${this.path}" was removed or replaced, restart pertoken`, { retriable: false })
-  }
-
-  close(): void {
-    this.#closed = true
-    this.#statements.clear()
-    this.#database?.close()
-    this.#database = null
-  }
-
-  #open(): DatabaseSync {
-    mkdirSync(dirname(this.path), { recursive: true })
-    for (let attempt = 1; ; attempt += 1) {
-      const database = new DatabaseSync(this.path, { timeout: BUSY_TIMEOUT_MS })
-      try {
-        this.#prepare(database)
-        this.#inode = statSync(this.path, { bigint: true }).ino
-        return database
-      } catch (error) {
-        database.close()
-        // Turning WAL on does not wait for a lock: two processes that make the file together meet here.
-        if (attempt === OPEN_ATTEMPTS || primaryCode(error) !== BUSY) throw error
-        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, OPEN_PAUSE_MS)
-      }
-    }
-  }
-
-  #prepare(database: DatabaseSync): void {
-    database.exec(`
-      PRAGMA page_size = 4096;
-      PRAGMA journal_mode = WAL;
-      PRAGMA synchronous = FULL;
-      PRAGMA cache_size = -16384;
-      PRAGMA wal_autocheckpoint = 4000;
-    `)
-    this.#durable = true
+  protected prepare(database: DatabaseSync): void {
+    database.exec('PRAGMA cache_size = -16384')
     const { user_version: format } = database.prepare('PRAGMA user_version').get() as { user_version: number }
     if (format === FORMAT) return
     if (format > FORMAT) {
-      throw new LogError(
+      throw this.fault(
         `Opening the log failed: "${this.path}" has format ${format}, newer than ${FORMAT}, install a newer pertoken`,
         { retriable: false },
       )
@@ -186,30 +65,7 @@ export class LogFile {
     database.exec(`BEGIN IMMEDIATE; ${SCHEMA} PRAGMA user_version = ${FORMAT}; COMMIT`)
   }
 
-  #logError(what: string, error: unknown): unknown {
-    if (error instanceof LogError) return error
-    const code = primaryCode(error)
-    const fail = (state: string, retriable: boolean) => new LogError(state, { retriable, cause: error })
-    if (code === FULL) return fail(`Log is full: no space left on the disk of "${this.path}", free some`, true)
-    if (code === BUSY || code === LOCKED) return fail(`${what}: "${this.path}" is locked by another process`, true)
-    if (code === CORRUPT || code === NOT_A_DATABASE) {
-      return fail(`${what}: "${this.path}" is damaged, stop pertoken, move the file away and start again`, false)
-    }
-    const message = error instanceof Error ? error.message : String(error)
-    if (code !== null) return fail(`${what}: ${message} ("${this.path}"), check the disk and permissions`, true)
-    // mkdir and stat fail for the same reasons as opening does.
-    if (error instanceof Error && 'syscall' in error) return fail(`${what}: ${message}, check the disk`, true)
-    return error
+  protected fault(message: string, options: { retriable: boolean; cause?: unknown }): Error {
+    return new LogError(message, options)
   }
-}
-
-/** Whether an error of `use` or `transaction` says that another process has the lock. */
-export function isLocked(error: unknown): boolean {
-  return error instanceof LogError && primaryCode(error.cause) === BUSY
-}
-
-/** SQLite's primary result code of an error; null when it is not SQLite's. */
-function primaryCode(error: unknown): number | null {
-  const code = error instanceof Error && 'errcode' in error ? error.errcode : null
-  return typeof code === 'number' ? code & 0xff : null
 }

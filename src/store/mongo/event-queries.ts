@@ -57,7 +57,8 @@ export async function listEvents(
     fromMs: query.fromMs === undefined ? undefined : numberValue('from', query.fromMs),
     toMs: query.toMs === undefined ? undefined : numberValue('to', query.toMs),
     after: place && { tsMs: place.ms, id: place.id },
-    pageDocuments: limit + 1,
+    // One more than is shown, to see that there is more, and one behind it, to see that it has no ties.
+    pageDocuments: limit + 2,
     maxTimeMs: connection.queryTimeMs,
   }
   for await (const document of eventsInOrder(range)) {

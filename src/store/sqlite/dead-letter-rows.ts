@@ -1,8 +1,9 @@
 // Dead letters in the embedded store: written once by their place, listed newest first.
 
+import type { Parameter } from '../../sqlite/sqlite-file.ts'
 import type { DeadLetter, Page } from '../event-store.ts'
 import { decodeCursor, encodeCursor, type Place } from './cursor.ts'
-import type { Parameter, StoreFile } from './store-file.ts'
+import type { StoreFile } from './store-file.ts'
 
 type Row = Omit<DeadLetter, 'record_time' | 'time' | 'key' | 'value' | 'headers' | 'redriven_at'> & {
   record_ms: number

@@ -4,10 +4,11 @@
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
 import type { EventKind, GpuDocument } from '../../domain/documents.ts'
+import type { Parameter } from '../../sqlite/sqlite-file.ts'
 import type { EventQuery, Page } from '../event-store.ts'
 import { decodeCursor, encodeCursor, type Place } from './cursor.ts'
 import { type EventRow, slotHost, TABLE_OF, toDocument } from './event-rows.ts'
-import type { Parameter, StoreFile } from './store-file.ts'
+import type { StoreFile } from './store-file.ts'
 
 const MIN_MS = -8.64e15
 const MAX_MS = 8.64e15

@@ -97,7 +97,10 @@ test('a port that is taken, and a spool that cannot be used, are said with what 
   writeFileSync(join(directory, 'data', 'spool.sqlite'), 'this is no spool'.repeat(1000))
   const broken = pertoken(['agent', '--port', '0'], env)
   assert.equal(broken.status, 1)
-  assert.match(broken.stderr, /spool.sqlite" is damaged, stop pertoken, move the file away/)
+  assert.match(
+    broken.stderr,
+    /spool.sqlite" is damaged, stop pertoken, save the file, and restore a backup or move it away/,
+  )
 })
 
 test('doctor has a line for each GPU source; one is wrong only where the settings ask for it', (t) => {
