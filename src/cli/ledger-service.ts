@@ -44,7 +44,7 @@ export class LedgerService {
     this.#options = options
     this.#books = new Books(store.ledger)
     this.#retrier = new Retrier(logger, Date.now)
-    this.#retention = new Retention(store.ledger, { days: config.RAW_RETENTION_DAYS, log: logger })
+    this.#retention = new Retention(store, { days: config.RAW_RETENTION_DAYS, log: logger })
     this.livePrice = new LivePrice(this.#books, config.PRICE_PER_HOUR_USD)
     this.keeper = new Keeper(store.ledger, this.#books, { log: logger })
     this.progress = new ReadProgress(log, {

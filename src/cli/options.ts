@@ -83,7 +83,7 @@ export const OPTIONS = {
     min: 0,
     max: 36_500,
     unit: 'days',
-    help: 'How long raw events are kept, in whole days of event time; 0: all',
+    help: 'How long raw events (in whole days of event time) and dead letters are kept; 0: all',
   },
   TOPIC_METRIC: { kind: 'text', default: 'gpu.metrics.v1', help: 'Topic of GPU samples' },
   TOPIC_TOKEN: { kind: 'text', default: 'token.usage.v1', help: 'Topic of token usage' },

@@ -5,10 +5,12 @@
 //   frozen   its cells, hours and days are never written again; every older day with a ledger is frozen too
 //   purged   its raw events and cells are deleted, but for its last 90 s, which the next day's first cells need
 //
-// A day with something going on (a trace of an old day being replayed) is left alone until it has been quiet.
+// A day with something going on (a trace of an old day being replayed) is left alone until it has been quiet. Dead letters
+// are raw events too: those that were refused before the retention go with them.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { DAY_MS, floorTo, MAX_SAMPLE_GAP_MS } from '../domain/cells.ts'
+import type { EventStore } from '../store/event-store.ts'
 import type { DayState, LedgerStore } from '../store/ledger-store.ts'
 import { dayText } from './frozen-days.ts'
 import type { Logger } from './logger.ts'
@@ -34,12 +36,14 @@ export type RetentionPass = Record<DayState['state'], string[]>
 const MAX_DAYS = 100
 
 export class Retention {
+  readonly #store: Pick<EventStore, 'purgeDeadLetters'>
   readonly #ledger: LedgerStore
   readonly #options: Required<RetentionOptions>
   readonly #retrier: Retrier
 
-  constructor(ledger: LedgerStore, options: RetentionOptions) {
-    this.#ledger = ledger
+  constructor(store: Pick<EventStore, 'ledger' | 'purgeDeadLetters'>, options: RetentionOptions) {
+    this.#store = store
+    this.#ledger = store.ledger
     this.#options = { now: Date.now, closingMs: 3_600_000, quietMs: 3_600_000, intervalMs: 60_000, ...options }
     this.#retrier = new Retrier(options.log, this.#options.now)
   }
@@ -78,6 +82,8 @@ export class Retention {
       const state = states.get(startMs)?.state
       if (state !== 'frozen' && state !== 'purged') olderAreFrozen = false
     }
+    const letters = await this.#store.purgeDeadLetters(cutoffMs)
+    if (letters > 0) log.info({ letters, before: dayText(cutoffMs) }, 'Deleted old dead letters')
     return moved
   }
 

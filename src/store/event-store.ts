@@ -134,5 +134,7 @@ export interface EventStore {
   listDeadLetters(query: { reason?: string; topic?: string; limit: number; cursor?: string }): Promise<Page<DeadLetter>>
   readDeadLetter(id: string): Promise<DeadLetter | null>
   markRedriven(id: string, at: Date): Promise<void>
+  /** Deletes dead letters that were written before an instant, epoch milliseconds; answers how many there were. */
+  purgeDeadLetters(beforeMs: number): Promise<number>
   count(): Promise<StoreCounts>
 }

@@ -8,6 +8,7 @@ import { Books } from '../../src/processor/books.ts'
 import { DAY_GATE_MAX_AGE_MS, DayGate } from '../../src/processor/day-gate.ts'
 import { Keeper } from '../../src/processor/keeper.ts'
 import { Retention } from '../../src/processor/retention.ts'
+import { letter } from '../store/event-store.contract.ts'
 import { LedgerPlace, MINUTE, openSqlite, sample, T0, token } from './ledger-place.ts'
 
 const D1 = T0 - 12 * HOUR_MS
@@ -24,7 +25,7 @@ async function onPlace(run: (place: LedgerPlace, retention: Retention) => Promis
     await place.step([...around(D1 + 160_000), ...around(D2), ...around(D2 + DAY_MS)], tokens)
     place.nowMs = D2 + DAY_MS + HOUR_MS
     await place.settle()
-    await run(place, new Retention(place.ledger, { days: 7, log: place.log, now: place.now }))
+    await run(place, new Retention(place.store, { days: 7, log: place.log, now: place.now }))
   } finally {
     await dispose()
   }
@@ -33,7 +34,7 @@ async function onPlace(run: (place: LedgerPlace, retention: Retention) => Promis
 test('off unless asked: nothing is moved', () =>
   onPlace(async (place) => {
     place.nowMs = D1 + 1000 * DAY_MS
-    const off = new Retention(place.ledger, { days: 0, log: place.log, now: place.now })
+    const off = new Retention(place.store, { days: 0, log: place.log, now: place.now })
     await off.run(new AbortController().signal)
     assert.deepEqual(await off.pass(), { closing: [], frozen: [], purged: [] })
     assert.deepEqual(await place.ledger.readDayStates(), [])
@@ -76,6 +77,15 @@ test('a day closes, freezes and is purged in order; its last 90 s stay until the
     assert.equal((await place.verify({ fromMs: D1, toMs: D2 + 2 * DAY_MS })).differenceCount, 0)
   }))
 
+test('dead letters go when they are older than the retention', () =>
+  onPlace(async (place, retention) => {
+    const at = (offset: number, timeMs: number) => letter(offset, { time: new Date(timeMs) })
+    await place.store.writeDeadLetters([at(1, D1 - 1), at(2, D1), at(3, D2)])
+    place.nowMs = D1 + 7 * DAY_MS
+    await retention.pass()
+    assert.deepEqual((await place.store.listDeadLetters({ limit: 5 })).items, [at(3, D2), at(2, D1)])
+  }))
+
 test('a day with marks does not freeze; a day that is being filled does not close', () =>
   onPlace(async (place, retention) => {
     place.nowMs = D1 + 8 * DAY_MS
@@ -96,7 +106,7 @@ test('a day with marks does not freeze; a day that is being filled does not clos
 
 test('a day waits for the older one: two retentions at once move each day once', () =>
   onPlace(async (place) => {
-    const two = [0, 1].map(() => new Retention(place.ledger, { days: 7, log: place.log, now: place.now }))
+    const two = [0, 1].map(() => new Retention(place.store, { days: 7, log: place.log, now: place.now }))
     place.nowMs = D2 + 8 * DAY_MS
     const moves = await Promise.all(two.map((one) => one.pass()))
     assert.deepEqual(moves.flatMap(({ closing }) => closing).sort(), [names[D1], names[D2]])

@@ -459,6 +459,16 @@ function deadLetterTests(contract: Contract): void {
     assert.deepStrictEqual((await store.listDeadLetters({ limit: 1 })).items, [letters[1]])
   })
 
+  contract('dead letters from before an instant are deleted, however many', async (place) => {
+    const store = await place.prepared()
+    const old = Array.from({ length: 6_001 }, (_, i) => letter(i, { time: new Date(T0 + i) }))
+    const kept = [letter(10_000, { time: new Date(T0 + 7_000) }), letter(10_001, { time: new Date(T0 + 7_001) })]
+    await store.writeDeadLetters([...old, ...kept])
+    assert.equal(await store.purgeDeadLetters(T0 + 7_000), 6_001)
+    assert.equal(await store.purgeDeadLetters(T0 + 7_000), 0)
+    assert.deepStrictEqual((await store.listDeadLetters({ limit: 5 })).items, kept.toReversed())
+  })
+
   contract('a redriven dead letter stays marked when it is written again', async (place) => {
     const store = await place.prepared()
     await store.writeDeadLetters([letter(1), letter(2)])

@@ -105,6 +105,7 @@ async function workThrough(store: MongoStore): Promise<void> {
   await store.readPositions('g')
   await store.count()
   await store.listDeadLetters({ limit: 1 })
+  await store.purgeDeadLetters(T0 + 2000)
   await ledger.dirtySpans('minute', 1)
   await ledger.deleteMarks((await ledger.readMarks('minute', T0)).map(({ id }) => id))
   for (const rev of (await ledger.readRevs('minute', T0, ['h1'])).values()) await ledger.replaceSpans([span({ rev })])

@@ -5,10 +5,12 @@ import type { Binary, Document, Filter } from 'mongodb'
 import type { DeadLetter, Page } from '../event-store.ts'
 import { insertDocuments } from './bulk-write.ts'
 import { DEAD_LETTERS } from './collections.ts'
+import { deleteByIds } from './delete-by-ids.ts'
 import type { MongoConnection } from './mongo-connection.ts'
 import { decodeCursor, encodeCursor, numberValue, textValue } from './page-cursor.ts'
 
 const MAX_PAGE = 1_000
+const PURGE_LETTERS = 5_000
 
 type StoredLetter = Omit<DeadLetter, 'key' | 'value' | 'headers'> & {
   key: Binary | null
@@ -57,6 +59,22 @@ export async function readDeadLetter(connection: MongoConnection, id: string): P
 
 export async function markRedriven(connection: MongoConnection, id: string, at: Date): Promise<void> {
   await lettersOf(connection).updateOne({ _id: textValue('id', id) }, { $set: { redriven_at: at } })
+}
+
+/** Deletes letters that were written before an instant; stopped half-way, repeating it deletes the rest. */
+export async function purgeDeadLetters(connection: MongoConnection, beforeMs: number): Promise<number> {
+  const filter = { time: { $lt: new Date(beforeMs) } }
+  const options = { maxTimeMS: connection.queryTimeMs, projection: { _id: 1 } }
+  for (let deleted = 0; ; ) {
+    const page = await lettersOf(connection).find(filter, options).sort({ time: 1 }).limit(PURGE_LETTERS).toArray()
+    deleted += await deleteByIds(
+      connection,
+      DEAD_LETTERS,
+      page.map(({ _id }) => _id),
+      filter,
+    )
+    if (page.length < PURGE_LETTERS) return deleted
+  }
 }
 
 function lettersOf(connection: MongoConnection) {

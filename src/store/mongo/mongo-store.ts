@@ -9,7 +9,7 @@ import type { DeadLetter, EventQuery, EventStore, Page, StoreCounts, WriteResult
 import { ItemsOf } from '../items-of.ts'
 import { insertDocuments } from './bulk-write.ts'
 import { COLLECTION_OF_KIND } from './collections.ts'
-import { listDeadLetters, markRedriven, readDeadLetter, writeDeadLetters } from './dead-letters.ts'
+import { listDeadLetters, markRedriven, purgeDeadLetters, readDeadLetter, writeDeadLetters } from './dead-letters.ts'
 import { countDocuments, latestSample, latestSamplePerSlot, listEvents, newestMs, readEvents } from './event-queries.ts'
 import { insertMarks } from './marks.ts'
 import { MongoConnection, type MongoStoreOptions } from './mongo-connection.ts'
@@ -132,6 +132,10 @@ export class MongoStore implements EventStore {
 
   markRedriven(id: string, at: Date): Promise<void> {
     return this.#run('mark a dead letter as redriven', (connection) => markRedriven(connection, id, at))
+  }
+
+  purgeDeadLetters(beforeMs: number): Promise<number> {
+    return this.#run('purge dead letters', (connection) => purgeDeadLetters(connection, beforeMs))
   }
 
   count(): Promise<StoreCounts> {

@@ -1,4 +1,4 @@
-// Deleting a purged day: raw events and minute cells, in transactions of a bounded size, so that writers of new events
+// Deleting what is too old: a day's raw events and minute cells, dead letters; in transactions of a bounded size, so that writers of new events
 // get the lock in between. Stopped half-way, repeating it deletes the rest. Everything in this file is pertoken's.
 
 import type { EventKind } from '../../domain/documents.ts'
@@ -18,6 +18,13 @@ export async function purge(
     SELECT _id FROM cost_ledger WHERE _id >= ? AND _id < ? LIMIT ${CHUNK_ROWS})`
   const cells = await inChunks(() => file.transaction('Purging cells failed', () => file.run(sql, from, to)))
   return { events, cells }
+}
+
+/** Deletes letters that were written before an instant. */
+export function purgeDeadLetters(file: StoreFile, beforeMs: number): Promise<number> {
+  const sql = `DELETE FROM dead_letters WHERE _id IN (
+    SELECT _id FROM dead_letters WHERE time_ms < ? ORDER BY time_ms LIMIT ${CHUNK_ROWS})`
+  return inChunks(() => file.transaction('Purging dead letters failed', () => file.run(sql, beforeMs)))
 }
 
 function purgeEvents(file: StoreFile, kind: EventKind, { fromMs, toMs }: { fromMs: number; toMs: number }) {

@@ -10,6 +10,7 @@ import { insertDeadLetter, listDeadLetters, readDeadLetter } from './dead-letter
 import { latestSample, latestSamplePerSlot, listEvents, readEvents } from './event-queries.ts'
 import { insertSamples, insertTokens, readCounter, TABLE_OF } from './event-rows.ts'
 import { insertMarks } from './marks.ts'
+import { purgeDeadLetters } from './purge.ts'
 import { prepareSchema } from './schema.ts'
 import { SqliteLedger } from './sqlite-ledger.ts'
 import { StoreFile, type StoreFileOptions } from './store-file.ts'
@@ -135,6 +136,10 @@ export class SqliteStore implements EventStore {
     await this.file.transaction('Marking a dead letter failed', () => {
       this.file.run('UPDATE dead_letters SET redriven_ms = ? WHERE _id = ?', at.getTime(), id)
     })
+  }
+
+  purgeDeadLetters(beforeMs: number): Promise<number> {
+    return purgeDeadLetters(this.file, beforeMs)
   }
 
   async count(): Promise<StoreCounts> {
