@@ -76,9 +76,14 @@ export class Service {
     )
   }
 
+  /** On a connection of its own: one that was kept may be closed by the server just as it is used again. */
+  get(path: string): Promise<Response> {
+    const headers = { connection: 'close' }
+    return fetch(`http://127.0.0.1:${this.port}${path}`, { headers, signal: AbortSignal.timeout(5000) })
+  }
+
   async json<T>(path: string): Promise<T> {
-    const response = await fetch(`http://127.0.0.1:${this.port}${path}`, { signal: AbortSignal.timeout(5000) })
-    return (await response.json()) as T
+    return (await (await this.get(path)).json()) as T
   }
 
   health(): Promise<Health> {

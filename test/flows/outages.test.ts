@@ -68,8 +68,8 @@ test('a broker and a database that are away at the start and later: it waits, sa
   // Longer than the client's own retries (three, a quarter of a second apart).
   const downSinceMs = performance.now()
   await until('the broker has been away for three seconds', async () => performance.now() - downSinceMs > 3000)
-  assert.equal((await fetch(`http://127.0.0.1:${service.port}/health`)).status, 503)
-  assert.equal((await fetch(`http://127.0.0.1:${service.port}/livez`)).status, 200)
+  assert.equal((await service.get('/health')).status, 503)
+  assert.equal((await service.get('/livez')).status, 200)
   await kafka.server!.start()
   await service.ready()
   await until('the log takes records again', async () => send(log, 1).then(() => true))

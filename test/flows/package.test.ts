@@ -42,7 +42,7 @@ test('packed, installed in an empty folder and run there, it serves the demo', a
   assert.ok(live.models.length >= 2)
   const info = await service.json<{ name: string; utilization: number }>('/gpu/info')
   assert.equal(typeof info.name, 'string')
-  const page = await fetch(`http://127.0.0.1:${service.port}/`)
+  const page = await service.get('/')
   assert.match(await page.text(), /<title>.*pertoken/i)
   assert.equal(await service.stop(), 0)
 })

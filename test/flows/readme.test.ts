@@ -25,7 +25,7 @@ test('the README’s commands for the demo work', async (t) => {
   assert.equal(curls.length, 3)
   for (const line of curls) {
     const path = line.replace(/^curl localhost:8080/, '')
-    await until(`${path} answers`, async () => (await fetch(`http://127.0.0.1:${service.port}${path}`)).status === 200)
+    await until(`${path} answers`, async () => (await service.get(path)).status === 200)
   }
   assert.equal(await service.stop(), 0)
 })

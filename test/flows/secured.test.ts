@@ -108,7 +108,7 @@ test('an event passes Kafka with TLS and SCRAM and becomes a document behind TLS
   assert.match(shownConfig.stdout, /KAFKA_SASL_PASSWORD=\*\*\*/)
   assert.match(shownConfig.stdout, /MONGO_PASSWORD=\*\*\*/)
 
-  const metrics = await (await fetch(`http://127.0.0.1:${service.port}/metrics`)).text()
+  const metrics = await (await service.get('/metrics')).text()
   assert.equal(await service.stop(), 0, service.output)
   const refusals = service.output.split('\n').filter((line) => /refuses the user/.test(line))
   assert.ok(refusals.length >= 3 && refusals.length <= 5, `${refusals.length} lines:\n${service.output}`)
