@@ -19,6 +19,8 @@ const PARTITIONS = 12
 const REST_SECONDS = 10
 const TICK_MS = 50
 const TICKS_PER_SECOND = 100
+/** What deploy/vm2-mongodb gives MongoDB of a machine's 4 GB. */
+export const CACHE_GB = 1.5
 /** After the feed's end every cell must be there within this time. */
 const MAX_WAIT_MS = 200_000
 
@@ -114,7 +116,7 @@ export async function measureFeed(options: {
 }
 
 async function startSide(way: Side['way'], kafka: KafkaServer): Promise<Side> {
-  const mongod = await startMongod({ mode: 'replica-set' })
+  const mongod = await startMongod({ mode: 'replica-set', cacheGb: CACHE_GB })
   const url = mongod.url.replace(/(:\d+)\/?(\?|$)/, '$1/ledger$2')
   const env = { ...process.env, KAFKA_BOOTSTRAP: kafka.bootstrap, MONGO_URL: url }
   const words = ['bench/ledger-processor.ts', way, way, way]

@@ -15,7 +15,7 @@ import { MongoStore } from '../src/store/mongo/mongo-store.ts'
 import { SqliteStore } from '../src/store/sqlite/sqlite-store.ts'
 import { startMongod } from '../test/servers/mongod.ts'
 import { SLOTS, writeFleet } from './ledger-events.ts'
-import { type FeedResult, measureFeed, quiet } from './ledger-feed.ts'
+import { CACHE_GB, type FeedResult, measureFeed, quiet } from './ledger-feed.ts'
 import { keepAll, prepareLedger, TurnedClock } from './ledger-keep.ts'
 import { measureStore, type StoreResult } from './ledger-stores.ts'
 
@@ -89,7 +89,7 @@ async function onSqlite<T>(work: (open: (name: string) => EventStore) => Promise
 }
 
 async function onMongo<T>(work: (open: (name: string) => EventStore) => Promise<T>): Promise<T> {
-  const mongod = await startMongod({ mode: 'replica-set' })
+  const mongod = await startMongod({ mode: 'replica-set', cacheGb: CACHE_GB })
   note('MongoDB')
   try {
     const urlOf = (name: string) => mongod.url.replace(/(:\d+)\/?(\?|$)/, `$1/${name}$2`)

@@ -5,7 +5,7 @@
 
 import { apportion } from './largest-remainder.ts'
 import { type CoveredSpan, type SlotCoverage, UTILIZATION_SCALE } from './ledger-coverage.ts'
-import { addAmounts, compareRows, noAmounts } from './ledger-rows.ts'
+import { addAmounts, compareRows, emptyRow, noAmounts } from './ledger-rows.ts'
 import type { CellRow, PriceKind } from './ledger-types.ts'
 import { AMOUNT_DIVISOR } from './ledger-usage.ts'
 import { divideRounded, MS_PER_HOUR } from './money.ts'
@@ -44,7 +44,7 @@ export function uncoveredRows(coverage: SlotCoverage, rows: CellRow[]): CellRow[
   for (const [i, kind] of kinds.entries()) {
     let row = result.find((candidate) => candidate.model === null && candidate.price_kind === kind)
     if (row === undefined) {
-      row = emptyRow(coverage, null, kind)
+      row = rowOf(coverage, null, kind)
       result.push(row)
     }
     for (const span of spans) if (span.kind === kind) row.uncovered_ms += BigInt(span.ms)
@@ -57,16 +57,14 @@ function openRow(open: Map<string, OpenRow>, coverage: SlotCoverage, span: Cover
   const key = JSON.stringify([span.modelLoaded, span.kind])
   let found = open.get(key)
   if (found === undefined) {
-    found = { row: emptyRow(coverage, span.modelLoaded, span.kind), busy: 0n, loadedIdle: 0n, unallocated: 0n }
+    found = { row: rowOf(coverage, span.modelLoaded, span.kind), busy: 0n, loadedIdle: 0n, unallocated: 0n }
     open.set(key, found)
   }
   return found
 }
 
-function emptyRow(coverage: SlotCoverage, model: string | null, kind: PriceKind): CellRow {
-  const { gpuIndex, uuid, name } = coverage
-  const key = { gpu_index: gpuIndex, gpu_uuid: uuid, gpu_name: name, model, tenant: null, price_kind: kind }
-  return { ...key, ...noAmounts() }
+function rowOf({ gpuIndex, uuid, name }: SlotCoverage, model: string | null, kind: PriceKind): CellRow {
+  return emptyRow({ gpu_index: gpuIndex, gpu_uuid: uuid, gpu_name: name, model, tenant: null, price_kind: kind })
 }
 
 function addSpan(open: OpenRow, span: CoveredSpan): void {

@@ -5,7 +5,7 @@
 
 import { apportion } from './largest-remainder.ts'
 import { type SlotCoverage, UTILIZATION_SCALE } from './ledger-coverage.ts'
-import { compareText, noAmounts } from './ledger-rows.ts'
+import { compareText, emptyRow } from './ledger-rows.ts'
 import type { Basis, CellRow, Method, PriceKind } from './ledger-types.ts'
 import { divideRounded, MS_PER_HOUR } from './money.ts'
 import type { TokenWeights } from './price-book.ts'
@@ -36,7 +36,9 @@ export function usageRows(coverage: SlotCoverage, usages: readonly SlotUsage[], 
       const { gpuIndex, uuid, name } = coverage
       const { model, tenant } = usage
       const key = { gpu_index: gpuIndex, gpu_uuid: uuid, gpu_name: name, model, tenant, price_kind: kind }
-      rows.push({ ...key, ...noAmounts(), method })
+      const row = emptyRow(key)
+      row.method = method
+      rows.push(row)
     }
   }
   splitTime(rows, kinds, shares)

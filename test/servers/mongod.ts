@@ -18,6 +18,8 @@ export type MongodOptions = {
   /** Kept at close. Without it: a temporary one, deleted at close. */
   dataDir?: string
   port?: number
+  /** Bound of its cache, GiB. */
+  cacheGb?: number
   secured?: MongodSecurity
 }
 
@@ -54,7 +56,7 @@ export async function requireMongod(): Promise<void> {
 async function startOnce(options: MongodOptions): Promise<MongodServer> {
   const data = await makeDataDirectory('mongod', options.dataDir)
   const port = options.port ?? (await freePort())
-  const { secured } = options
+  const { secured, cacheGb = 0.5 } = options
   const replicated = options.mode === 'replica-set'
   const login = secured === undefined ? '' : `${FIRST_USER.user}:${FIRST_USER.password}@`
   const parameters = [
@@ -68,7 +70,7 @@ async function startOnce(options: MongodOptions): Promise<MongodServer> {
     name: 'mongod',
     dataDirectory: data,
     command: join(mongodDirectory(), 'mongod'),
-    args: [...mongodArguments(data.path, port, replicated), ...securityArguments(data.path, secured)],
+    args: [...mongodArguments(data.path, { port, replicated, cacheGb }), ...securityArguments(data.path, secured)],
     port,
     ask: async () => {
       if (secured !== undefined) await makeFirstUser(url, member)
@@ -97,10 +99,13 @@ async function startOnce(options: MongodOptions): Promise<MongodServer> {
   }
 }
 
-function mongodArguments(path: string, port: number, replicated: boolean): string[] {
+function mongodArguments(
+  path: string,
+  { port, replicated, cacheGb }: { port: number; replicated: boolean; cacheGb: number },
+): string[] {
   const always = [
     ...['--dbpath', path, '--port', String(port), '--bind_ip', '127.0.0.1', '--nounixsocket', '--quiet'],
-    ...['--wiredTigerCacheSizeGB', '0.5', '--setParameter', 'diagnosticDataCollectionEnabled=false'],
+    ...['--wiredTigerCacheSizeGB', String(cacheGb), '--setParameter', 'diagnosticDataCollectionEnabled=false'],
   ]
   if (!replicated) return always
   // A primary that is told to end waits 15 s for its clients to look for another one; here is no other.

@@ -2,7 +2,7 @@
 // token usage. A document that is not as ours are goes through the driver's own decoder instead.
 
 import { type CellRowJson, rowFromJson } from '../../domain/ledger-json.ts'
-import { AMOUNT_FIELDS, noAmounts } from '../../domain/ledger-rows.ts'
+import { AMOUNT_FIELDS, emptyRow } from '../../domain/ledger-rows.ts'
 import type { CellRow, LedgerSample, LedgerToken } from '../../domain/ledger-types.ts'
 import type { Span, SpanLevel } from '../ledger-store.ts'
 import { BsonReader, type FieldKind, type ReadDocument, Unusual } from './bson-reader.ts'
@@ -69,6 +69,15 @@ function toSpan<R>(stored: StoredSpan<R>, toRow: (row: R) => CellRow): Span {
   }
 }
 
+const NO_KEY = {
+  gpu_index: 0,
+  gpu_uuid: null,
+  gpu_name: null,
+  model: null,
+  tenant: null,
+  price_kind: 'default',
+} as const
+
 const ROW = new BsonReader<CellRow>(
   {
     gpu_index: 'number',
@@ -82,16 +91,7 @@ const ROW = new BsonReader<CellRow>(
     basis: 'text',
     method: 'text',
   } satisfies Partial<Record<keyof CellRow, FieldKind>>,
-  // All fields at once, so that rows have one shape.
-  () => ({
-    gpu_index: 0,
-    gpu_uuid: null,
-    gpu_name: null,
-    model: null,
-    tenant: null,
-    price_kind: 'default',
-    ...noAmounts(),
-  }),
+  () => emptyRow(NO_KEY),
 )
 
 const rowOf: ReadDocument<CellRow> = (bytes, start) => ROW.read(bytes, start)
