@@ -63,6 +63,8 @@ soak: test-install ## Long doses of what `make test` gives in seconds: ten minut
 
 bench: test-install ## Measures against a naive loop on real servers; prints targets and what was reached
 	@node bench/bench.ts
+	@node bench/agent.ts
+	@node bench/post.ts --rounds 3
 
 dist: node_modules/.package-lock.json ## Compiles dist/, which the published package carries
 	@node build.ts

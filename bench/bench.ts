@@ -6,7 +6,7 @@
 //   node bench/bench.ts [--events 200000] [--rounds 5] [--json FILE] [--pipeline-only]
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { type Db, MongoClient } from 'mongodb'
@@ -16,6 +16,7 @@ import { startKafka } from '../test/servers/kafka.ts'
 import { freePort } from '../test/servers/managed-server.ts'
 import { startMongod } from '../test/servers/mongod.ts'
 import { benchEvent, benchEvents } from './events.ts'
+import { cpuSeconds, peakRssMb } from './process-cost.ts'
 
 const { values: args } = parseArgs({
   options: {
@@ -30,7 +31,6 @@ const ROUNDS = Number(args.rounds)
 const TOPICS = { gpu: 'gpu.metrics.v1', token: 'token.usage.v1' }
 const LATENCY_RATE = 5000
 const LATENCY_SECONDS = 12
-const TICKS_PER_SECOND = 100
 
 interface Drain {
   eventsPerSecond: number
@@ -246,15 +246,6 @@ async function until(check: () => Promise<boolean>): Promise<void> {
     await sleep(50)
   }
   throw new Error('Waited for 60 s in vain')
-}
-
-function cpuSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND
-}
-
-function peakRssMb(pid: number): number {
-  return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024
 }
 
 function quantile(sorted: readonly number[], q: number): number {

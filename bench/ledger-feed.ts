@@ -5,7 +5,6 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CELL_MS, floorTo } from '../src/domain/cells.ts'
@@ -14,11 +13,11 @@ import { MongoStore } from '../src/store/mongo/mongo-store.ts'
 import { type KafkaServer, startKafka } from '../test/servers/kafka.ts'
 import { type MongodServer, startMongod } from '../test/servers/mongod.ts'
 import { SLOTS, sampleOf, usageOf } from './ledger-events.ts'
+import { cpuSeconds } from './process-cost.ts'
 
 const PARTITIONS = 12
 const REST_SECONDS = 10
 const TICK_MS = 50
-const TICKS_PER_SECOND = 100
 /** What deploy/vm2-mongodb gives MongoDB of a machine's 4 GB. */
 export const CACHE_GB = 1.5
 /** After the feed's end every cell must be there within this time. */
@@ -217,9 +216,4 @@ async function measuring(sides: readonly Side[], work: () => Promise<unknown>): 
 
 function sum({ processor, mongod }: Cpu): number {
   return processor + mongod
-}
-
-function cpuSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND
 }

@@ -32,7 +32,7 @@ export function standInForTests(): StandIn {
     directory,
     library(variant) {
       const name = `libnvidia-ml-${variant ?? 'stand-in'}.so`
-      if (!compiled.has(name)) compiled.set(name, compile(join(directory, name), variant))
+      if (!compiled.has(name)) compiled.set(name, compileStandIn(join(directory, name), variant))
       return compiled.get(name)!
     },
     show(...lines) {
@@ -43,7 +43,8 @@ export function standInForTests(): StandIn {
   }
 }
 
-function compile(output: string, variant: Variant | undefined): string {
+/** Compiles it with gcc; answers the path. */
+export function compileStandIn(output: string, variant?: Variant): string {
   const source = new URL('nvml-stand-in.c', import.meta.url).pathname
   const flags = ['-shared', '-fPIC', '-D_GNU_SOURCE', '-Wall', '-Wextra', '-Werror']
   execFileSync('gcc', [...flags, ...(variant === undefined ? [] : [`-D${variant}`]), '-o', output, source])
