@@ -19,3 +19,16 @@ ask_to_go_on() {
   read -r -p "Go on? [y/N] " answer
   [[ $answer == [yY]* ]] || fail "Nothing was changed" 2
 }
+
+# The user in the image; secrets are his.
+# shellcheck disable=SC2034
+readonly IMAGE_USER=10001
+
+# Docker where `compose` is docker's, the image, and the folder of secrets.
+set_up_for_containers() {
+  echo "On $(hostname) this installs Docker (where there is none), builds the image of pertoken, and makes $PWD/secrets."
+  ask_to_go_on
+  as_root install -d -o "$IMAGE_USER" -g "$IMAGE_USER" -m 0700 secrets
+  # shellcheck disable=SC2154
+  if [[ ${compose[0]} == docker ]]; then YES=1 make -C ../.. setup; else make -C ../.. build; fi
+}

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs and asks the processor of this machine: processor.sh setup|set-password|up|wait|ask PATH…|pertoken|compose WORD…, by way of
-# ../with-env.sh. COMPOSE is the compose command. Secrets belong to user 10001, who is the one in the image.
+# ../with-env.sh. COMPOSE is the compose command.
 set -euo pipefail
 
-readonly OWNER=10001 PASSWORD=secrets/mongo-password
+readonly PASSWORD=secrets/mongo-password
 read -r -a compose <<<"${COMPOSE:?}"
 # The file is for a URL that names a user and holds no password.
 MONGO_PASSWORD_FILE=
@@ -14,12 +14,7 @@ export MONGO_PASSWORD_FILE
 source "${BASH_SOURCE[0]%/*}/../machine-shell.sh"
 
 setup() {
-  cat <<END
-On $(hostname) this installs Docker (where there is none), builds the image of pertoken, and makes $PWD/secrets.
-END
-  ask_to_go_on
-  as_root install -d -o "$OWNER" -g "$OWNER" -m 0700 secrets
-  if [[ ${compose[0]} == docker ]]; then YES=1 make -C ../.. setup; else make -C ../.. build; fi
+  set_up_for_containers
   echo "Next: the password of MongoDB, from VM2: make set-password; then make up wait"
 }
 
@@ -28,7 +23,7 @@ set_password() {
   [[ ! -t 0 ]] || echo "Password of MongoDB's user pertoken (on VM2: make password), then Enter:" >&2
   IFS= read -r password || [[ -n $password ]] || fail "No password came: expected it on standard input" 2
   # Written aside first, whole or not at all.
-  printf '%s' "$password" | as_root install -D -o "$OWNER" -g "$OWNER" -m 0400 /dev/stdin secrets/.mongo-password
+  printf '%s' "$password" | as_root install -D -o "$IMAGE_USER" -g "$IMAGE_USER" -m 0400 /dev/stdin secrets/.mongo-password
   as_root mv secrets/.mongo-password "$PASSWORD"
   echo "Kept in $PWD/$PASSWORD: make up, or make restart"
 }

@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Runs and asks the producers of this machine: producers.sh setup|up|wait|health|logs|run-once|send|doctor, by way of
-# ../with-env.sh. COMPOSE is the compose command. Secrets belong to user 10001, who is the one in the image.
+# ../with-env.sh. COMPOSE is the compose command.
 set -euo pipefail
 
-readonly OWNER=10001
 read -r -a compose <<<"${COMPOSE:?}"
 
 # shellcheck source-path=SCRIPTDIR source=../machine-shell.sh
@@ -22,12 +21,7 @@ check_values() {
 }
 
 setup() {
-  cat <<END
-On $(hostname) this installs Docker (where there is none), builds the image of pertoken, and makes $PWD/secrets.
-END
-  ask_to_go_on
-  as_root install -d -o "$OWNER" -g "$OWNER" -m 0700 secrets
-  if [[ ${compose[0]} == docker ]]; then YES=1 make -C ../.. setup; else make -C ../.. build; fi
+  set_up_for_containers
   echo "Next: make doctor up wait"
 }
 
