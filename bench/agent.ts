@@ -15,6 +15,7 @@ import { startKafka } from '../test/servers/kafka.ts'
 import { freePort } from '../test/servers/managed-server.ts'
 import { compileStandIn } from '../test/sources/gpu/stand-in.ts'
 import { childrenOf, cpuSeconds, memoryMb } from './process-cost.ts'
+import { until } from './until.ts'
 
 const { values: args } = parseArgs({ options: { seconds: { type: 'string', default: '60' } } })
 const SECONDS = Number(args.seconds)
@@ -98,13 +99,4 @@ async function stop(child: ChildProcess): Promise<void> {
   const ended = once(child, 'exit')
   child.kill('SIGTERM')
   await ended
-}
-
-async function until(check: () => Promise<boolean>): Promise<void> {
-  const deadlineMs = performance.now() + 60_000
-  while (performance.now() < deadlineMs) {
-    if (await check().catch(() => false)) return
-    await sleep(100)
-  }
-  throw new Error('Waited for 60 s in vain')
 }

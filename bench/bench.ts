@@ -17,6 +17,7 @@ import { freePort } from '../test/servers/managed-server.ts'
 import { startMongod } from '../test/servers/mongod.ts'
 import { benchEvent, benchEvents } from './events.ts'
 import { cpuSeconds, peakRssMb } from './process-cost.ts'
+import { until } from './until.ts'
 
 const { values: args } = parseArgs({
   options: {
@@ -237,15 +238,6 @@ async function stop(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null) return
   child.kill('SIGTERM')
   if ((await Promise.race([ended, sleep(5000)])) === undefined) child.kill('SIGKILL')
-}
-
-async function until(check: () => Promise<boolean>): Promise<void> {
-  const deadlineMs = performance.now() + 60_000
-  while (performance.now() < deadlineMs) {
-    if (await check().catch(() => false)) return
-    await sleep(50)
-  }
-  throw new Error('Waited for 60 s in vain')
 }
 
 function quantile(sorted: readonly number[], q: number): number {

@@ -18,6 +18,8 @@ export function makeLogger(config: Config): Logger {
   return pino(options, pino.destination(2))
 }
 
+const DROPS_SAID_MS = 60_000
+
 /** The log that the settings name; not yet connected. */
 export async function openLog(config: Config, log: Logger): Promise<EventLog> {
   const options = kafkaOptions(config, log)
@@ -26,15 +28,23 @@ export async function openLog(config: Config, log: Logger): Promise<EventLog> {
     return new KafkaLog(options)
   }
   const { SqliteLog } = await import('../log/sqlite-log.ts')
-  const message = 'The embedded log is full: its oldest dead letters go, the store has a copy of each'
   return new SqliteLog({
     path: join(dataDir(config), 'log.sqlite'),
     // Nobody reads them from here: a flood of wrong events would fill the log for good, and stop the right ones.
-    dropOldest: {
-      topics: [config.TOPIC_DEAD],
-      onDropped: (topic, records) => log.warn({ topic, records }, message),
-    },
+    dropOldest: { topics: [config.TOPIC_DEAD], onDropped: sayDrops(log) },
   })
+}
+
+/** A flood drops some at each append: said once a minute, with how many it has been since the start. */
+function sayDrops(log: Logger): (topic: string, records: number) => void {
+  let total = 0
+  let saidMs = Number.NEGATIVE_INFINITY
+  return (topic, records) => {
+    total += records
+    if (performance.now() - saidMs < DROPS_SAID_MS) return
+    saidMs = performance.now()
+    log.warn({ topic, total }, 'The embedded log is full: its oldest dead letters go, the store has a copy of each')
+  }
 }
 
 /** How the settings say to connect to Kafka; null: not at all. Throws a UsageError for unusable certificate files. */

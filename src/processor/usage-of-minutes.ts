@@ -15,7 +15,7 @@ export interface PlainCounts {
   completion_tokens: bigint
 }
 
-/** Totals by model, tenant and GPUs (an index, or several joined): three look-ups cost less than to make one key of them. */
+/** Totals by model, tenant and GPUs (an index, or several joined): nested, so that no event needs a key made of them. */
 type Totals = Map<string, Map<string | null, Map<number | string, TokenTotals>>>
 
 interface HostUsage {

@@ -25,6 +25,8 @@ const SCHEMA = `
 
 /** Its faults are LogErrors. */
 export class LogFile extends SqliteFile {
+  #pageBytes = 0
+
   constructor(path: string) {
     super(path, 'log')
   }
@@ -48,12 +50,13 @@ export class LogFile extends SqliteFile {
 
   /** Bytes of the file that hold something. */
   liveBytes(): number {
-    const read = (pragma: string) => Number(Object.values(this.get<Record<string, number>>(`PRAGMA ${pragma}`)!)[0])
-    return (read('page_count') - read('freelist_count')) * read('page_size')
+    const pages = this.get<{ page_count: number }>('PRAGMA page_count')!.page_count
+    return (pages - this.get<{ freelist_count: number }>('PRAGMA freelist_count')!.freelist_count) * this.#pageBytes
   }
 
   protected prepare(database: DatabaseSync): void {
     database.exec('PRAGMA cache_size = -16384')
+    this.#pageBytes = (database.prepare('PRAGMA page_size').get() as { page_size: number }).page_size
     const { user_version: format } = database.prepare('PRAGMA user_version').get() as { user_version: number }
     if (format === FORMAT) return
     if (format > FORMAT) {
