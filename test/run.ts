@@ -1,8 +1,15 @@
 // Runs all tests in stages, quick ones first, each with as many files at a time as it stands: flows kill and pause servers and
 // watch what happens within seconds, so they run alone; the others use both cores.
 
-import { spawnSync } from 'node:child_process'
 import { globSync, readFileSync } from 'node:fs'
+import { relative } from 'node:path'
+import { finished } from 'node:stream/promises'
+import { run } from 'node:test'
+import { spec } from 'node:test/reporters'
+import { inspect } from 'node:util'
+
+/** Of one test, and of one file. */
+const TIMEOUT_MS = 300_000
 
 const all = globSync('test/**/*.test.ts').sort()
 const isFlow = (path: string) => path.startsWith('test/flows/')
@@ -22,22 +29,34 @@ const stages = [
   { name: 'deploy', files: all.filter(isDeployment), concurrency: 2 },
 ]
 const only = process.argv[2]
+const failures: string[] = []
 let failed = false
 for (const { name, files, concurrency } of stages) {
   if (files.length === 0 || (only !== undefined && only !== name)) continue
   const startedMs = performance.now()
   process.stdout.write(`\n# ${name}: ${files.length} files\n`)
-  const args = [
-    '--test',
-    `--test-concurrency=${concurrency}`,
-    '--test-timeout=300000',
-    '--test-reporter=spec',
-    ...files,
-  ]
-  const { status } = spawnSync(process.execPath, args, { stdio: 'inherit' })
-  process.stdout.write(
-    `# ${name}: ${status === 0 ? 'passed' : 'FAILED'} in ${((performance.now() - startedMs) / 1000).toFixed(0)} s\n`,
-  )
-  failed ||= status !== 0
+  const passed = await runStage(name, files, concurrency)
+  const tookSeconds = ((performance.now() - startedMs) / 1000).toFixed(0)
+  process.stdout.write(`# ${name}: ${passed ? 'passed' : 'FAILED'} in ${tookSeconds} s\n`)
+  failed ||= !passed
 }
-process.exit(failed ? 1 : 0)
+// Once more at the very end: who reads the last screen of a long log sees what failed and why.
+for (const failure of failures) process.stdout.write(`\n# FAILED ${failure}\n`)
+process.exitCode = failed ? 1 : 0
+
+async function runStage(stage: string, files: string[], concurrency: number): Promise<boolean> {
+  const events = run({ files, concurrency, timeout: TIMEOUT_MS })
+  let passed = true
+  events.on('test:fail', ({ name, file, line, todo, details: { error } }) => {
+    if (todo !== undefined) return
+    passed = false
+    const { cause, failureType } = error as { cause?: unknown; failureType?: string }
+    if (failureType === 'subtestsFailed') return
+    const why = inspect(cause ?? error, { depth: 2, maxStringLength: 4000 })
+    failures.push(`${stage}: ${name} (${relative('.', file ?? '')}:${line})\n${why}`)
+  })
+  const printed = events.compose(spec)
+  printed.pipe(process.stdout, { end: false })
+  await finished(printed)
+  return passed
+}

@@ -29,7 +29,8 @@ export function startAt(t: TestContext, port: number, words: readonly string[], 
 
 /** The figures of an agent's /metrics, by name without `pertoken_agent_`. */
 export async function metricsOf({ port }: Pick<Service, 'port'>): Promise<Record<string, number>> {
-  const response = await fetch(`http://127.0.0.1:${port}/metrics`, { signal: AbortSignal.timeout(5000) })
+  const headers = { connection: 'close' }
+  const response = await fetch(`http://127.0.0.1:${port}/metrics`, { headers, signal: AbortSignal.timeout(5000) })
   const lines = (await response.text()).matchAll(/^pertoken_agent_(\w+)(?:\{.*\})? (\S+)$/gm)
   return Object.fromEntries([...lines].map(([, name, value]) => [name!, Number(value)]))
 }
@@ -48,7 +49,7 @@ export function idsInSpool(path: string): string[] {
 /** All GPU samples that a server has stored, page by page. */
 export async function storedSamples({ port }: Service, token = ''): Promise<Record<string, unknown>[]> {
   const stored: Record<string, unknown>[] = []
-  const headers = token === '' ? {} : { authorization: `Bearer ${token}` }
+  const headers = { connection: 'close', ...(token === '' ? {} : { authorization: `Bearer ${token}` }) }
   const url = new URL(`http://127.0.0.1:${port}/api/v1/events?collection=gpu_metrics&limit=1000`)
   for (;;) {
     const response = await fetch(url, { headers, signal: AbortSignal.timeout(5000) })

@@ -46,9 +46,10 @@ async function runAgents(
   const untilMs = performance.now() + SECONDS * 1000
   let agent = await start()
   let [failures, kills] = [0, 0]
+  const agentSays = (what: string, check: () => Promise<boolean>) => until(what, check, 60, () => agent.output)
   const has = (name: string, least: number) =>
-    until(`${name} of the agent is ${least} (it says: ${agent.output.slice(-300)})`, async () => {
-      assert.equal(agent.child.exitCode, null, agent.output)
+    agentSays(`${name} is ${least}`, async () => {
+      assert.equal(agent.child.exitCode, null)
       return (await metricsOf(agent))[name]! >= least
     })
   const kill = async () => {
@@ -60,7 +61,7 @@ async function runAgents(
   do {
     await has('samples_sent_total', 10 * GPUS)
     await other.goes()
-    await until('the agent says that the other side is away', () => isAway(agent))
+    await agentSays('the other side is away', () => isAway(agent))
     await has('samples_spooled_total', (await metricsOf(agent))['samples_spooled_total']! + 5 * GPUS)
     failures += (await metricsOf(agent))['send_failures_total']!
     await kill()
@@ -70,7 +71,7 @@ async function runAgents(
     await kill()
     if (SECONDS > 0) await sleep(10_000)
     await has('samples_sent_total', 5 * GPUS)
-    await until('it has caught up', async () => {
+    await agentSays('all is sent', async () => {
       return (await metricsOf(agent))['spool_records']! <= 2 * GPUS && !(await isAway(agent))
     })
   } while (performance.now() < untilMs)
@@ -97,11 +98,13 @@ function idsOfRun(ids: readonly string[]): string[] {
 /** Exactly one document a sample, every GPU's. */
 async function checkStored(server: Service, spooled: readonly string[], token = ''): Promise<void> {
   let stored: Record<string, unknown>[] = []
-  await until('all samples are stored', async () => {
+  const areStored = async () => {
     stored = await storedSamples(server, token)
     const ids = new Set(stored.map((sample) => sample['event_id']))
     return spooled.every((id) => ids.has(id))
-  })
+  }
+  const state = () => `${stored.length} of ${spooled.length}; ${server.output}`
+  await until('all samples are stored', areStored, 60, state)
   assert.deepEqual(stored.map((sample) => sample['event_id']).sort(), [...spooled].sort())
   assert.equal(new Set(stored.map((sample) => sample['gpu_index'])).size, GPUS)
   assert.ok(stored.every((sample) => sample['source'] === 'seed' && sample['host'] === 'box'))

@@ -26,8 +26,16 @@ export function temporaryDirectory(t: TestContext): string {
   return directory
 }
 
-/** Waits until `check` answers something other than undefined or false; fails with the last state after `seconds`. */
-export async function until<T>(what: string, check: () => Promise<T | undefined | false>, seconds = 60): Promise<T> {
+/**
+ * Waits until `check` answers something other than undefined or false; fails after `seconds` with the last error, and with
+ * what `state` says then.
+ */
+export async function until<T>(
+  what: string,
+  check: () => Promise<T | undefined | false>,
+  seconds = 60,
+  state = () => '',
+): Promise<T> {
   const deadlineMs = performance.now() + seconds * 1000
   let last: unknown = 'nothing'
   for (;;) {
@@ -37,7 +45,9 @@ export async function until<T>(what: string, check: () => Promise<T | undefined 
     } catch (error) {
       last = error
     }
-    if (performance.now() > deadlineMs) throw new Error(`Waited ${seconds} s in vain until ${what}: ${String(last)}`)
+    if (performance.now() > deadlineMs) {
+      throw new Error(`Waited ${seconds} s in vain until ${what}: ${String(last)}\n${state()}`)
+    }
     await sleep(25)
   }
 }
@@ -92,10 +102,11 @@ export class Service {
 
   /** Resolves once /health says ok. */
   async ready(): Promise<this> {
-    await until(`the processor is ready (it says: ${this.output.slice(-300)})`, async () => {
-      if (this.child.exitCode !== null) throw new Error(`It ended with ${this.child.exitCode}: ${this.output}`)
+    const isReady = async () => {
+      if (this.child.exitCode !== null) throw new Error(`It ended with ${this.child.exitCode}`)
       return (await this.health()).status === 'ok'
-    })
+    }
+    await until('the processor is ready', isReady, 60, () => this.output)
     return this
   }
 
