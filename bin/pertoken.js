@@ -3,6 +3,9 @@
 // In the repository the TypeScript sources run as they are; the published package carries them compiled in dist/.
 import { existsSync } from 'node:fs'
 
+/** How long something left open may keep a process that has nothing left to do. */
+const LEFT_OPEN_MS = 1000
+
 const [major, minor] = process.versions.node.split('.').map(Number)
 if (major < 24 || (major === 24 && minor < 6)) {
   process.stderr.write(
@@ -15,3 +18,7 @@ if (major < 24 || (major === 24 && minor < 6)) {
 const source = new URL('../src/cli/main.ts', import.meta.url)
 const { main } = await import(existsSync(source) ? source.href : new URL('../dist/cli/main.js', import.meta.url).href)
 process.exitCode = await main(process.argv.slice(2))
+// All is done and closed. Whatever a library has left open all the same must not hold up the end; what is still being
+// written may.
+const isWritten = () => process.stdout.writableLength === 0 && process.stderr.writableLength === 0
+setInterval(() => isWritten() && process.exit(), LEFT_OPEN_MS).unref()

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { loadConfig } from '../../src/cli/config.ts'
-import { pertoken } from '../flows/harness.ts'
+import { pertoken, temporaryDirectory } from '../flows/harness.ts'
 
 test('help names every command, and every command has help', () => {
   const { status, stdout } = pertoken(['--help'], {})
@@ -19,6 +19,15 @@ test('help names every command, and every command has help', () => {
     assert.equal(help.status, 0, name)
     assert.match(help.stdout, new RegExp(`^pertoken ${name}`))
   }
+})
+
+test('what a library has left open does not hold up the end', (t) => {
+  const leaves = join(temporaryDirectory(t), 'leaves.mjs')
+  writeFileSync(leaves, `import { createServer } from 'node:net'\ncreateServer().listen(0, '127.0.0.1')\n`)
+  const help = pertoken(['--help'], { NODE_OPTIONS: `--import=${leaves}` })
+  assert.equal(help.status, 0)
+  assert.match(help.stdout, /Each has --help/)
+  assert.equal(pertoken(['nonsense'], { NODE_OPTIONS: `--import=${leaves}` }).status, 2)
 })
 
 test('wrong words are all named at once, with exit code 2', () => {

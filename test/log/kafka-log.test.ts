@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { Admin, Consumer } from '@platformatic/kafka'
+import { Admin, type Connection, Consumer, connectionsConnectsChannel } from '@platformatic/kafka'
 import {
   type AssignedPartition,
   LogError,
@@ -23,6 +23,7 @@ import type { KafkaLogger, KafkaLogOptions } from '../../src/log/kafka/kafka-opt
 import { runTool } from '../servers/run-tool.ts'
 import { kafkaDirectory } from '../servers/server-cache.ts'
 import { kafkaForTests, uniqueName } from '../servers/servers-for-tests.ts'
+import { startProxy } from '../servers/tcp-proxy.ts'
 import { eventLogContract } from './event-log.contract.ts'
 
 const shared = await kafkaForTests()
@@ -393,6 +394,38 @@ test('reading goes on by itself after the broker was stopped, killed and hung; e
   await late.close()
   assert.ok(performance.now() - closingMs < 3_000, 'close is quick while the broker is away')
   await assert.rejects(at.log.ping(), LogError)
+})
+
+test('closing ends every connection, one that its pool has lost sight of too', LIMIT, async () => {
+  const proxy = await startProxy({ targetPort: Number(shared.bootstrap.split(':')[1]) })
+  const log = logAt(`127.0.0.1:${proxy.port}`)
+  const seen: Connection[] = []
+  const answers: Promise<void>[] = []
+  const onConnect = (message: unknown) => {
+    const { connection } = message as { connection: Connection }
+    seen.push(connection)
+    // Between "error" and "close" of a connection that was reset another is opened.
+    connection.once('error', () => queueMicrotask(() => answers.push(log.ping())))
+  }
+  connectionsConnectsChannel.start.subscribe(onConnect)
+  try {
+    await log.ping()
+    const closed = new Promise((resolve) => seen[0]!.once('close', resolve))
+    proxy.cut()
+    proxy.resume()
+    await closed
+    await Promise.all(answers)
+    assert.equal(answers.length, 1, 'the reset was seen, and the broker answered on another connection')
+    await log.close()
+    assert.deepEqual(
+      seen.map(({ socket }) => socket.destroyed),
+      [true, true],
+    )
+  } finally {
+    connectionsConnectsChannel.start.unsubscribe(onConnect)
+    await log.close()
+    await proxy.close()
+  }
 })
 
 interface Setup extends AsyncDisposable {

@@ -1,8 +1,11 @@
 // What connections to brokers tell beside answers, kept for one log. The library hands a caller whose connection breaks a
 // bare "Connection closed": why (say a TLS alert, since the broker wants a client certificate) is in an event of the
 // connection that nobody hears, and a second such event would end the process. It also sends no server name in the TLS
-// handshake unless it is told to, and then dies of brokers with an IP address; routers that go by names need one. Both hang
-// on its diagnostics channel, which names connection and host in the very call that then opens the socket.
+// handshake unless it is told to, and then dies of brokers with an IP address; routers that go by names need one. And it
+// loses connections: one that is reset tells its pool twice ("error", then "close"), and the second word takes out of the
+// pool whatever was opened to the same broker in between. Nobody would close that, and the process would not end for as
+// long as the broker keeps it, ten minutes by default. All hang on the library's diagnostics channel, which names connection
+// and host in the very call that then opens the socket.
 
 import { isIP } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
@@ -25,6 +28,8 @@ export interface ConnectionNotes {
   host: string
   tls: TlsTexts
   lastEnd: ConnectionEnd | null
+  /** All that have not ended, and those that have since the last was opened. */
+  readonly open: Set<Connection>
 }
 
 export interface ConnectionEnd {
@@ -39,9 +44,15 @@ export interface ConnectionEnd {
 
 /** Notes of one log; they are handed to its clients as their `context`, by which the channel finds them again. */
 export function newConnectionNotes(tlsSource: TlsSource | undefined): ConnectionNotes {
-  const notes: ConnectionNotes = { tlsSource, host: '', tls: {}, lastEnd: null }
+  const notes: ConnectionNotes = { tlsSource, host: '', tls: {}, lastEnd: null, open: new Set() }
   ours.add(notes)
   return notes
+}
+
+/** Ends all connections of the log, known to their pools or not. Nothing may be under way on them that is still wanted. */
+export function closeConnections(notes: ConnectionNotes): void {
+  for (const connection of notes.open) connection.socket?.destroy()
+  notes.open.clear()
 }
 
 /** Options for the library, which reads them right after the channel has told whose connection it opens. */
@@ -77,6 +88,8 @@ function takeNotes(connection: Connection, notes: ConnectionNotes, to: { host: s
   notes.tls = notes.tlsSource?.() ?? {}
   let openedAtMs = performance.now()
   let error: Error | null = null
+  for (const each of notes.open) if (each.socket?.destroyed) notes.open.delete(each)
+  notes.open.add(connection)
   const ended = () => {
     const atMs = performance.now()
     notes.lastEnd = { address: to.address, atMs, openMs: atMs - openedAtMs, error }

@@ -12,6 +12,7 @@ import type {
   TopicSpec,
 } from '../event-log.ts'
 import { LogError } from '../event-log.ts'
+import { closeConnections } from './connection-notes.ts'
 import { EARLIEST, KafkaCluster, LATEST, partitionKey } from './kafka-cluster.ts'
 import { hasApiId, isUnknownTopic, toLogError } from './kafka-errors.ts'
 import { type KafkaLogOptions, type KafkaSettings, kafkaSettings } from './kafka-options.ts'
@@ -158,6 +159,7 @@ export class KafkaLog implements EventLog {
     this.#closed = true
     await Promise.all([...this.#subscriptions].map((each) => each.close()))
     await within(CLOSE_LIMIT_MS, Promise.allSettled([this.#producer.close(), this.#cluster.close()]))
+    closeConnections(this.#settings.connections)
   }
 
   async #doing<T>(action: string, work: () => Promise<T>): Promise<T> {
