@@ -126,6 +126,8 @@ export class Service {
   /** Sends a signal and answers the exit code (-1 when a signal ended it). */
   async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<number | null> {
     if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill(signal)
+    const hasEnded = async () => this.child.exitCode !== null || this.child.signalCode !== null
+    await until(`it has ended after ${signal}`, hasEnded, 60, () => this.output)
     return this.ended()
   }
 
