@@ -123,13 +123,13 @@ export interface LedgerStore {
   /** Token usage that pertoken wrote in [fromMs, toMs), event by event, by (ts, _id); streamed, with the ledger's fields. */
   readLedgerTokens(fromMs: number, toMs: number): AsyncIterable<LedgerToken>
   /**
-   * Token usage that pertoken wrote in [fromMs, toMs), grouped inside the store by minute, host, gpus, model, tenant; each
-   * group once, `gpus` ascending. All groups are held in memory: ask for an hour, not for a year.
+   * Token usage of these hosts that pertoken wrote in [fromMs, toMs), grouped inside the store by minute, host, gpus, model,
+   * tenant; each group once, `gpus` ascending. All groups are held in memory: ask for an hour at most.
    */
   tokenTotals(
     fromMs: number,
     toMs: number,
-    hosts: readonly (string | null)[] | null,
+    hosts: readonly (string | null)[],
   ): Promise<(TokenTotals & { startMs: number; host: string | null })[]>
   /** The span of event time that pertoken has raw events for, [first, last + 1 ms); null when none. */
   rawRange(): Promise<{ fromMs: number; toMs: number } | null>

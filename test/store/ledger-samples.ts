@@ -41,11 +41,11 @@ export function inOneForm(totals: readonly Totals[]): BigTotals[] {
 /** The same from single events. */
 export function expectedTotals(
   tokens: readonly TokenDocument[],
-  { fromMs, toMs, hosts }: { fromMs: number; toMs: number; hosts: readonly (string | null)[] | null },
+  { fromMs, toMs, hosts }: { fromMs: number; toMs: number; hosts: readonly (string | null)[] },
 ): BigTotals[] {
   const chosen = tokens.filter(({ ts, host }) => {
     const ms = ts.getTime()
-    return ms >= fromMs && ms < toMs && (hosts === null || hosts.includes(host))
+    return ms >= fromMs && ms < toMs && hosts.includes(host)
   })
   return inOneForm(
     chosen.map((event) => {
@@ -54,6 +54,9 @@ export function expectedTotals(
     }),
   )
 }
+
+/** Hosts of the generated token events. */
+export const TOKEN_HOSTS = [null, 'h1', 'h2', 'null']
 
 /** Token events of every kind, over so long a time; the same ones for the same numbers. */
 export function generatedTokens(count: number, lengthMs: number): TokenDocument[] {
@@ -64,7 +67,7 @@ export function generatedTokens(count: number, lengthMs: number): TokenDocument[
     const isBig = pick(10) === 0
     const prompt = isBig ? 1_000_000_000 - pick(9) : pick(3) * pick(1000)
     const fields: Partial<TokenDocument> = {
-      host: [null, 'h1', 'h2', 'null'][pick(4)]!,
+      host: TOKEN_HOSTS[pick(4)]!,
       model: ['m1', 'm2', 'M1', 'm.3'][pick(4)]!,
       prompt_tokens: prompt,
       completion_tokens: isBig ? 1_000_000_000 : pick(2) * pick(500),

@@ -22,6 +22,7 @@ import {
   sample,
   span,
   T0,
+  TOKEN_HOSTS,
   token,
   without,
 } from './ledger-samples.ts'
@@ -465,16 +466,16 @@ function totalTests(contract: Contract): void {
     const tokens = generatedTokens(4_000, 5 * CELL_MS)
     await store.writeDocuments([], tokens)
     for (const [fromMs, toMs, hosts] of [
-      [T0, T0 + CELL_MS, null],
-      [T0, T0 + 5 * CELL_MS, null],
-      [0, T0 + DAY_MS, null],
+      [T0, T0 + CELL_MS, TOKEN_HOSTS],
+      [T0, T0 + 5 * CELL_MS, TOKEN_HOSTS],
+      [T0 - HOUR_MS / 2, T0 + HOUR_MS / 2, TOKEN_HOSTS],
       [T0 + CELL_MS, T0 + 2 * CELL_MS, [null]],
       [T0 + CELL_MS, T0 + 3 * CELL_MS, ['h1', 'null', 'none']],
       [T0, T0 + 5 * CELL_MS, [null, 'h2']],
-      [T0 + 30_001, T0 + 90_002, null],
-      [T0, T0 + DAY_MS, []],
-      [T0 + CELL_MS, T0 + CELL_MS, null],
-      [T0 + HOUR_MS, T0, null],
+      [T0 + 30_001, T0 + 90_002, TOKEN_HOSTS],
+      [T0, T0 + HOUR_MS, []],
+      [T0 + CELL_MS, T0 + CELL_MS, TOKEN_HOSTS],
+      [T0 + HOUR_MS, T0, TOKEN_HOSTS],
     ] as const) {
       const totals = await store.ledger.tokenTotals(fromMs, toMs, hosts)
       const expected = expectedTotals(tokens, { fromMs, toMs, hosts })
@@ -503,8 +504,8 @@ function totalTests(contract: Contract): void {
     await store.writeDocuments([], tokens)
     const minutes = [...kinds.keys()]
     for (const minute of [...minutes, ...minutes.toReversed()]) {
-      const range = { fromMs: T0 + minute * CELL_MS, toMs: T0 + (minute + 1) * CELL_MS, hosts: null }
-      const totals = await store.ledger.tokenTotals(range.fromMs, range.toMs, null)
+      const range = { fromMs: T0 + minute * CELL_MS, toMs: T0 + (minute + 1) * CELL_MS, hosts: ['h1', null] }
+      const totals = await store.ledger.tokenTotals(range.fromMs, range.toMs, range.hosts)
       assert.deepStrictEqual(inOneForm(totals), expectedTotals(tokens, range), String(kinds[minute]))
     }
   })
@@ -519,10 +520,10 @@ function totalTests(contract: Contract): void {
       token(`usual-${n}`, n, { prompt_tokens: 1e9, completion_tokens: 1e9, tenant: 'usual' }),
     ])
     await store.writeDocuments([], tokens)
-    const range = { fromMs: T0, toMs: T0 + CELL_MS, hosts: null }
+    const range = { fromMs: T0, toMs: T0 + CELL_MS, hosts: ['h1'] }
     const expected = expectedTotals(tokens, range)
     assert.ok(expected.some(({ sum }) => sum.completion_tokens === 5n * (2n ** 52n - 1n)))
-    assert.deepStrictEqual(inOneForm(await store.ledger.tokenTotals(T0, T0 + CELL_MS, null)), expected)
+    assert.deepStrictEqual(inOneForm(await store.ledger.tokenTotals(T0, T0 + CELL_MS, ['h1'])), expected)
   })
 
   contract('token totals leave out what pertoken did not write', async (place) => {
@@ -531,8 +532,8 @@ function totalTests(contract: Contract): void {
     const foreign = [1, 2].map((n) => ({ ...token('x', n), _id: `old-${n}`, ts: new Date(T0 + n) }))
     await place.fixture.insertForeign('token', foreign)
     await store.writeDocuments([], [token('ours', 3)])
-    const range = { fromMs: T0, toMs: T0 + CELL_MS, hosts: null }
-    const totals = await store.ledger.tokenTotals(T0, T0 + CELL_MS, null)
+    const range = { fromMs: T0, toMs: T0 + CELL_MS, hosts: ['h1'] }
+    const totals = await store.ledger.tokenTotals(T0, T0 + CELL_MS, ['h1'])
     assert.deepStrictEqual(inOneForm(totals), expectedTotals([token('ours', 3)], range))
   })
 }

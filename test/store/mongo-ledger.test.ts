@@ -14,7 +14,7 @@ import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import { mongoForTests, uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
 import { startProxy } from '../servers/tcp-proxy.ts'
-import { collect, generatedTokens, inOneForm, row, sample, span, T0, token } from './ledger-samples.ts'
+import { collect, generatedTokens, inOneForm, row, sample, span, T0, TOKEN_HOSTS, token } from './ledger-samples.ts'
 import { type LedgerFixture, ledgerStoreContract } from './ledger-store.contract.ts'
 
 const replicated = await mongoForTests({ mode: 'replica-set', owned: true })
@@ -201,8 +201,8 @@ async function answersOf(store: EventStore): Promise<unknown[]> {
   return [
     replaced,
     await collect(ledger.readLedgerSamples(T0, T0 + HOUR_MS)),
-    await totals(T0, T0 + HOUR_MS, null),
-    await totals(0, T0 + 100 * HOUR_MS, ['h1', null]),
+    await totals(T0, T0 + HOUR_MS, TOKEN_HOSTS),
+    await totals(T0 + HOUR_MS / 2, T0 + 1.5 * HOUR_MS, ['h1', null]),
     await collect(ledger.readSpans('minute', 0, T0 * 2)),
     await collect(ledger.readSpans('minute', T0, T0 + HOUR_MS, hosts.toReversed())),
     await ledger.rawRange(),

@@ -112,7 +112,7 @@ async function workThrough(store: MongoStore): Promise<void> {
   await ledger.replaceSpans([span()])
   await ledger.replaceSpans([span({ rev: 1 })])
   await collect(ledger.readSpans('minute', T0, T0 + 60_000))
-  await ledger.tokenTotals(T0, T0 + 60_000, null)
+  await ledger.tokenTotals(T0, T0 + 60_000, ['h1'])
   await ledger.rawRange()
   await ledger.insertBook({ version: 1, fromMs: null, atMs: T0, origin: 'cli', book: {} })
   await ledger.readBooks()

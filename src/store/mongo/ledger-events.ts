@@ -51,7 +51,7 @@ export async function rawRange(connection: MongoConnection): Promise<{ fromMs: n
 }
 
 /** Time of the first (1) or last (-1) event of ours; null when there is none. */
-export async function edgeMs(connection: MongoConnection, kind: EventKind, direction: 1 | -1): Promise<number | null> {
+async function edgeMs(connection: MongoConnection, kind: EventKind, direction: 1 | -1): Promise<number | null> {
   const events = rawCollection(connection, kind)
   const options = { maxTimeMS: connection.queryTimeMs, projection: { _id: 0, ts: 1 } }
   const [behind, upTo] = direction === 1 ? (['$gt', '$lte'] as const) : (['$lt', '$gte'] as const)

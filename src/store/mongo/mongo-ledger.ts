@@ -92,7 +92,7 @@ export class MongoLedger implements LedgerStore {
     return new ItemsOf(this.#stream('read token usage', (connection) => readLedgerTokens(connection, { fromMs, toMs })))
   }
 
-  tokenTotals(fromMs: number, toMs: number, hosts: readonly (string | null)[] | null): Promise<TokenGroup[]> {
+  tokenTotals(fromMs: number, toMs: number, hosts: readonly (string | null)[]): Promise<TokenGroup[]> {
     return this.#run('sum token usage', () => this.#tokenTotals.read({ fromMs, toMs, hosts }))
   }
 

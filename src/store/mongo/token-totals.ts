@@ -5,12 +5,11 @@
 // the server more than a second or so, more where there is next to nothing. Parts of a minute are put together here.
 
 import { type Document, MongoServerError } from 'mongodb'
-import { CELL_MS, DAY_MS, floorTo, HOUR_MS } from '../../domain/cells.ts'
+import { CELL_MS, floorTo, HOUR_MS } from '../../domain/cells.ts'
 import type { TokenCounts } from '../../domain/ledger-types.ts'
 import { type TokenGroup, TokenGroups, toCount } from '../token-groups.ts'
 import { COLLECTION_OF_KIND } from './collections.ts'
 import { OWN_IDS } from './events-in-order.ts'
-import { edgeMs } from './ledger-events.ts'
 import type { MongoConnection } from './mongo-connection.ts'
 
 /** What a slice may take of the server's time, and how many events are too few for a round trip. */
@@ -49,7 +48,7 @@ interface StoredGroup {
 interface Slice {
   fromMs: number
   toMs: number
-  hosts: readonly (string | null)[] | null
+  hosts: readonly (string | null)[]
 }
 
 export class TokenTotalsReader {
@@ -65,7 +64,7 @@ export class TokenTotalsReader {
   /** Token usage of a range by minute, host, GPUs, model and tenant. */
   async read(range: Slice): Promise<TokenGroup[]> {
     const groups = new TokenGroups()
-    const { fromMs, toMs, hosts } = range.toMs - range.fromMs > HOUR_MS ? await this.#withEvents(range) : range
+    const { fromMs, toMs, hosts } = range
     let lengthMs = CELL_MS
     for (let sliceMs = fromMs; sliceMs < toMs; ) {
       const minuteEndMs = lengthMs > CELL_MS ? toMs : floorTo(CELL_MS, sliceMs) + CELL_MS
@@ -81,17 +80,9 @@ export class TokenTotalsReader {
       sliceMs = slice.toMs
       const isFew = stored.reduce((sum, { events }) => sum + Number(events), 0) < FEW_EVENTS
       const growth = Math.min(GROWTH, LONG_MS / tookMs)
-      lengthMs = Math.min(isFew ? DAY_MS : CELL_MS, Math.ceil(lengthMs * growth))
+      lengthMs = Math.min(isFew ? HOUR_MS : CELL_MS, Math.ceil(lengthMs * growth))
     }
     return groups.list()
-  }
-
-  /** The part of a range between the first and the last event: a question about all time is not asked day by day. */
-  async #withEvents({ fromMs, toMs, hosts }: Slice): Promise<Slice> {
-    const edges = [edgeMs(this.#connection, 'token', 1), edgeMs(this.#connection, 'token', -1)] as const
-    const [firstMs, lastMs] = await Promise.all(edges)
-    if (firstMs === null || lastMs === null) return { fromMs, toMs: fromMs, hosts }
-    return { fromMs: Math.max(fromMs, firstMs), toMs: Math.min(toMs, lastMs + 1), hosts }
   }
 
   /** The groups of a slice; null when the server could not manage it in the time of a query. */
@@ -116,9 +107,8 @@ export class TokenTotalsReader {
   async #aggregate({ fromMs, toMs, hosts }: Slice, sums: { key: Document; values: Document }): Promise<StoredGroup[]> {
     const isOneMinute = floorTo(CELL_MS, fromMs) === floorTo(CELL_MS, toMs - 1)
     const minute = isOneMinute ? {} : { minute: { $dateTrunc: { date: '$ts', unit: 'minute' } } }
-    const ofHosts = hosts === null ? {} : { host: { $in: [...hosts] } }
     const pipeline = [
-      { $match: { ...OWN_IDS, ts: { $gte: new Date(fromMs), $lt: new Date(toMs) }, ...ofHosts } },
+      { $match: { ...OWN_IDS, ts: { $gte: new Date(fromMs), $lt: new Date(toMs) }, host: { $in: [...hosts] } } },
       { $group: { _id: { ...minute, ...KEY, ...sums.key }, ...sums.values } },
     ]
     const tokens = this.#connection.db.collection(COLLECTION_OF_KIND.token)

@@ -49,6 +49,7 @@ interface GroupRow {
 
 /** One GPU needs no second sum: what each gets is all. `gpus` is JSON, and constant in a group. */
 const eachOf = (count: string) => `sum(CASE WHEN gpus IS NULL THEN 0 ELSE (${count}) / json_array_length(gpus) END)`
+/** Null is never IN a list; the list is one parameter, whatever its length. */
 const GROUP = `SELECT ts / ${CELL_MS} AS minute, host, gpu_index, gpus, model, tenant,
     sum(prompt_tokens + completion_tokens + requests > 0) AS events,
     sum(requests) AS requests, sum(prompt_tokens) AS prompt, sum(cached_prompt_tokens) AS cached,
@@ -57,27 +58,25 @@ const GROUP = `SELECT ts / ${CELL_MS} AS minute, host, gpu_index, gpus, model, t
     ${eachOf('prompt_tokens - cached_prompt_tokens')} AS each_uncached,
     ${eachOf('cached_prompt_tokens')} AS each_cached,
     ${eachOf('completion_tokens')} AS each_completion
-  FROM token_usage INDEXED BY token_usage_ts WHERE ts >= ? AND ts < ?`
-const GROUP_BY = 'GROUP BY ts / 60000, gpu_index, tenant, model, host, gpus'
+  FROM token_usage INDEXED BY token_usage_ts WHERE ts >= ? AND ts < ?
+    AND (host IN (SELECT value FROM json_each(?)) OR (? AND host IS NULL))
+  GROUP BY ts / ${CELL_MS}, gpu_index, tenant, model, host, gpus`
 const STEP_END = `SELECT ts FROM token_usage INDEXED BY token_usage_ts WHERE ts >= ? AND ts < ?
   ORDER BY ts LIMIT 1 OFFSET ${STEP_EVENTS}`
 
 /** Token usage of a range by minute, host, GPUs, model and tenant. */
 export async function tokenTotals(
   file: StoreFile,
-  { fromMs, toMs, hosts }: { fromMs: number; toMs: number; hosts: readonly (string | null)[] | null },
+  { fromMs, toMs, hosts }: { fromMs: number; toMs: number; hosts: readonly (string | null)[] },
 ): Promise<TokenGroup[]> {
   const groups = new TokenGroups()
-  // Null is never IN a list; the list is one parameter, whatever its length.
-  const ofHosts = 'AND (host IN (SELECT value FROM json_each(?)) OR (? AND host IS NULL))'
-  const sql = `${GROUP} ${hosts === null ? '' : ofHosts} ${GROUP_BY}`
-  const values = hosts === null ? [] : [JSON.stringify(hosts), hosts.includes(null) ? 1 : 0]
+  const values = [JSON.stringify(hosts), hosts.includes(null) ? 1 : 0]
   for (let startMs = fromMs; startMs < toMs; ) {
     startMs = file.use('Summing token usage failed', () => {
       const end = file.get<{ ts: number }>(STEP_END, startMs, toMs)?.ts ?? toMs
       // A step ends between two times; very many events of one time are one long step.
       const stepEnd = Math.min(Math.max(end, startMs + 1), toMs)
-      const statement = file.statement(sql)
+      const statement = file.statement(GROUP)
       statement.setReadBigInts(true)
       for (const row of statement.all(startMs, stepEnd, ...values)) groups.add(toGroup(row as unknown as GroupRow))
       return stepEnd

@@ -78,7 +78,7 @@ export class SqliteLedger implements LedgerStore {
     return new ItemsOf(readLedgerTokens(this.#file, { fromMs, toMs }))
   }
 
-  tokenTotals(fromMs: number, toMs: number, hosts: readonly (string | null)[] | null): Promise<TokenGroup[]> {
+  tokenTotals(fromMs: number, toMs: number, hosts: readonly (string | null)[]): Promise<TokenGroup[]> {
     return tokenTotals(this.#file, { fromMs, toMs, hosts })
   }
 
