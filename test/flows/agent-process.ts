@@ -9,8 +9,17 @@ import { type Env, Service } from './harness.ts'
 
 const BIN = new URL('../../bin/pertoken.js', import.meta.url).pathname
 
-/** Starts `pertoken ...words` as a service at a port that the test chose; `PORT` and `AGENT_PORT` both say it. */
-export function startAt(t: TestContext, port: number, words: readonly string[], env: Env): Service {
+/**
+ * Starts `pertoken ...words` as a service at a port that the test chose; `PORT` and `AGENT_PORT` both say it. `wrapper` is a
+ * command that becomes the one in its last arguments.
+ */
+export function startAt(
+  t: TestContext,
+  port: number,
+  words: readonly string[],
+  env: Env,
+  wrapper: readonly string[] = [],
+): Service {
   const own = {
     PATH: process.env['PATH'] ?? '',
     HOME: tmpdir(),
@@ -18,7 +27,8 @@ export function startAt(t: TestContext, port: number, words: readonly string[], 
     PORT: `${port}`,
     AGENT_PORT: `${port}`,
   }
-  const child = spawn(process.execPath, [BIN, ...words], {
+  const [command, ...rest] = [...wrapper, process.execPath, BIN, ...words]
+  const child = spawn(command!, rest, {
     env: { ...own, ...env },
     cwd: tmpdir(),
     stdio: ['ignore', 'ignore', 'pipe'],

@@ -3,7 +3,8 @@
 // killed, over HTTP with the server killed. AGENT_SECONDS=600 makes it a soak of ten minutes each.
 
 import assert from 'node:assert/strict'
-import { writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { appendFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -153,6 +154,62 @@ test('over HTTP with a token: server killed, agent killed -9: every spooled samp
     },
   })
   await checkStored(server, spooled, read)
+  assert.equal(await server.stop(), 0, server.output)
+})
+
+test('a full disk: samples are lost, said and counted, and all others arrive when there is room again', async (t) => {
+  const mapRoot = process.getuid?.() === 0 ? [] : ['--map-root-user']
+  if (spawnSync('unshare', [...mapRoot, '--mount', 'true']).status !== 0 && process.env['CI'] !== 'true') {
+    console.error('SKIPPED: no mount namespace may be made here')
+    return t.skip('no mount namespace may be made here')
+  }
+  const directory = temporaryDirectory(t)
+  const own = agentEnv(directory)
+  const disk = own.env['DATA_DIR']!
+  mkdirSync(disk)
+  const onSmallDisk = [
+    'unshare',
+    ...mapRoot,
+    '--mount',
+    'sh',
+    '-c',
+    `mount -t tmpfs -o size=4m none ${disk} && exec "$@"`,
+  ]
+  const port = await freePort()
+  const words = ['agent', '--interval', '0.1', '--to', `http://127.0.0.1:${port}`]
+  const agent = startAt(t, await freePort(), words, own.env, [...onSmallDisk, 'sh'])
+  const agentSays = (what: string, check: () => Promise<boolean>) => until(what, check, 60, () => agent.output)
+  const has = (name: string, least: number) =>
+    agentSays(`${name} is ${least}`, async () => (await metricsOf(agent))[name]! >= least)
+  const isFull = async () => {
+    const { problems } = await agent.json<{ problems: { part: string; message: string }[] }>('/health')
+    return problems.some(({ part, message }) => part === 'spool' && /lost.*(no space|full)/.test(message))
+  }
+  await has('samples_spooled_total', 5 * GPUS)
+
+  const filler = `/proc/${agent.child.pid}/root${disk}/filler`
+  assert.throws(() => {
+    for (;;) appendFileSync(filler, Buffer.alloc(4096))
+  }, /ENOSPC/)
+  await agentSays('its disk is full', isFull)
+  await has('samples_unspooled_total', 5 * GPUS)
+  rmSync(filler)
+  await agentSays('there is room again', async () => !(await isFull()))
+  const { samples_unspooled_total: lost, samples_spooled_total: spooled } = await metricsOf(agent)
+  await has('samples_spooled_total', spooled! + 5 * GPUS)
+
+  const server = await startAt(t, port, ['up'], { DATA_DIR: join(directory, 'server') }).ready()
+  await has('samples_sent_total', spooled! + 5 * GPUS)
+  assert.equal((await metricsOf(agent))['samples_unspooled_total'], lost)
+  assert.equal(await agent.stop(), 0, agent.output)
+  assert.doesNotMatch(agent.output, /wait in the spool/)
+  let numbers: number[] = []
+  await until('all that was sent is stored', async () => {
+    const ids = (await storedSamples(server)).map((sample) => String(sample['event_id']))
+    numbers = ids.map((id) => Number(id.split('-').at(-1))).sort((a, b) => a - b)
+    return numbers.length + lost! === numbers.at(-1)! + 1
+  })
+  assert.equal(new Set(numbers).size, numbers.length)
   assert.equal(await server.stop(), 0, server.output)
 })
 
