@@ -5,5 +5,5 @@ import { execFileSync } from 'node:child_process'
 import { cpSync, rmSync } from 'node:fs'
 
 rmSync('dist', { recursive: true, force: true })
-execFileSync('node_modules/.bin/tsc', ['-p', 'tsconfig.build.json'], { stdio: 'inherit' })
+execFileSync('node_modules/.bin/tsc', ['-p', 'src/tsconfig.build.json'], { stdio: 'inherit' })
 cpSync('src/http/page', 'dist/http/page', { recursive: true })

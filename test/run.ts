@@ -8,7 +8,7 @@ import { run } from 'node:test'
 import { spec } from 'node:test/reporters'
 import { inspect } from 'node:util'
 
-/** Of one test, and of one file. */
+/** Of one test. */
 const TIMEOUT_MS = 300_000
 
 const all = globSync('test/**/*.test.ts').sort()
@@ -46,10 +46,13 @@ process.exitCode = failed ? 1 : 0
 
 async function runStage(stage: string, files: string[], concurrency: number): Promise<boolean> {
   const events = run({ files, concurrency, timeout: TIMEOUT_MS })
-  let passed = true
+  // A run that breaks off has no summary.
+  let passed = false
+  events.on('test:summary', ({ file, success }) => {
+    if (file === undefined) passed = success
+  })
   events.on('test:fail', ({ name, file, line, todo, details: { error } }) => {
     if (todo !== undefined) return
-    passed = false
     const { cause, failureType } = error as { cause?: unknown; failureType?: string }
     if (failureType === 'subtestsFailed') return
     const why = inspect(cause ?? error, { depth: 2, maxStringLength: 4000 })

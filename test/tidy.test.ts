@@ -101,7 +101,7 @@ test('only the configuration reads the environment', () => {
 })
 
 test('paths that the docs name exist', () => {
-  for (const doc of ['README.md', 'CONTRIBUTING.md', ...globSync('docs/**/*.md')]) {
+  for (const doc of ['README.md', ...globSync('docs/**/*.md')]) {
     const named = read(doc).matchAll(
       /(?<![\w/.-])((?:src|test|bench|docs|schemas|seeds|bin)\/[\w./-]+\.(?:ts|json|js|md|css|html))\b/g,
     )

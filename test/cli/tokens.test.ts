@@ -130,7 +130,7 @@ test('of two commands at once one waits for nobody: it is refused and says why',
 })
 
 test('SECURITY.md names settings that exist, and the limits that are theirs', () => {
-  const page = readFileSync(new URL('../../SECURITY.md', import.meta.url), 'utf8')
+  const page = readFileSync(new URL('../../docs/SECURITY.md', import.meta.url), 'utf8')
   for (const [name] of page.matchAll(/\b[A-Z]+(_[A-Z]+)+\b/g)) {
     assert.ok(name in OPTIONS || (name.endsWith('_FILE') && name.slice(0, -5) in OPTIONS), name)
   }

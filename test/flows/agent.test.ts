@@ -3,13 +3,13 @@
 // killed, over HTTP with the server killed. AGENT_SECONDS=600 makes it a soak of ten minutes each.
 
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
 import { appendFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { freePort } from '../servers/managed-server.ts'
 import { kafkaForTests, uniqueName } from '../servers/servers-for-tests.ts'
+import { onSmallDisk } from '../small-disk.ts'
 import { idsInSpool, metricsOf, startAt, storedSamples } from './agent-process.ts'
 import { type Env, pertoken, type Service, startService, temporaryDirectory, until } from './harness.ts'
 
@@ -26,10 +26,24 @@ function agentEnv(directory: string): { env: Env; spool: string } {
   return { env, spool: join(data, 'spool.sqlite') }
 }
 
-/** What is wrong with the sink, as the agent's own /health says. */
+/** What is wrong, as the agent's own /health says. */
+async function problemsOf(agent: Service): Promise<{ part: string; message: string }[]> {
+  return (await agent.json<{ problems: { part: string; message: string }[] }>('/health')).problems
+}
+
 async function isAway(agent: Service): Promise<boolean> {
-  const { problems } = await agent.json<{ problems: { part: string }[] }>('/health')
-  return problems.some(({ part }) => part === 'sink')
+  return (await problemsOf(agent)).some(({ part }) => part === 'sink')
+}
+
+function says(agent: Service, what: string, check: () => Promise<boolean>): Promise<boolean> {
+  return until(`the agent says that ${what}`, check, 60, () => agent.output)
+}
+
+function has(agent: Service, name: string, least: number): Promise<boolean> {
+  return says(agent, `${name} is ${least}`, async () => {
+    assert.equal(agent.child.exitCode, null)
+    return (await metricsOf(agent))[name]! >= least
+  })
 }
 
 /**
@@ -47,12 +61,6 @@ async function runAgents(
   const untilMs = performance.now() + SECONDS * 1000
   let agent = await start()
   let [failures, kills] = [0, 0]
-  const agentSays = (what: string, check: () => Promise<boolean>) => until(what, check, 60, () => agent.output)
-  const has = (name: string, least: number) =>
-    agentSays(`${name} is ${least}`, async () => {
-      assert.equal(agent.child.exitCode, null)
-      return (await metricsOf(agent))[name]! >= least
-    })
   const kill = async () => {
     assert.equal(await agent.stop('SIGKILL'), -1)
     kills += 1
@@ -60,19 +68,19 @@ async function runAgents(
     agent = await start()
   }
   do {
-    await has('samples_sent_total', 10 * GPUS)
+    await has(agent, 'samples_sent_total', 10 * GPUS)
     await other.goes()
-    await agentSays('the other side is away', () => isAway(agent))
-    await has('samples_spooled_total', (await metricsOf(agent))['samples_spooled_total']! + 5 * GPUS)
+    await says(agent, 'the other side is away', () => isAway(agent))
+    await has(agent, 'samples_spooled_total', (await metricsOf(agent))['samples_spooled_total']! + 5 * GPUS)
     failures += (await metricsOf(agent))['send_failures_total']!
     await kill()
-    await has('samples_spooled_total', 5 * GPUS)
+    await has(agent, 'samples_spooled_total', 5 * GPUS)
     await other.comes()
-    await has('samples_sent_total', 5 * GPUS)
+    await has(agent, 'samples_sent_total', 5 * GPUS)
     await kill()
     if (SECONDS > 0) await sleep(10_000)
-    await has('samples_sent_total', 5 * GPUS)
-    await agentSays('all is sent', async () => {
+    await has(agent, 'samples_sent_total', 5 * GPUS)
+    await says(agent, 'all is sent', async () => {
       return (await metricsOf(agent))['spool_records']! <= 2 * GPUS && !(await isAway(agent))
     })
   } while (performance.now() < untilMs)
@@ -158,48 +166,32 @@ test('over HTTP with a token: server killed, agent killed -9: every spooled samp
 })
 
 test('a full disk: samples are lost, said and counted, and all others arrive when there is room again', async (t) => {
-  const mapRoot = process.getuid?.() === 0 ? [] : ['--map-root-user']
-  if (spawnSync('unshare', [...mapRoot, '--mount', 'true']).status !== 0 && process.env['CI'] !== 'true') {
-    console.error('SKIPPED: no mount namespace may be made here')
-    return t.skip('no mount namespace may be made here')
-  }
   const directory = temporaryDirectory(t)
   const own = agentEnv(directory)
   const disk = own.env['DATA_DIR']!
   mkdirSync(disk)
-  const onSmallDisk = [
-    'unshare',
-    ...mapRoot,
-    '--mount',
-    'sh',
-    '-c',
-    `mount -t tmpfs -o size=4m none ${disk} && exec "$@"`,
-  ]
+  const smallDisk = onSmallDisk(t, disk, 4)
+  if (smallDisk === null) return
   const port = await freePort()
   const words = ['agent', '--interval', '0.1', '--to', `http://127.0.0.1:${port}`]
-  const agent = startAt(t, await freePort(), words, own.env, [...onSmallDisk, 'sh'])
-  const agentSays = (what: string, check: () => Promise<boolean>) => until(what, check, 60, () => agent.output)
-  const has = (name: string, least: number) =>
-    agentSays(`${name} is ${least}`, async () => (await metricsOf(agent))[name]! >= least)
-  const isFull = async () => {
-    const { problems } = await agent.json<{ problems: { part: string; message: string }[] }>('/health')
-    return problems.some(({ part, message }) => part === 'spool' && /lost.*(no space|full)/.test(message))
-  }
-  await has('samples_spooled_total', 5 * GPUS)
+  const agent = startAt(t, await freePort(), words, own.env, smallDisk)
+  const isFull = async () =>
+    (await problemsOf(agent)).some(({ part, message }) => part === 'spool' && /lost.*(no space|full)/.test(message))
+  await has(agent, 'samples_spooled_total', 5 * GPUS)
 
   const filler = `/proc/${agent.child.pid}/root${disk}/filler`
   assert.throws(() => {
     for (;;) appendFileSync(filler, Buffer.alloc(4096))
   }, /ENOSPC/)
-  await agentSays('its disk is full', isFull)
-  await has('samples_unspooled_total', 5 * GPUS)
+  await says(agent, 'its disk is full', isFull)
+  await has(agent, 'samples_unspooled_total', 5 * GPUS)
   rmSync(filler)
-  await agentSays('there is room again', async () => !(await isFull()))
+  await says(agent, 'there is room again', async () => !(await isFull()))
   const { samples_unspooled_total: lost, samples_spooled_total: spooled } = await metricsOf(agent)
-  await has('samples_spooled_total', spooled! + 5 * GPUS)
+  await has(agent, 'samples_spooled_total', spooled! + 5 * GPUS)
 
   const server = await startAt(t, port, ['up'], { DATA_DIR: join(directory, 'server') }).ready()
-  await has('samples_sent_total', spooled! + 5 * GPUS)
+  await has(agent, 'samples_sent_total', spooled! + 5 * GPUS)
   assert.equal((await metricsOf(agent))['samples_unspooled_total'], lost)
   assert.equal(await agent.stop(), 0, agent.output)
   assert.doesNotMatch(agent.output, /wait in the spool/)

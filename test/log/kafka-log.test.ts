@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { Admin, type Connection, Consumer, connectionsConnectsChannel } from '@platformatic/kafka'
+import { Admin, type Connection, Consumer, connectionsConnectsChannel, ProtocolError } from '@platformatic/kafka'
 import {
   type AssignedPartition,
   LogError,
@@ -18,8 +18,9 @@ import {
   type Subscription,
   type TopicPartition,
 } from '../../src/log/event-log.ts'
+import { toLogError } from '../../src/log/kafka/kafka-errors.ts'
 import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
-import type { KafkaLogger, KafkaLogOptions } from '../../src/log/kafka/kafka-options.ts'
+import { type KafkaLogger, type KafkaLogOptions, kafkaSettings } from '../../src/log/kafka/kafka-options.ts'
 import { runTool } from '../servers/run-tool.ts'
 import { kafkaDirectory } from '../servers/server-cache.ts'
 import { kafkaForTests, uniqueName } from '../servers/servers-for-tests.ts'
@@ -394,6 +395,20 @@ test('reading goes on by itself after the broker was stopped, killed and hung; e
   await late.close()
   assert.ok(performance.now() - closingMs < 3_000, 'close is quick while the broker is away')
   await assert.rejects(at.log.ping(), LogError)
+})
+
+test('what a broker answers for a moment is retriable, what it answers for good is not', () => {
+  const settings = kafkaSettings({ bootstrap: 'localhost:9092', log: silent })
+  const retriable = (apiId: string) => toLogError('Cannot append', new ProtocolError(apiId), settings).retriable
+  for (const apiId of [
+    'UNKNOWN_SERVER_ERROR',
+    'BROKER_NOT_AVAILABLE',
+    'INVALID_REPLICATION_FACTOR',
+    'REQUEST_TIMED_OUT',
+  ])
+    assert.equal(retriable(apiId), true, apiId)
+  for (const apiId of ['MESSAGE_TOO_LARGE', 'INVALID_RECORD', 'INVALID_TOPIC_EXCEPTION', 'POLICY_VIOLATION'])
+    assert.equal(retriable(apiId), false, apiId)
 })
 
 test('closing ends every connection, one that its pool has lost sight of too', LIMIT, async () => {
