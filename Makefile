@@ -62,9 +62,9 @@ soak: test-install ## Long doses of what `make test` gives in seconds: ten minut
 	@AGENT_SECONDS=600 node --test --test-timeout=1500000 test/flows/agent.test.ts
 
 bench: test-install ## Measures against a naive loop on real servers; prints targets and what was reached
-	@node bench/bench.ts
-	@node bench/agent.ts
-	@node bench/post.ts --rounds 3
+	@node test/bench/bench.ts
+	@node test/bench/agent.ts
+	@node test/bench/post.ts --rounds 3
 
 dist: node_modules/.package-lock.json ## Compiles dist/, which the published package carries
 	@node build.ts

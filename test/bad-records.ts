@@ -1,7 +1,7 @@
 // Every way to be wrong that is known, as bytes with the reason that the record must be refused with. Used by the decoder's
 // tests and by the flows, which send them among good records.
 
-import type { ReasonCode } from '../src/domain/refusal.ts'
+import type { ReasonCode } from '../src/domain/events/rejection.ts'
 
 export interface BadRecord {
   name: string

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { existsSync, globSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { test } from 'node:test'
-import { GpuSampleSchema, TokenUsageSchema } from '../src/domain/schemas.ts'
+import { GpuSampleSchema, TokenUsageSchema } from '../src/domain/events/schemas.ts'
 
 const sources = globSync('src/**/*.ts').sort()
 const read = (path: string) => readFileSync(path, 'utf8')
@@ -29,24 +29,72 @@ function importsOf(path: string): Import[] {
 const allImports = sources.flatMap(importsOf)
 const areaOf = (path: string) => path.split('/')[1]!
 
-/** What each area may import of src/, beside itself. Ports are files, not areas. */
-const ALLOWED: Record<string, RegExp> = {
-  domain: /^$/,
-  sqlite: /^$/,
-  log: /^src\/domain\/|^src\/sqlite\//,
-  store: /^src\/(domain|sqlite)\/|^src\/log\/event-log\.ts$/,
-  report: /^src\/domain\//,
-  processor: /^src\/(domain|report)\/|^src\/log\/event-log\.ts$|^src\/store\/(event|ledger)-store\.ts$/,
-  sources: /^src\/(domain|report)\/|^src\/log\/event-log\.ts$|^src\/store\/(event|ledger)-store\.ts$/,
-  http: /^src\/(domain|report|processor)\/|^src\/log\/event-log\.ts$|^src\/store\/(event|ledger)-store\.ts$/,
-  cli: /^src\//,
+/**
+ * What the files of each room (a folder of src/) may import of the other rooms, beside their own. A name covers the files
+ * directly in that folder, `NAME/**` what lies below it as well, a path one file. Ports are files, not rooms.
+ */
+const LOG_PORT = 'log/event-log.ts'
+const STORE_PORTS = ['store/event-store.ts', 'store/ledger-store.ts']
+const ROOMS: Record<string, readonly string[]> = {
+  runtime: [],
+  sqlite: [],
+  'domain/events': [],
+  'domain/prices': ['domain/events'],
+  'domain/live': ['domain/events'],
+  'domain/ledger': ['domain/events', 'domain/prices'],
+  log: [],
+  'log/kafka': ['log', 'log/kafka/membership', 'runtime'],
+  'log/kafka/membership': ['log', 'log/kafka', 'runtime'],
+  'log/sqlite': ['log', 'sqlite'],
+  store: ['domain/**', LOG_PORT],
+  'store/mongo': ['domain/**', 'store', 'store/mongo/**', LOG_PORT],
+  'store/mongo/reading': ['domain/**', 'store', 'store/mongo'],
+  'store/mongo/events': ['domain/**', 'store', 'store/mongo', 'store/mongo/reading', LOG_PORT],
+  'store/mongo/ledger': ['domain/**', 'store', 'store/mongo', 'store/mongo/reading', 'store/mongo/events'],
+  'store/sqlite': ['domain/**', 'store', 'sqlite', LOG_PORT],
+  report: ['domain/ledger', 'domain/prices'],
+  processor: ['domain/ledger', 'runtime', ...STORE_PORTS],
+  'processor/prices': ['domain/**', ...STORE_PORTS],
+  'processor/ingest': ['domain/**', 'processor', 'processor/prices', 'runtime', LOG_PORT, ...STORE_PORTS],
+  'processor/ledger': ['domain/**', 'processor', 'processor/prices', 'runtime', ...STORE_PORTS],
+  'processor/recompute': ['domain/**', 'processor', 'processor/prices', 'processor/ledger', ...STORE_PORTS],
+  'processor/cost': ['domain/ledger', 'report', 'processor/recompute', LOG_PORT, ...STORE_PORTS],
+  producers: ['domain/events', LOG_PORT],
+  'agent/gpu': ['domain/events', 'producers/seed.ts'],
+  agent: ['domain/events', 'agent/gpu', 'runtime', LOG_PORT],
+  http: ['domain/**', 'http/**', 'processor/**', 'runtime', LOG_PORT, ...STORE_PORTS],
+  'http/access': ['domain/events', 'http', 'runtime'],
+  'http/metrics': ['domain/**', 'http', 'http/routes', 'processor/**', 'report'],
+  'http/routes': ['domain/**', 'http', 'http/access', 'processor/**', 'report', LOG_PORT, ...STORE_PORTS],
+  cli: ['**'],
 }
 
-test('areas import only what they may', () => {
+/** The room of a file, or of a folder that has no rules of its own: the longest name that it begins with. */
+function roomOf(path: string): string {
+  const folder = dirname(path).slice('src/'.length)
+  const names = Object.keys(ROOMS).filter((room) => folder === room || folder.startsWith(`${room}/`))
+  return names.toSorted((a, b) => b.length - a.length)[0] ?? assert.fail(`${path} is in no room`)
+}
+
+function isAllowed(target: string, allowed: readonly string[]): boolean {
+  const path = target.slice('src/'.length)
+  return allowed.some((rule) =>
+    rule.endsWith('**') ? path.startsWith(rule.slice(0, -2)) : path === rule || dirname(path) === rule,
+  )
+}
+
+test('rooms import only what they may', () => {
   const wrong = allImports.filter(({ from, target }) => {
-    return target.startsWith('src/') && areaOf(from) !== areaOf(target) && !ALLOWED[areaOf(from)]!.test(target)
+    if (!target.startsWith('src/') || roomOf(from) === roomOf(target)) return false
+    return !isAllowed(target, ROOMS[roomOf(from)]!)
   })
   assert.deepEqual(wrong, [])
+})
+
+test('no folder has more than 14 files beside each other', () => {
+  const folders = Map.groupBy(globSync('src/**/*.*'), (path) => dirname(path))
+  const crowded = [...folders].filter(([, files]) => files.length > 14).map(([folder]) => folder)
+  assert.deepEqual(crowded, [])
 })
 
 test('each driver is imported in one folder only, and the domain imports nothing but typebox', () => {
@@ -57,7 +105,7 @@ test('each driver is imported in one folder only, and the domain imports nothing
     fastify: /^src\/http\//,
     pino: /^src\/cli\//,
     'prom-client': /^src\/http\//,
-    koffi: /^src\/sources\/gpu\/nvml/,
+    koffi: /^src\/agent\/gpu\/nvml/,
   }
   for (const { from, target } of allImports) {
     const home = homes[target]
@@ -103,7 +151,7 @@ test('only the configuration reads the environment', () => {
 test('paths that the docs name exist', () => {
   for (const doc of ['README.md', ...globSync('docs/**/*.md')]) {
     const named = read(doc).matchAll(
-      /(?<![\w/.-])((?:src|test|bench|docs|schemas|seeds|bin)\/[\w./-]+\.(?:ts|json|js|md|css|html))\b/g,
+      /(?<![\w/.-])((?:src|test|docs|schemas|seeds|bin)\/[\w./-]+\.(?:ts|json|js|md|css|html))\b/g,
     )
     for (const [, path] of named) assert.ok(existsSync(path!), `${doc} names ${path}, which does not exist`)
   }
@@ -130,7 +178,7 @@ test('the repository names no registry and no path of a machine', () => {
     '.npmrc',
     'Makefile',
     ...sources,
-    ...globSync('{test,bench,docs,.ci}/**/*.{ts,md,json}'),
+    ...globSync('{test,docs,.ci}/**/*.{ts,md,json}'),
   ]
   const forbidden = /"resolved":|https?:\/\/(registry|repo\d*|proxy|files|index|static|deb)\.|\/farm\//
   for (const path of tracked.filter((one) => one !== 'test/tidy.test.ts'))

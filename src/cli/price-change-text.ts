@@ -1,8 +1,8 @@
 // What a change of prices means in money, for people: before and after by model and tenant, and in all. Shown by `prices
 // set` (what the last day would have cost) and by `reprice` (what the past costs from now on).
 
-import { usd } from '../domain/money.ts'
-import type { MoneyChange, PriceChange } from '../processor/price-change.ts'
+import { usd } from '../domain/prices/money.ts'
+import type { MoneyChange, PriceChange } from '../processor/recompute/price-change.ts'
 import { textTable } from '../report/table.ts'
 
 /** Lines for a terminal. */

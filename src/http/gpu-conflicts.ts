@@ -2,7 +2,7 @@
 // slots means that a GPU is paid for twice, two names in one slot that two machines report under one host name. Both
 // show within seconds, because the contradicting producers take turns, so the last samples are enough to see them.
 
-import type { GpuDocument } from '../domain/documents.ts'
+import type { GpuDocument } from '../domain/events/documents.ts'
 import { bySlot } from './live-view.ts'
 
 interface SlotName {

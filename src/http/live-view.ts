@@ -1,8 +1,8 @@
 // The live figures in a fixed order, as the API, the page and the metrics show them: models by name, slots by host and
 // index. The processor gives them in the order in which it saw them first, which another process saw differently.
 
-import type { LiveModel, LiveSlot } from '../domain/sliding-window.ts'
-import type { HttpParts } from './parts.ts'
+import type { LiveModel, LiveSlot } from '../domain/live/sliding-window.ts'
+import type { HttpParts } from './dependencies.ts'
 
 export interface LiveView {
   as_of: string

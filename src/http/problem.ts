@@ -5,7 +5,7 @@
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { LogError } from '../log/event-log.ts'
-import type { Logger } from '../processor/logger.ts'
+import type { Logger } from '../runtime/logger.ts'
 import { StoreError } from '../store/event-store.ts'
 
 /** One thing that is wrong: `path` is a JSON pointer into the body, or the name of a query parameter. */

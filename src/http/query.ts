@@ -2,7 +2,7 @@
 // text and nothing else: no coercion, no nesting, no lists. A parameter that is unknown, given twice or wrong ends in a
 // 400 that names all of them and what is allowed, so that a misspelt filter never silently answers more than was asked.
 
-import { parseIsoMs } from '../domain/timestamp.ts'
+import { parseIsoMs } from '../domain/events/timestamp.ts'
 import { HttpProblem, type ProblemIssue } from './problem.ts'
 
 /** One kind of value: how to read it from text (undefined: it is none), and how to describe it. */

@@ -3,7 +3,7 @@
 // again before it writes, so it refuses the day's events by name instead of writing where nobody will ever look.
 // A day closes an hour before it freezes: a list may be a minute old and still be in time.
 
-import { DAY_MS, floorTo } from '../domain/cells.ts'
+import { DAY_MS, floorTo } from '../domain/ledger/buckets.ts'
 import type { DayState, LedgerStore } from '../store/ledger-store.ts'
 
 /** How old the list may be when documents are written, milliseconds. */

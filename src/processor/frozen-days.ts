@@ -2,7 +2,7 @@
 // freezes only when no marks are pending, so a mark that was read before the list either belongs to a day that is still
 // open, or came too late and is dropped.
 
-import { DAY_MS, floorTo } from '../domain/cells.ts'
+import { DAY_MS, floorTo } from '../domain/ledger/buckets.ts'
 import type { LedgerStore } from '../store/ledger-store.ts'
 
 export class FrozenDays {

@@ -2,7 +2,7 @@
 // ("failing since, with what") is kept for /health and logged once per change, not once per try.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Logger } from './logger.ts'
+import type { Logger } from '../runtime/logger.ts'
 
 const FIRST_DELAY_MS = 50
 const MAX_DELAY_MS = 2000

@@ -2,9 +2,9 @@
 // made of them at the very last. A quotient of nothing is null and never 0, ∞ or NaN; `reason` then says why. Fully
 // loaded and busy stand side by side, so that nobody takes the one for the other.
 
-import { totalNanoUsd } from '../domain/ledger-rows.ts'
-import type { Basis, LedgerAmounts, Method } from '../domain/ledger-types.ts'
-import { usd } from '../domain/money.ts'
+import { totalNanoUsd } from '../domain/ledger/rows.ts'
+import type { Basis, LedgerAmounts, Method } from '../domain/ledger/types.ts'
+import { usd } from '../domain/prices/money.ts'
 import type { CostKey, CostRow } from './cost-grouping.ts'
 
 /** A row of an answer, and its totals. */

@@ -2,9 +2,10 @@
 // row's key, so that a step is complete when the next one begins: its rows are handed out and forgotten, and memory is
 // bounded by the rows of one step, whatever the range. Sums are BigInt; nothing is rounded here.
 
-import { floorTo, HOUR_MS } from '../domain/cells.ts'
-import { addAmounts, compareText, noAmounts, spreadNullIdle } from '../domain/ledger-rows.ts'
-import type { CellRow, LedgerAmounts, PriceKind } from '../domain/ledger-types.ts'
+import { floorTo, HOUR_MS } from '../domain/ledger/buckets.ts'
+import { addAmounts, compareText, noAmounts, spreadNullIdle } from '../domain/ledger/rows.ts'
+import type { CellRow, LedgerAmounts } from '../domain/ledger/types.ts'
+import type { PriceKind } from '../domain/prices/price-rule.ts'
 import { type CostQuery, type Grouping, stepEnd, stepStart } from './cost-query.ts'
 
 /** What a row is about; null where unknown, or where the question does not group by it. */

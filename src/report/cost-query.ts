@@ -2,7 +2,7 @@
 // line read their own words and come here for what single words cannot tell (reversed ranges, far too many steps, idle
 // spread over minutes). The ledger knows whole minutes, so that a range is widened to them; the answer says which it was.
 
-import { CELL_MS, DAY_MS, floorTo, HOUR_MS } from '../domain/cells.ts'
+import { CELL_MS, DAY_MS, floorTo, HOUR_MS } from '../domain/ledger/buckets.ts'
 
 /** Lengths of a row in time; `all` is the whole range. */
 export const STEPS = ['1m', '1h', '1d', 'all'] as const

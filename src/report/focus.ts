@@ -3,9 +3,9 @@
 // filtered. Hardware that is owned was paid for long ago: BilledCost 0, EffectiveCost its amortised cost. Columns of
 // our own begin with x_. Null is an empty cell. Source: focus.finops.org, columns of version 1.2.
 
-import { apportion } from '../domain/largest-remainder.ts'
-import { totalNanoUsd } from '../domain/ledger-rows.ts'
-import type { PriceKind } from '../domain/ledger-types.ts'
+import { apportion } from '../domain/ledger/apportion.ts'
+import { totalNanoUsd } from '../domain/ledger/rows.ts'
+import type { PriceKind } from '../domain/prices/price-rule.ts'
 import { usdPerMillion } from './cost-figures.ts'
 import type { CostRow } from './cost-grouping.ts'
 import type { CostQuery } from './cost-query.ts'

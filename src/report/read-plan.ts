@@ -1,8 +1,8 @@
 // Which spans of the ledger answer a question: days for whole days, hours for whole hours, minutes for the edges. Hours
 // and days are sums of minutes, so totals are equal whichever are read; the plan only decides how many rows that costs.
 
-import { CELL_MS, DAY_MS, floorTo, HOUR_MS } from '../domain/cells.ts'
-import type { RowSums } from '../domain/ledger-types.ts'
+import { CELL_MS, DAY_MS, floorTo, HOUR_MS } from '../domain/ledger/buckets.ts'
+import type { RowSums } from '../domain/ledger/types.ts'
 import type { CostQuery } from './cost-query.ts'
 
 /** Spans of one level with a start in [fromMs, toMs). */

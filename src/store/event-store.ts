@@ -4,9 +4,9 @@
 // Every write here is idempotent: it may be repeated after a lost reply, and by two processors at once. When a write
 // resolves, what it wrote is durable (MongoDB: majority and journal) and seen by every later read.
 
-import type { DirtyMinute } from '../domain/cells.ts'
-import type { EventKind, GpuDocument, TokenDocument } from '../domain/documents.ts'
-import type { ReasonCode } from '../domain/refusal.ts'
+import type { EventKind, GpuDocument, TokenDocument } from '../domain/events/documents.ts'
+import type { ReasonCode } from '../domain/events/rejection.ts'
+import type { DirtyMinute } from '../domain/ledger/buckets.ts'
 import type { Position } from '../log/event-log.ts'
 import type { LedgerStore } from './ledger-store.ts'
 

@@ -7,7 +7,7 @@
 // it is computed from; replaces the span only if its rev is unchanged; and deletes exactly the marks that it read.
 // All reads are of the primary and see every acknowledged write.
 
-import type { CellRow, LedgerSample, LedgerToken, RowSums, TokenTotals } from '../domain/ledger-types.ts'
+import type { CellRow, LedgerSample, LedgerToken, RowSums, TokenTotals } from '../domain/ledger/types.ts'
 
 /** The lengths that the ledger is kept in. A minute is a cell; an hour is the sum of its cells, a day of its hours. */
 export type SpanLevel = 'minute' | 'hour' | 'day'

@@ -2,7 +2,7 @@
 // in steps, and MongoDB takes [0,1] and [1,0] for different sets of GPUs. Here equal keys are one group again, with
 // `gpus` ascending, so that two stores with the same events give the same groups. Sums are exact: BigInt where needed.
 
-import type { Count, TokenCounts, TokenTotals } from '../domain/ledger-types.ts'
+import type { Count, TokenCounts, TokenTotals } from '../domain/ledger/types.ts'
 
 /** Token usage of one minute, host, set of GPUs, model and tenant. */
 export type TokenGroup = TokenTotals & { startMs: number; host: string | null }

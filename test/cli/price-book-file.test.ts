@@ -7,10 +7,10 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, unlinkSync, wr
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { parsePriceBook, watchPriceBook } from '../../src/cli/price-book-file.ts'
-import { problemText } from '../../src/domain/price-book-check.ts'
-import type { PriceBookData } from '../../src/domain/price-book-schema.ts'
-import type { Problem } from '../../src/domain/schema-walk.ts'
+import { parsePriceBook, watchPriceBook } from '../../src/cli/wiring/price-book-file.ts'
+import { problemText } from '../../src/domain/prices/price-book-check.ts'
+import type { PriceBookData } from '../../src/domain/prices/price-book-schema.ts'
+import type { Problem } from '../../src/domain/prices/schema-errors.ts'
 
 const TEN_MISTAKES = `# ten mistakes
 currency: EUR

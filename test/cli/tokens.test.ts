@@ -6,7 +6,7 @@ import { chmodSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileS
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { OPTIONS } from '../../src/cli/options.ts'
-import { findToken, readTokens } from '../../src/http/api-tokens.ts'
+import { findToken, readTokens } from '../../src/http/access/api-tokens.ts'
 import { pertoken, temporaryDirectory } from '../flows/harness.ts'
 
 /** Runs `pertoken tokens` on a file of the test's own. */

@@ -6,7 +6,7 @@ import { chmodSync, cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, r
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { before, type TestContext, test } from 'node:test'
-import type { Health } from '../../src/processor/health.ts'
+import type { Health } from '../../src/processor/ingest/health.ts'
 import { until } from '../flows/harness.ts'
 import { makeAuthority } from '../servers/certificates.ts'
 import { freePort } from '../servers/managed-server.ts'

@@ -2,10 +2,10 @@
 // names, or, without it, drains and exits once everything is read. With CRASH_DRAIN the crash happens while draining.
 
 import { loadConfig } from '../../src/cli/config.ts'
-import { makeLogger } from '../../src/cli/wire.ts'
+import { makeLogger } from '../../src/cli/wiring/wire.ts'
 import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
-import { SqliteLog } from '../../src/log/sqlite-log.ts'
-import { Processor } from '../../src/processor/processor.ts'
+import { SqliteLog } from '../../src/log/sqlite/sqlite-log.ts'
+import { Processor } from '../../src/processor/ingest/processor.ts'
 import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 

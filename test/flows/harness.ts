@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Health } from '../../src/processor/health.ts'
+import type { Health } from '../../src/processor/ingest/health.ts'
 import { freePort } from '../servers/managed-server.ts'
 
 export type Env = Record<string, string>

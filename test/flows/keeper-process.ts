@@ -3,8 +3,8 @@
 // one, and at the end (SIGTERM) what it did.
 
 import { writeSync } from 'node:fs'
-import { Books } from '../../src/processor/books.ts'
-import { Keeper } from '../../src/processor/keeper.ts'
+import { Keeper } from '../../src/processor/ledger/keeper.ts'
+import { Books } from '../../src/processor/prices/price-book-versions.ts'
 import type { LedgerStore } from '../../src/store/ledger-store.ts'
 import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 

@@ -3,8 +3,8 @@
 
 import { writeSync } from 'node:fs'
 import { loadConfig } from '../../src/cli/config.ts'
-import { makeLogger, openLog, openStore } from '../../src/cli/wire.ts'
-import { Processor } from '../../src/processor/processor.ts'
+import { makeLogger, openLog, openStore } from '../../src/cli/wiring/wire.ts'
+import { Processor } from '../../src/processor/ingest/processor.ts'
 
 const STOPPED_MS = 2 * 3_600_000
 

@@ -7,7 +7,7 @@ import type { AddressInfo } from 'node:net'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Browser, chromium, type Page } from 'playwright-core'
-import { HOUR_MS } from '../../src/domain/cells.ts'
+import { HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { row, usedRow } from '../report/rows.ts'
 import { type Fixture, healthyHealth, liveModel, liveSlot, openServer } from './fixture.ts'
 

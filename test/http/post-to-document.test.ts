@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { Processor } from '../../src/processor/processor.ts'
+import { Processor } from '../../src/processor/ingest/processor.ts'
 import { goodSample, goodToken } from '../bad-records.ts'
 import { openServer, TOPICS } from './fixture.ts'
 

@@ -18,9 +18,9 @@ import {
   type Subscription,
   type TopicPartition,
 } from '../../src/log/event-log.ts'
-import { toLogError } from '../../src/log/kafka/kafka-errors.ts'
+import { toLogError } from '../../src/log/kafka/errors.ts'
 import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
-import { type KafkaLogger, type KafkaLogOptions, kafkaSettings } from '../../src/log/kafka/kafka-options.ts'
+import { type KafkaLogger, type KafkaLogOptions, kafkaSettings } from '../../src/log/kafka/options.ts'
 import { runTool } from '../servers/run-tool.ts'
 import { kafkaDirectory } from '../servers/server-cache.ts'
 import { kafkaForTests, uniqueName } from '../servers/servers-for-tests.ts'

@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { murmur2, partitionForKey, StickyTurns } from '../../src/log/kafka/partitioner.ts'
+import { murmur2, partitionForKey, StickyTurns } from '../../src/log/partitioner.ts'
 
 const VECTORS: [key: string, hash: number, of12: number, of7: number][] = [
   ['', 275646681, 9, 2],

@@ -10,10 +10,10 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { type TestContext, test } from 'node:test'
 import { LogError, type RecordBatch, type SubscribeOptions, type Subscription } from '../../src/log/event-log.ts'
-import { SqliteLog, type SqliteLogOptions } from '../../src/log/sqlite-log.ts'
+import { SqliteLog, type SqliteLogOptions } from '../../src/log/sqlite/sqlite-log.ts'
 import { eventLogContract } from './event-log.contract.ts'
 
-const LOG_MODULE = new URL('../../src/log/sqlite-log.ts', import.meta.url).href
+const LOG_MODULE = new URL('../../src/log/sqlite/sqlite-log.ts', import.meta.url).href
 const LIMIT_MS = 20_000
 const TOPIC = 'token.usage.v1'
 

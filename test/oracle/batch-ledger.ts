@@ -2,7 +2,7 @@
 // src/ (nothing of it is imported), slow and plain: each event's tokens are spread one by one, time is cut at every
 // instant at which anything changes, and each elementary span is asked by itself which two samples surround it and which
 // rule is in force. Amounts stay fractions (integer numerators over one denominator) until the one rounding that
-// docs/cost-model.md allows. When this and src/domain/ledger.ts disagree, one of them has misread the rules.
+// docs/cost-model.md allows. When this and src/domain/ledger/cell.ts disagree, one of them has misread the rules.
 
 import {
   type CellOptions,

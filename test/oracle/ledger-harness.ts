@@ -2,12 +2,12 @@
 // around it and the token usage of its minute, grouped as a database groups. Its rows come out in the shape of the batch
 // oracle, so that tests can compare the two, or look at one.
 
-import type { GpuDocument, TokenDocument } from '../../src/domain/documents.ts'
-import { computeCell } from '../../src/domain/ledger.ts'
-import { compareRows } from '../../src/domain/ledger-rows.ts'
-import type { Cell, CellRow, TokenCounts, TokenTotals } from '../../src/domain/ledger-types.ts'
-import type { PriceBook } from '../../src/domain/price-book.ts'
-import { totalsOfEvent } from '../../src/domain/token-totals.ts'
+import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
+import { computeCell } from '../../src/domain/ledger/cell.ts'
+import { compareRows } from '../../src/domain/ledger/rows.ts'
+import { totalsOfEvent } from '../../src/domain/ledger/token-totals.ts'
+import type { Cell, CellRow, TokenCounts, TokenTotals } from '../../src/domain/ledger/types.ts'
+import type { PriceBook } from '../../src/domain/prices/price-book.ts'
 
 const MINUTE_MS = 60_000
 

@@ -3,8 +3,8 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { DAY_MS, HOUR_MS } from '../../src/domain/cells.ts'
-import { AMOUNT_FIELDS, noAmounts, rowSumsOf, totalNanoUsd } from '../../src/domain/ledger-rows.ts'
+import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
+import { AMOUNT_FIELDS, noAmounts, rowSumsOf, totalNanoUsd } from '../../src/domain/ledger/rows.ts'
 import { FIGURE_NAMES, figuresOf } from '../../src/report/cost-figures.ts'
 import { CostGrouping, type CostRow, groupSpans, TooManyRows } from '../../src/report/cost-grouping.ts'
 import {

@@ -3,9 +3,9 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { DAY_MS, HOUR_MS } from '../../src/domain/cells.ts'
-import { totalNanoUsd } from '../../src/domain/ledger-rows.ts'
-import type { CellRow } from '../../src/domain/ledger-types.ts'
+import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
+import { totalNanoUsd } from '../../src/domain/ledger/rows.ts'
+import type { CellRow } from '../../src/domain/ledger/types.ts'
 import { type CostFigures, figuresOf } from '../../src/report/cost-figures.ts'
 import { groupSpans } from '../../src/report/cost-grouping.ts'
 import { type CostQuery, costQuery, GROUPINGS } from '../../src/report/cost-query.ts'

@@ -1,9 +1,9 @@
 // Rows of the ledger for tests of reports: what is not said is 0. Minutes are random fleets from a seed, and hours and
 // days are their sums, as the keeper makes them.
 
-import { DAY_MS, floorTo, HOUR_MS } from '../../src/domain/cells.ts'
-import { noAmounts, sumRows } from '../../src/domain/ledger-rows.ts'
-import type { CellRow } from '../../src/domain/ledger-types.ts'
+import { DAY_MS, floorTo, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
+import { noAmounts, sumRows } from '../../src/domain/ledger/rows.ts'
+import type { CellRow } from '../../src/domain/ledger/types.ts'
 import type { CostSpan } from '../../src/report/cost-grouping.ts'
 import type { PlannedRead } from '../../src/report/read-plan.ts'
 

@@ -4,11 +4,11 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { BSON, Decimal128, Long, ObjectId } from 'mongodb'
-import { rowFromJson, rowToJson } from '../../src/domain/ledger-json.ts'
-import { AMOUNT_FIELDS, noAmounts } from '../../src/domain/ledger-rows.ts'
-import type { CellRow } from '../../src/domain/ledger-types.ts'
-import { BsonReader, Unusual } from '../../src/store/mongo/bson-reader.ts'
-import { sampleOf, spanOf, tokenOf } from '../../src/store/mongo/ledger-documents.ts'
+import { rowFromJson, rowToJson } from '../../src/domain/ledger/row-json.ts'
+import { AMOUNT_FIELDS, noAmounts } from '../../src/domain/ledger/rows.ts'
+import type { CellRow } from '../../src/domain/ledger/types.ts'
+import { sampleOf, spanOf, tokenOf } from '../../src/store/mongo/ledger/bucket-documents.ts'
+import { BsonReader, Unusual } from '../../src/store/mongo/reading/bson-reader.ts'
 
 const READER = new BsonReader<Record<string, unknown>>(
   { a: 'number', name: 'text', at: 'date', list: 'numbers', 'm b': 'number' },

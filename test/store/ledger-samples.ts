@@ -1,11 +1,11 @@
 // Events, rows and spans for the ledger store's contract, and the plain grouping that the stores' own is compared with:
 // totalsOfEvent of every event, added up one by one in BigInt.
 
-import type { GpuDocument, TokenDocument } from '../../src/domain/documents.ts'
-import { ownEventId } from '../../src/domain/event-id.ts'
-import { noAmounts } from '../../src/domain/ledger-rows.ts'
-import type { CellRow, TokenCounts } from '../../src/domain/ledger-types.ts'
-import { totalsOfEvent } from '../../src/domain/token-totals.ts'
+import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
+import { ownEventId } from '../../src/domain/events/event-id.ts'
+import { noAmounts } from '../../src/domain/ledger/rows.ts'
+import { totalsOfEvent } from '../../src/domain/ledger/token-totals.ts'
+import type { CellRow, TokenCounts } from '../../src/domain/ledger/types.ts'
 import type { LedgerStore, Span } from '../../src/store/ledger-store.ts'
 
 /** The instant that everything lies around: the start of a minute and of an hour. */

@@ -4,12 +4,12 @@
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { CELL_MS, DAY_MS, HOUR_MS } from '../../src/domain/cells.ts'
-import type { GpuDocument, TokenDocument } from '../../src/domain/documents.ts'
-import { rowToJson } from '../../src/domain/ledger-json.ts'
-import { rowSumsOf } from '../../src/domain/ledger-rows.ts'
-import type { CellRow } from '../../src/domain/ledger-types.ts'
-import { totalsOfEvent } from '../../src/domain/token-totals.ts'
+import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
+import { CELL_MS, DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
+import { rowToJson } from '../../src/domain/ledger/row-json.ts'
+import { rowSumsOf } from '../../src/domain/ledger/rows.ts'
+import { totalsOfEvent } from '../../src/domain/ledger/token-totals.ts'
+import type { CellRow } from '../../src/domain/ledger/types.ts'
 import type { EventStore } from '../../src/store/event-store.ts'
 import type { BookVersion, DayState, Revision, Span, SpanLevel } from '../../src/store/ledger-store.ts'
 import {

@@ -4,19 +4,19 @@
 import type { Server } from 'node:http'
 import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
-import { runAgent } from '../../sources/agent/agent.ts'
-import { type AgentView, startAgentServer } from '../../sources/agent/agent-server.ts'
-import { type AgentState, createState } from '../../sources/agent/agent-state.ts'
-import type { AgentSample, SampleSettings } from '../../sources/agent/gpu-sample.ts'
-import { sampleMaker } from '../../sources/agent/sampler.ts'
-import { openSpool, SPOOL_TOPICS, type Spool } from '../../sources/agent/spool.ts'
-import type { GpuSource } from '../../sources/gpu/gpu-source.ts'
-import { openSink, tokenReader } from '../agent-sink.ts'
+import { runAgent } from '../../agent/agent.ts'
+import { type AgentView, startAgentServer } from '../../agent/agent-server.ts'
+import { type AgentState, createState } from '../../agent/agent-state.ts'
+import type { GpuSource } from '../../agent/gpu/gpu-source.ts'
+import type { AgentSample, SampleSettings } from '../../agent/gpu-sample.ts'
+import { sampleMaker } from '../../agent/sampler.ts'
+import { openSpool, SPOOL_TOPICS, type Spool } from '../../agent/spool.ts'
 import { type Command, type CommandContext, UsageError } from '../command.ts'
-import { findGpuSource, GPU_OPTIONS, noGpuLine, sampleSettings, seedPathOf } from '../gpu-sources.ts'
 import type { Config } from '../options.ts'
 import { version } from '../version.ts'
-import { makeLogger } from '../wire.ts'
+import { openSink, tokenReader } from '../wiring/agent-sink.ts'
+import { findGpuSource, GPU_OPTIONS, noGpuLine, sampleSettings, seedPathOf } from '../wiring/gpu-sources.ts'
+import { makeLogger } from '../wiring/wire.ts'
 
 /** What is sent is cleared away from here on, so that a spool whose other side answers stays small. */
 const KEEP_BYTES = 1024 * 1024
@@ -136,7 +136,7 @@ async function sample(
 }
 
 async function openAgentSpool(config: Config, state: AgentState): Promise<Spool> {
-  const { SqliteLog } = await import('../../log/sqlite-log.ts')
+  const { SqliteLog } = await import('../../log/sqlite/sqlite-log.ts')
   return openSpool(
     new SqliteLog({
       path: join(config.DATA_DIR, 'spool.sqlite'),

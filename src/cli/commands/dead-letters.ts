@@ -1,11 +1,11 @@
 // `pertoken dead-letters`: lists refused records, shows one with its bytes, and puts one (or all of a reason) back into
 // its topic, where it gets the id that it would have had.
 
-import { REASON_CODES } from '../../domain/refusal.ts'
-import { redrive } from '../../processor/dead-letters.ts'
+import { REASON_CODES } from '../../domain/events/rejection.ts'
+import { redrive } from '../../processor/ingest/dead-letters.ts'
 import type { DeadLetter, EventStore } from '../../store/event-store.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
-import { makeLogger, openLog, openStore } from '../wire.ts'
+import { makeLogger, openLog, openStore } from '../wiring/wire.ts'
 
 const PAGE = 500
 

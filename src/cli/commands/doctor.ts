@@ -12,13 +12,13 @@ import { clockFindings } from '../doctor/clock-findings.ts'
 import { type Disk, diskFindings, diskOf } from '../doctor/disk-findings.ts'
 import type { Finding } from '../doctor/finding.ts'
 import { type HostLook, hostFindings, lookAtHosts } from '../doctor/host-findings.ts'
+import { checkOwnHttp } from '../doctor/http-findings.ts'
 import { checkLog, isLogUsable } from '../doctor/log-findings.ts'
 import { checkSettings } from '../doctor/settings-findings.ts'
 import { checkStart, checkStore, isStoreUsable } from '../doctor/store-findings.ts'
-import { GPU_OPTIONS, seedPathOf, tryGpuSources } from '../gpu-sources.ts'
 import type { Config } from '../options.ts'
-import { checkOwnHttp } from '../own-http.ts'
-import { kafkaOptions, makeLogger, mongoOptions, openLog, openStore } from '../wire.ts'
+import { GPU_OPTIONS, seedPathOf, tryGpuSources } from '../wiring/gpu-sources.ts'
+import { kafkaOptions, makeLogger, mongoOptions, openLog, openStore } from '../wiring/wire.ts'
 import { SERVICE_OPTIONS } from './processor.ts'
 
 const STATES = { true: 'ok   ', false: 'WRONG', null: '-    ' } as const
@@ -133,7 +133,7 @@ function ownDisk({ config, isProducer }: Place): Disk[] {
 async function lookAtMongoOf({ config, nowMs }: Place): Promise<{ aheadMs: number; disks: Disk[] } | null> {
   const options = mongoOptions(config, quietLogger(config))
   if (options === null) return null
-  const { lookAtMongo } = await import('../../store/mongo/server-facts.ts')
+  const { lookAtMongo } = await import('../../store/mongo/diagnostics.ts')
   const { aheadMs, disk } = await lookAtMongo(options, nowMs)
   return { aheadMs, disks: disk === null ? [] : [{ name: 'MongoDB', ...disk }] }
 }
@@ -142,7 +142,7 @@ async function lookAtKafkaOf(config: Config): Promise<{ newestMs: number | null;
   const options = kafkaOptions(config, quietLogger(config))
   if (options === null) return null
   const topics = [config.TOPIC_METRIC, config.TOPIC_TOKEN]
-  const { lookAtDisks, newestRecordMs } = await import('../../log/kafka/kafka-facts.ts')
+  const { lookAtDisks, newestRecordMs } = await import('../../log/kafka/diagnostics.ts')
   const disks = await lookAtDisks(options, topics)
   return {
     newestMs: await newestRecordMs(options, topics),

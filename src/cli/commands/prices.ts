@@ -2,23 +2,23 @@
 // the price of one GPU at one instant. Opens the store itself or asks a running server. A new book counts from the next
 // minute on; what it would have made of the last day is shown in dollars, and `pertoken reprice` corrects the past.
 
-import { CELL_MS, floorTo } from '../../domain/cells.ts'
-import { problemText } from '../../domain/price-book-check.ts'
-import type { PriceBookData } from '../../domain/price-book-schema.ts'
-import { priceListing } from '../../http/price-routes.ts'
-import { setBook } from '../../processor/book-versions.ts'
-import { Books } from '../../processor/books.ts'
-import { WHAT_IF_MS, whatIf } from '../../processor/price-change.ts'
-import { explainPrice, type PriceExplanation } from '../../processor/price-explanation.ts'
+import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import { problemText } from '../../domain/prices/price-book-check.ts'
+import type { PriceBookData } from '../../domain/prices/price-book-schema.ts'
+import { priceListing } from '../../http/routes/price.ts'
+import { setBook } from '../../processor/prices/book-versions.ts'
+import { Books } from '../../processor/prices/price-book-versions.ts'
+import { explainPrice, type PriceExplanation } from '../../processor/prices/price-explanation.ts'
+import { WHAT_IF_MS, whatIf } from '../../processor/recompute/price-change.ts'
 import { textTable } from '../../report/table.ts'
 import type { EventStore } from '../../store/event-store.ts'
+import { Remote } from '../api-client.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
-import { momentFlag } from '../moment.ts'
-import { readPriceBook } from '../price-book-file.ts'
+import { momentFlag } from '../parse-instant.ts'
 import { priceChangeText } from '../price-change-text.ts'
 import { ProgressLine } from '../progress-line.ts'
-import { Remote } from '../remote.ts'
-import { makeLogger, openStore } from '../wire.ts'
+import { readPriceBook } from '../wiring/price-book-file.ts'
+import { makeLogger, openStore } from '../wiring/wire.ts'
 
 /** What GET /api/v1/prices and priceListing say. */
 interface Listing {

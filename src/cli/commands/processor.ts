@@ -1,12 +1,12 @@
 // `pertoken processor`: consumes the two topics, stores, prices, serves HTTP; with --publish-gpu it samples its own host's
 // GPUs as well.
 
-import type { StartFrom } from '../../processor/start-position.ts'
+import type { StartFrom } from '../../processor/ingest/start.ts'
 import { type Command, type CommandContext, textFlag, UsageError } from '../command.ts'
-import { sampleSettings } from '../gpu-sources.ts'
-import { parseMoment } from '../moment.ts'
 import type { OptionName } from '../options.ts'
-import { runService } from '../service.ts'
+import { parseMoment } from '../parse-instant.ts'
+import { sampleSettings } from '../wiring/gpu-sources.ts'
+import { runService } from '../wiring/service.ts'
 
 /** Settings of whatever runs a processor. */
 export const SERVICE_OPTIONS: readonly OptionName[] = [
@@ -54,7 +54,7 @@ export const processor: Command = {
       throw new UsageError('--publish-gpu never publishes the seed’s figures: set GPU_METRICS_SOURCE to auto')
     }
     sampleSettings(config) // Wrong ones end it here, before anything is started.
-    const { publishOwnGpus } = await import('../publish-gpu.ts')
+    const { publishOwnGpus } = await import('../wiring/publish-gpu.ts')
     return runService(context, { ...service, beside: (log, signal) => publishOwnGpus(config, log, signal) })
   },
 }

@@ -4,12 +4,12 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { EventLog, NewRecord } from '../../log/event-log.ts'
-import { appendUntilTaken } from '../../sources/append.ts'
-import { pairs, parseSeed, SeedError, type SeedPair } from '../../sources/seed.ts'
+import { appendUntilTaken } from '../../producers/append.ts'
+import { pairs, parseSeed, SeedError, type SeedPair } from '../../producers/seed.ts'
 import { type Command, type CommandContext, numberFlag, UsageError } from '../command.ts'
-import { seedPathOf } from '../gpu-sources.ts'
 import type { Config } from '../options.ts'
-import { makeLogger, openLog } from '../wire.ts'
+import { seedPathOf } from '../wiring/gpu-sources.ts'
+import { makeLogger, openLog } from '../wiring/wire.ts'
 
 /** Most pairs of one append when the rate is high. */
 const MAX_PAIRS_AT_ONCE = 500

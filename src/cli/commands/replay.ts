@@ -2,12 +2,12 @@
 // own times or as fast as the log takes it. Ids are made of the content, so that doing it again changes nothing.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { parseIsoMs } from '../../domain/timestamp.ts'
+import { parseIsoMs } from '../../domain/events/timestamp.ts'
 import type { EventLog, NewRecord } from '../../log/event-log.ts'
-import { appendUntilTaken } from '../../sources/append.ts'
-import { readTrace, type TraceError, type TraceEvent } from '../../sources/trace-csv.ts'
+import { appendUntilTaken } from '../../producers/append.ts'
+import { readTrace, type TraceError, type TraceEvent } from '../../producers/trace-file.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
-import { makeLogger, openLog } from '../wire.ts'
+import { makeLogger, openLog } from '../wiring/wire.ts'
 
 /** Most events of one append. */
 const MAX_BATCH = 1000
@@ -42,7 +42,7 @@ export const replay: Command = {
     const source =
       mongoUrl === undefined
         ? readTrace(words[0]!, traceOptions(flags))
-        : (await import('../../store/mongo/foreign-documents.ts')).readForeignDocuments(mongoUrl)
+        : (await import('../../store/mongo/events/foreign.ts')).readForeignDocuments(mongoUrl)
     const log = await openLog(config, makeLogger(config))
     try {
       const partitions = config.KAFKA_BOOTSTRAP === null ? 1 : 12

@@ -2,8 +2,8 @@
 // store itself or asks a running server. Without a running processor nobody knows how far the log has been read: then an
 // answer is final when nothing is pending and its range ended more than an hour ago and before the newest stored event.
 
-import { DAY_MS } from '../../domain/cells.ts'
-import { CostReading, storedProgress } from '../../processor/cost-service.ts'
+import { DAY_MS } from '../../domain/ledger/buckets.ts'
+import { CostReading, storedProgress } from '../../processor/cost/cost-reading.ts'
 import { type CostFigures, figuresOf } from '../../report/cost-figures.ts'
 import { type CostRow, TooManyRows } from '../../report/cost-grouping.ts'
 import { type CostAnswer, streamedJson } from '../../report/cost-json.ts'
@@ -12,11 +12,11 @@ import { costCsv } from '../../report/csv.ts'
 import { focusFile, focusQuery } from '../../report/focus.ts'
 import { costTable } from '../../report/table.ts'
 import type { EventStore } from '../../store/event-store.ts'
+import { Remote } from '../api-client.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
-import { momentFlag } from '../moment.ts'
+import { momentFlag } from '../parse-instant.ts'
 import { ProgressLine } from '../progress-line.ts'
-import { Remote } from '../remote.ts'
-import { makeLogger, openStore } from '../wire.ts'
+import { makeLogger, openStore } from '../wiring/wire.ts'
 
 const FORMATS = ['table', 'csv', 'json', 'focus'] as const
 type Format = (typeof FORMATS)[number]

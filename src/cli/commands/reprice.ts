@@ -2,13 +2,13 @@
 // after. It becomes a revision that can be listed (`prices list`) and looked behind (`report --revision N`); the raw events
 // stay as they are. The keeper of a running processor computes the cells anew within minutes.
 
-import { CELL_MS, floorTo } from '../../domain/cells.ts'
-import { reprice as repriceRange } from '../../processor/reprice.ts'
+import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import { reprice as repriceRange } from '../../processor/recompute/reprice.ts'
 import { type Command, numberFlag, UsageError } from '../command.ts'
-import { momentFlag } from '../moment.ts'
+import { momentFlag } from '../parse-instant.ts'
 import { priceChangeText } from '../price-change-text.ts'
 import { ProgressLine } from '../progress-line.ts'
-import { makeLogger, openStore } from '../wire.ts'
+import { makeLogger, openStore } from '../wiring/wire.ts'
 
 export const reprice: Command = {
   summary: 'Reprices a past range with a version of the price book, and shows before and after',

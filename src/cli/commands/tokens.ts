@@ -27,10 +27,10 @@ import {
   readTokens,
   SCOPES,
   type Scope,
-} from '../../http/api-tokens.ts'
+} from '../../http/access/api-tokens.ts'
 import { textTable } from '../../report/table.ts'
 import { type Command, type CommandContext, textFlag, UsageError } from '../command.ts'
-import { parseMoment } from '../moment.ts'
+import { parseMoment } from '../parse-instant.ts'
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS

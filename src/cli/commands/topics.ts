@@ -1,10 +1,10 @@
 // `pertoken topics`: makes the topics, describes them with their lag, and moves a group's positions (`seek`). The store's
 // positions are the truth, the group's offsets in the log are for people's tools: seek sets both, with the group stopped.
 
-import { parseIsoMs } from '../../domain/timestamp.ts'
+import { parseIsoMs } from '../../domain/events/timestamp.ts'
 import type { EventLog, Position, TopicDescription } from '../../log/event-log.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
-import { makeLogger, openLog, openStore } from '../wire.ts'
+import { makeLogger, openLog, openStore } from '../wiring/wire.ts'
 
 export const topics: Command = {
   summary: 'Makes and describes the topics; seek moves the group to another position',

@@ -1,9 +1,9 @@
 // `pertoken up`: everything in one process. With --demo a demo workload shaped like a published trace runs beside it, on
 // the embedded log and store only: demo events have no place among real ones.
 
-import { runDemo } from '../../sources/demo.ts'
+import { runDemo } from '../../producers/demo.ts'
 import { type Command, UsageError } from '../command.ts'
-import { runService } from '../service.ts'
+import { runService } from '../wiring/service.ts'
 import { SERVICE_OPTIONS } from './processor.ts'
 
 /** The embedded log needs no parallelism: one process reads it all. */

@@ -1,14 +1,14 @@
 // `pertoken verify`: recomputes the ledger from the single raw documents and compares. Exit 1 on any difference, and the
 // first of them are shown; `--repair` marks what differs, so that the keeper of a running processor computes it anew.
 
-import { CELL_MS, DAY_MS, floorTo } from '../../domain/cells.ts'
-import { type VerifyResult, verify as verifyRange } from '../../processor/verify.ts'
+import { CELL_MS, DAY_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import { type VerifyResult, verify as verifyRange } from '../../processor/recompute/verify.ts'
 import { textTable } from '../../report/table.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
 import { type Command, type CommandContext, UsageError } from '../command.ts'
-import { momentFlag } from '../moment.ts'
+import { momentFlag } from '../parse-instant.ts'
 import { ProgressLine } from '../progress-line.ts'
-import { makeLogger, openStore } from '../wire.ts'
+import { makeLogger, openStore } from '../wiring/wire.ts'
 
 export const verify: Command = {
   summary: 'Recomputes the ledger from the raw documents and compares; exit 1 on any difference',

@@ -3,7 +3,7 @@
 // processor is still in the group.
 
 import { type EventLog, LogError } from '../../log/event-log.ts'
-import type { KafkaLogOptions } from '../../log/kafka/kafka-options.ts'
+import type { KafkaLogOptions } from '../../log/kafka/options.ts'
 import type { Config } from '../options.ts'
 import type { Finding } from './finding.ts'
 
@@ -42,7 +42,7 @@ export function isLogUsable(findings: readonly Finding[]): boolean {
 
 /** One finding for each broker that cannot be used. */
 async function checkBrokers(kafka: KafkaLogOptions): Promise<Finding[]> {
-  const { lookAtBrokers } = await import('../../log/kafka/kafka-facts.ts')
+  const { lookAtBrokers } = await import('../../log/kafka/diagnostics.ts')
   const brokers = await lookAtBrokers(kafka)
   return brokers.flatMap(({ address, node, problem }) => {
     if (problem === null) return []
@@ -62,7 +62,7 @@ async function checkTopics(log: EventLog, names: readonly string[]): Promise<Fin
 }
 
 async function checkGroup(kafka: KafkaLogOptions, group: string): Promise<Finding[]> {
-  const { lookAtGroup } = await import('../../log/kafka/kafka-facts.ts')
+  const { lookAtGroup } = await import('../../log/kafka/diagnostics.ts')
   const look = await lookAtGroup(kafka, group).catch((error: Error) => error)
   if (look instanceof Error) return [{ part: 'group', ok: false, message: look.message }]
   const { members, others } = look

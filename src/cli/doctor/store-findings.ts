@@ -2,7 +2,7 @@
 // older deployment still needs a word on where to begin.
 
 import type { EventLog } from '../../log/event-log.ts'
-import { whyUndecided } from '../../processor/start-position.ts'
+import { whyUndecided } from '../../processor/ingest/start.ts'
 import { type EventStore, StoreError } from '../../store/event-store.ts'
 import type { Config } from '../options.ts'
 import type { Finding } from './finding.ts'

@@ -1,6 +1,7 @@
 // The EventLog on Apache Kafka (2.7 or later; topic ids need 2.8). Nothing connects before it is used: a log object can be
 // made while the broker is away. Subscriptions have clients of their own, see kafka-subscription.ts.
 
+import { Backoff, within } from '../../runtime/waiting.ts'
 import type {
   EventLog,
   NewRecord,
@@ -12,14 +13,13 @@ import type {
   TopicSpec,
 } from '../event-log.ts'
 import { LogError } from '../event-log.ts'
-import { closeConnections } from './connection-notes.ts'
-import { EARLIEST, KafkaCluster, LATEST, partitionKey } from './kafka-cluster.ts'
-import { hasApiId, isUnknownTopic, toLogError } from './kafka-errors.ts'
-import { type KafkaLogOptions, type KafkaSettings, kafkaSettings } from './kafka-options.ts'
-import { KafkaProducer } from './kafka-producer.ts'
-import { KafkaSubscription } from './kafka-subscription.ts'
-import { Backoff, within } from './patience.ts'
+import { EARLIEST, KafkaCluster, LATEST, partitionKey } from './cluster.ts'
+import { closeConnections } from './connection-tracker.ts'
+import { hasApiId, isUnknownTopic, toLogError } from './errors.ts'
+import { type KafkaLogOptions, type KafkaSettings, kafkaSettings } from './options.ts'
+import { KafkaProducer } from './producer.ts'
 import { securityFault } from './security-faults.ts'
+import { KafkaSubscription } from './subscription.ts'
 
 const PING_LIMIT_MS = 3_000
 const CLOSE_LIMIT_MS = 3_000

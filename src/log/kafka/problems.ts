@@ -3,7 +3,7 @@
 // Several parts of a subscription may find the same wrong; it is over when none of them does.
 
 import type { LogProblem } from '../event-log.ts'
-import type { KafkaLogger } from './kafka-options.ts'
+import type { KafkaLogger } from './options.ts'
 
 interface Current {
   /** By who found it. */

@@ -7,7 +7,7 @@
 // tried again slowly (`securityPauseMs`), because brokers count and log failed logins, and some lock the user.
 // Nothing of a request or of the broker's own text is quoted, so no password can get into a message.
 
-import type { KafkaSettings } from './kafka-options.ts'
+import type { KafkaSettings } from './options.ts'
 
 export interface SecurityFault {
   /** `rights` come on a connection that stands, the others when one is opened. */

@@ -3,8 +3,8 @@
 // moved to the nearest one that it has: that would skip or repeat records in silence.
 
 import type { AssignedPartition, StartDecision } from '../event-log.ts'
-import { EARLIEST, type KafkaCluster, LATEST, partitionKey } from './kafka-cluster.ts'
-import type { PartitionState } from './partition-reader.ts'
+import { EARLIEST, type KafkaCluster, LATEST, partitionKey } from './cluster.ts'
+import type { PartitionState } from './fetch-loop.ts'
 
 export async function askCluster(
   cluster: KafkaCluster,

@@ -3,7 +3,7 @@
 // since ids are deterministic; so the wall clock is good enough. A heartbeat from the future (the clock was set back)
 // counts as no older than one from as far in the past.
 
-import type { LogFile } from './log-file.ts'
+import type { LogFile } from './log-database.ts'
 
 interface LeaseRow {
   owner: string

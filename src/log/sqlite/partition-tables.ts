@@ -1,7 +1,7 @@
 // What is in the embedded log's tables, as functions over the file: partitions of topics, their ends, and what groups have
 // committed. All are synchronous and short, and called inside `use` or `transaction` of the file.
 
-import type { LogFile } from './log-file.ts'
+import type { LogFile } from './log-database.ts'
 
 export interface PartitionRow {
   /** Names the table of the partition's records. */

@@ -4,7 +4,7 @@
 // it was told what to drop instead (a spool was: better a gap in old samples than none of today's).
 
 import { LogError } from '../event-log.ts'
-import type { LogFile } from './log-file.ts'
+import type { LogFile } from './log-database.ts'
 import { oldestRecord, partitionsOf } from './partition-tables.ts'
 
 /** Pruning goes on to this share of the bound, so that it does not begin again at once. */

@@ -3,7 +3,7 @@
 // times as fast (1.2 million records/s). Lengths and offsets come from the same pass, so slices always match them.
 
 import type { LogRecord } from '../event-log.ts'
-import type { LogFile } from './log-file.ts'
+import type { LogFile } from './log-database.ts'
 
 export interface ReadRange {
   /** The first offset wanted. */

@@ -1,7 +1,7 @@
 // Names of the collections and what each must have. The first five are published; `pt_` is for bookkeeping that nobody
 // else should read. There is no TTL index anywhere: it would delete raw events under the ledger's feet.
 
-import type { EventKind } from '../../domain/documents.ts'
+import type { EventKind } from '../../domain/events/documents.ts'
 
 export const COLLECTION_OF_KIND: Record<EventKind, string> = { gpu: 'gpu_metrics', token: 'token_usage' }
 export const DEAD_LETTERS = 'dead_letters'

@@ -2,20 +2,33 @@
 // what makes every write here repeatable. This file is the map of the adapter: each method names its action for error
 // texts and hands on to the file that knows how. Writes are majority and journal, reads primary and majority.
 
-import type { DirtyMinute } from '../../domain/cells.ts'
-import type { EventKind, GpuDocument, TokenDocument } from '../../domain/documents.ts'
+import type { EventKind, GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
+import type { DirtyMinute } from '../../domain/ledger/buckets.ts'
 import type { Position } from '../../log/event-log.ts'
 import type { DeadLetter, EventQuery, EventStore, Page, StoreCounts, WriteResult } from '../event-store.ts'
-import { ItemsOf } from '../items-of.ts'
-import { insertDocuments } from './bulk-write.ts'
+import { ItemsOf } from '../paged-iterator.ts'
 import { COLLECTION_OF_KIND } from './collections.ts'
-import { listDeadLetters, markRedriven, purgeDeadLetters, readDeadLetter, writeDeadLetters } from './dead-letters.ts'
-import { countDocuments, latestSample, latestSamplePerSlot, listEvents, newestMs, readEvents } from './event-queries.ts'
-import { insertMarks } from './marks.ts'
-import { MongoConnection, type MongoStoreOptions } from './mongo-connection.ts'
-import { MongoLedger } from './mongo-ledger.ts'
-import { advancePositions, beginPositions, readPositions, resetPositions } from './positions.ts'
-import { prepareDatabase } from './prepare-database.ts'
+import { MongoConnection, type MongoStoreOptions } from './connection.ts'
+import {
+  listDeadLetters,
+  markRedriven,
+  purgeDeadLetters,
+  readDeadLetter,
+  writeDeadLetters,
+} from './events/dead-letters.ts'
+import { advancePositions, beginPositions, readPositions, resetPositions } from './events/positions.ts'
+import {
+  countDocuments,
+  latestSample,
+  latestSamplePerSlot,
+  listEvents,
+  newestMs,
+  readEvents,
+} from './events/queries.ts'
+import { insertDocuments } from './events/writes.ts'
+import { insertMarks } from './ledger/marks.ts'
+import { MongoLedger } from './ledger/mongo-ledger.ts'
+import { prepareDatabase } from './prepare.ts'
 
 export class MongoStore implements EventStore {
   readonly description: string

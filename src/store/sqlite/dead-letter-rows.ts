@@ -3,7 +3,7 @@
 import type { Parameter } from '../../sqlite/sqlite-file.ts'
 import type { DeadLetter, Page } from '../event-store.ts'
 import { decodeCursor, encodeCursor, type Place } from './cursor.ts'
-import type { StoreFile } from './store-file.ts'
+import type { StoreFile } from './store-database.ts'
 
 type Row = Omit<DeadLetter, 'record_time' | 'time' | 'key' | 'value' | 'headers' | 'redriven_at'> & {
   record_ms: number

@@ -3,12 +3,12 @@
 // The newest samples come by way of table `slots`, so at the price of the number of slots, not of samples.
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
-import type { EventKind, GpuDocument } from '../../domain/documents.ts'
+import type { EventKind, GpuDocument } from '../../domain/events/documents.ts'
 import type { Parameter } from '../../sqlite/sqlite-file.ts'
 import type { EventQuery, Page } from '../event-store.ts'
 import { decodeCursor, encodeCursor, type Place } from './cursor.ts'
 import { type EventRow, slotHost, TABLE_OF, toDocument } from './event-rows.ts'
-import type { StoreFile } from './store-file.ts'
+import type { StoreFile } from './store-database.ts'
 
 const MIN_MS = -8.64e15
 const MAX_MS = 8.64e15

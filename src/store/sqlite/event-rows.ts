@@ -1,8 +1,8 @@
 // Documents to rows and back. `ON CONFLICT(_id) DO NOTHING` and not `INSERT OR IGNORE`: the latter would pass over a row
 // that breaks another constraint as well, and an event would be gone without a word.
 
-import type { EventKind, GpuDocument, TokenDocument } from '../../domain/documents.ts'
-import type { StoreFile } from './store-file.ts'
+import type { EventKind, GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
+import type { StoreFile } from './store-database.ts'
 
 /** Name of the table of each kind. */
 export const TABLE_OF = { gpu: 'gpu_metrics', token: 'token_usage' } as const satisfies Record<EventKind, string>

@@ -3,13 +3,13 @@
 // are put together here. Sums are read as BigInt, since a double holds them only up to 2⁵³.
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
-import { CELL_MS } from '../../domain/cells.ts'
-import type { GpuDocument, TokenDocument } from '../../domain/documents.ts'
-import type { TokenCounts } from '../../domain/ledger-types.ts'
+import type { GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
+import { CELL_MS } from '../../domain/ledger/buckets.ts'
+import type { TokenCounts } from '../../domain/ledger/types.ts'
 import { type TokenGroup, TokenGroups, toCount } from '../token-groups.ts'
 import { readEvents } from './event-queries.ts'
 import { TABLE_OF } from './event-rows.ts'
-import type { StoreFile } from './store-file.ts'
+import type { StoreFile } from './store-database.ts'
 
 /** Events that one statement groups, about 10 ms. */
 const STEP_EVENTS = 8_000

@@ -3,7 +3,7 @@
 // on (level, start, time of the mark) alone, newest start first, and no further than the limit.
 
 import type { DirtySpan, Mark, SpanLevel } from '../ledger-store.ts'
-import type { StoreFile } from './store-file.ts'
+import type { StoreFile } from './store-database.ts'
 
 /** Inserts one mark for each start and host. */
 export async function insertMarks(

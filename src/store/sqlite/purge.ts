@@ -1,10 +1,10 @@
 // Deleting what is too old: a day's raw events and minute cells, dead letters; in transactions of a bounded size, so that writers of new events
 // get the lock in between. Stopped half-way, repeating it deletes the rest. Everything in this file is pertoken's.
 
-import type { EventKind } from '../../domain/documents.ts'
-import { spanIdRange } from '../span-id.ts'
+import type { EventKind } from '../../domain/events/documents.ts'
+import { spanIdRange } from '../bucket-id.ts'
 import { addToCounter, TABLE_OF } from './event-rows.ts'
-import type { StoreFile } from './store-file.ts'
+import type { StoreFile } from './store-database.ts'
 
 const CHUNK_ROWS = 5_000
 

@@ -7,7 +7,7 @@
 // `cost_ledger` end with the long one: what stands before it is read without it.
 
 import { StoreError } from '../event-store.ts'
-import type { StoreFile } from './store-file.ts'
+import type { StoreFile } from './store-database.ts'
 
 /** The format that this version reads and writes. */
 const FORMAT = 2

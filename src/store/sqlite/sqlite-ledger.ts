@@ -1,15 +1,15 @@
 // The ledger's half of the embedded store, on the same file as the events. This file is its map: spans, marks, events and
 // purging have files of their own; price book versions, revisions and day states are a few rows, and are here.
 
-import type { LedgerSample, LedgerToken, RowSums } from '../../domain/ledger-types.ts'
-import { ItemsOf } from '../items-of.ts'
+import type { LedgerSample, LedgerToken, RowSums } from '../../domain/ledger/types.ts'
 import type { BookVersion, DayState, DirtySpan, LedgerStore, Mark, Revision, Span, SpanLevel } from '../ledger-store.ts'
+import { ItemsOf } from '../paged-iterator.ts'
 import type { TokenGroup } from '../token-groups.ts'
+import { readRevs, readSpans, readSums, replaceSpans } from './bucket-rows.ts'
 import { rawRange, readLedgerSamples, readLedgerTokens, tokenTotals } from './ledger-events.ts'
 import { countMarks, deleteMarks, dirtySpans, insertMarks, readMarks } from './marks.ts'
 import { purge } from './purge.ts'
-import { readRevs, readSpans, readSums, replaceSpans } from './span-rows.ts'
-import type { StoreFile } from './store-file.ts'
+import type { StoreFile } from './store-database.ts'
 
 /** The two things that `price_book` holds, each numbered from 1. */
 type BookKind = 'version' | 'revision'

@@ -1,11 +1,11 @@
 // The embedded store: one SQLite file, for one machine without MongoDB. Several processes may use it at once; each write
 // is one transaction, so one fsync. The ledger's half works on the same connection, `file`.
 
-import type { DirtyMinute } from '../../domain/cells.ts'
-import type { EventKind, GpuDocument, TokenDocument } from '../../domain/documents.ts'
+import type { EventKind, GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
+import type { DirtyMinute } from '../../domain/ledger/buckets.ts'
 import type { Position } from '../../log/event-log.ts'
 import type { DeadLetter, EventQuery, EventStore, Page, StoreCounts, WriteResult } from '../event-store.ts'
-import { ItemsOf } from '../items-of.ts'
+import { ItemsOf } from '../paged-iterator.ts'
 import { insertDeadLetter, listDeadLetters, readDeadLetter } from './dead-letter-rows.ts'
 import { latestSample, latestSamplePerSlot, listEvents, readEvents } from './event-queries.ts'
 import { insertSamples, insertTokens, readCounter, TABLE_OF } from './event-rows.ts'
@@ -13,7 +13,7 @@ import { insertMarks } from './marks.ts'
 import { purgeDeadLetters } from './purge.ts'
 import { prepareSchema } from './schema.ts'
 import { SqliteLedger } from './sqlite-ledger.ts'
-import { StoreFile, type StoreFileOptions } from './store-file.ts'
+import { StoreFile, type StoreFileOptions } from './store-database.ts'
 
 export class SqliteStore implements EventStore {
   readonly description: string

@@ -1,0 +1,121 @@
+// Sends to another pertoken: POST /api/v1/events with an array of at most 500 events, over one kept connection, one request
+// at a time, so that events stay in order. Certificates are verified, redirects are not followed (a token must not travel
+// to another place), and no message ever holds the token. node:http and not fetch, which would cost the agent some 10 MB.
+
+import { type ClientRequest, Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
+import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
+import type { EventKind } from '../domain/events/documents.ts'
+import { type HttpAnswer, meaningOf } from './http-answer.ts'
+import type { Sink, SinkAnswer } from './sink.ts'
+import type { SpoolRecord } from './spool.ts'
+
+export interface HttpSinkOptions {
+  /** http or https; may have a path, a reverse proxy's. */
+  url: URL
+  /** Asked before each request, so that a file may change; null: none is sent. */
+  token: () => string | null
+  /** PEM text of the certificate authority to trust instead of the machine's. */
+  ca?: string | undefined
+  /** For the whole of a request, milliseconds. */
+  timeoutMs?: number
+}
+
+const MAX_RECORDS = 500
+const MAX_BODY_BYTES = 1024 * 1024
+const MAX_ANSWER_BYTES = 256 * 1024
+const TIMEOUT_MS = 30_000
+const COLLECTIONS: Readonly<Record<EventKind, string>> = { gpu: 'gpu_metrics', token: 'token_usage' }
+
+export function httpSink({ url, token, ca, timeoutMs = TIMEOUT_MS }: HttpSinkOptions): Sink {
+  const isTls = url.protocol === 'https:'
+  const settings = { keepAlive: true, maxSockets: 1 }
+  const agent = isTls ? new HttpsAgent({ ...settings, ...(ca === undefined ? {} : { ca }) }) : new HttpAgent(settings)
+  const start = isTls ? httpsRequest : httpRequest
+  return {
+    description: url.origin,
+    maxRecords: MAX_RECORDS,
+    async send(kind, records, signal) {
+      const body = arrayOf(records)
+      if (body.length > MAX_BODY_BYTES && records.length > 1) return { kind: 'too-large' }
+      const secret = token()
+      const headers = {
+        'content-type': 'application/json',
+        'content-length': body.length,
+        ...(secret === null ? {} : { authorization: `Bearer ${secret}` }),
+      }
+      try {
+        const sent = start(eventsUrl(url, kind), { method: 'POST', agent, headers, signal })
+        const answer = await exchange(sent, { body, timeoutMs })
+        return withoutSecret(meaningOf(answer, records.length, Date.now()), secret)
+      } catch (error) {
+        return unreachable(error as NodeJS.ErrnoException, url)
+      }
+    },
+    async close() {
+      agent.destroy()
+    },
+  }
+}
+
+/** The JSON array of records that are JSON objects each. */
+function arrayOf(records: readonly SpoolRecord[]): Buffer {
+  const comma = Buffer.from(',')
+  const parts = records.flatMap(({ value }, i) => (i === 0 ? [value] : [comma, value]))
+  return Buffer.concat([Buffer.from('['), ...parts, Buffer.from(']')])
+}
+
+function eventsUrl(url: URL, kind: EventKind): URL {
+  const path = url.pathname.replace(/\/$/, '').replace(/\/api\/v1\/events$/, '')
+  return new URL(`${path}/api/v1/events?collection=${COLLECTIONS[kind]}`, url)
+}
+
+/** Sends the body and waits for the whole answer, of which it keeps a bounded beginning. */
+function exchange(sent: ClientRequest, { body, timeoutMs }: { body: Buffer; timeoutMs: number }): Promise<HttpAnswer> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => sent.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)), timeoutMs)
+    const settle = (action: () => void) => {
+      clearTimeout(timer)
+      action()
+    }
+    sent.on('error', (error) => settle(() => reject(error)))
+    sent.on('response', (response: IncomingMessage) => {
+      const chunks: Buffer[] = []
+      let bytes = 0
+      const end = () => {
+        const text = Buffer.concat(chunks).toString('utf8')
+        settle(() => resolve({ status: response.statusCode!, headers: response.headers, body: text }))
+      }
+      response.on('data', (chunk: Buffer) => {
+        chunks.push(chunk)
+        bytes += chunk.length
+        if (bytes <= MAX_ANSWER_BYTES) return
+        end()
+        sent.destroy()
+      })
+      response.on('end', end)
+      response.on('error', (error) => settle(() => reject(error)))
+    })
+    sent.end(body)
+  })
+}
+
+function unreachable(error: NodeJS.ErrnoException, url: URL): SinkAnswer {
+  const code = error.code ?? ''
+  const reason = error.message === '' || error instanceof AggregateError ? code : error.message
+  const what = `Cannot reach ${url.origin}: ${reason}`
+  if (/CERT|SIGNATURE|SELF_SIGNED|ISSUER/.test(code)) {
+    const message = `${what} (${code}): its certificate is not trusted, give its authority with --ca FILE or correct the name in --to`
+    return { kind: 'failed', message, retryAfterMs: null, needsPerson: true }
+  }
+  if (code === 'EPROTO' || code === 'ERR_SSL_WRONG_VERSION_NUMBER') {
+    const message = `Cannot reach ${url.origin}: no TLS is spoken there, check https:// and the port in --to`
+    return { kind: 'failed', message, retryAfterMs: null, needsPerson: true }
+  }
+  return { kind: 'failed', message: what, retryAfterMs: null, needsPerson: false }
+}
+
+/** No server should quote the token; if one does, it stops here. */
+function withoutSecret(answer: SinkAnswer, secret: string | null): SinkAnswer {
+  if (secret === null || answer.kind !== 'failed') return answer
+  return { ...answer, message: answer.message.replaceAll(secret, '***') }
+}

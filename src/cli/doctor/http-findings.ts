@@ -1,0 +1,90 @@
+// What `doctor` says of the HTTP server that the settings describe: whether it answers on this machine, and whether its API
+// tokens and its certificate can be used.
+
+import { X509Certificate } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { get as httpGet, type IncomingMessage } from 'node:http'
+import { get as httpsGet } from 'node:https'
+import { json } from 'node:stream/consumers'
+import { readTokens } from '../../http/access/api-tokens.ts'
+import { readCertificate } from '../../http/access/certificate.ts'
+import type { Config } from '../options.ts'
+
+interface Finding {
+  part: string
+  ok: boolean
+  message: string
+}
+
+const TIMEOUT_MS = 3000
+const DAY_MS = 86_400_000
+/** A certificate that ends sooner is told as wrong: somebody has to act, or renewal is broken. */
+const MIN_DAYS_LEFT = 7
+
+/** One finding for each part that is there. */
+export async function checkOwnHttp(config: Config): Promise<Finding[]> {
+  const { API_TOKENS_FILE: tokens, HTTP_TLS_CERT: cert, HTTP_TLS_KEY: key } = config
+  const nowMs = Date.now()
+  return [
+    ...(tokens === null ? [] : [finding('tokens', () => tokensState(tokens, nowMs))]),
+    ...(cert === null || key === null ? [] : [finding('tls', () => certificateState(cert, key, nowMs))]),
+    await serverState(config),
+  ]
+}
+
+function finding(part: string, look: () => string): Finding {
+  try {
+    return { part, ok: true, message: look() }
+  } catch (error) {
+    return { part, ok: false, message: (error as Error).message }
+  }
+}
+
+function tokensState(path: string, nowMs: number): string {
+  const tokens = readTokens(path)
+  if (tokens.length === 0) throw new Error(`There is no API token in "${path}": add one with pertoken tokens add`)
+  const expired = tokens.filter(({ expiresMs }) => expiresMs !== null && expiresMs <= nowMs)
+  const names = expired.length === 0 ? '' : `; expired: ${expired.map(({ name }) => name).join(', ')}`
+  return `${tokens.length} API tokens in ${path}${names}`
+}
+
+function certificateState(certPath: string, keyPath: string, nowMs: number): string {
+  const { validToDate } = new X509Certificate(readCertificate(certPath, keyPath).cert)
+  const daysLeft = Math.floor((validToDate.getTime() - nowMs) / DAY_MS)
+  const state = `Certificate in ${certPath} is good until ${validToDate.toISOString().slice(0, 10)}`
+  if (daysLeft < MIN_DAYS_LEFT) throw new Error(`${state} only: renew it; a running server takes the new files over`)
+  return state
+}
+
+async function serverState(config: Config): Promise<Finding> {
+  const host = config.HOST === null || ['0.0.0.0', '::'].includes(config.HOST) ? '127.0.0.1' : config.HOST
+  const url = `${config.HTTP_TLS_CERT === null ? 'http' : 'https'}://${host}:${config.PORT}/health`
+  try {
+    const { status, problems = [] } = await askHealth(url, config.HTTP_TLS_CERT)
+    if (status === 'ok') return { part: 'http', ok: true, message: `${url} says ok` }
+    const why = problems.map(({ message }) => message).join('; ') || 'no problem named'
+    return { part: 'http', ok: false, message: `${url} says ${status}: ${why}` }
+  } catch (error) {
+    const { code = '', message } = error as NodeJS.ErrnoException
+    const hint = code === 'ECONNREFUSED' ? '' : ` (${message})`
+    return {
+      part: 'http',
+      ok: false,
+      message: `Nothing answers at ${url}${hint}: start pertoken up or pertoken processor`,
+    }
+  }
+}
+
+/** Asks for /health. By HTTPS the server must have the certificate of the settings, whatever name stands in it. */
+async function askHealth(url: string, certPath: string | null) {
+  const signal = AbortSignal.timeout(TIMEOUT_MS)
+  const response = await new Promise<IncomingMessage>((resolve, reject) => {
+    const pinned = { allowPartialTrustChain: true, checkServerIdentity: () => undefined }
+    const request =
+      certPath === null
+        ? httpGet(url, { signal }, resolve)
+        : httpsGet(url, { signal, ca: readFileSync(certPath), ...pinned }, resolve)
+    request.on('error', reject)
+  })
+  return (await json(response)) as { status: string; problems?: { message: string }[] }
+}

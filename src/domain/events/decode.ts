@@ -1,0 +1,212 @@
+// From bytes to a document or a refusal, the same for records of the log and for posted bodies: UTF-8, JSON, CloudEvents
+// envelope, schema, bounds, event time, id. No coercion: "2" is not 2, null is not 0. One bad value never throws.
+// The good path allocates the parsed object, which becomes the document, and nothing else but its id and date; all
+// that explains what is wrong happens only once something is.
+
+import { Compile } from 'typebox/compile'
+import { type CloudEventAttributes, unwrapStructured } from './cloudevents.ts'
+import type { EventKind, GpuDocument, TokenDocument } from './documents.ts'
+import { hasRepeatedKey } from './duplicate-keys.ts'
+import { logEventId, ownEventId } from './event-id.ts'
+import { type Issue, Refusal } from './rejection.ts'
+import { GpuSampleSchema, KNOWN_FIELDS, TokenUsageSchema } from './schemas.ts'
+import { parseIsoMs } from './timestamp.ts'
+import { explain } from './validation-errors.ts'
+
+/** Largest record, bytes. */
+export const MAX_RECORD_BYTES = 1_048_576
+/** Deepest nesting of an unknown field; MongoDB itself stops at 100. */
+const MAX_DEPTH = 32
+const OLDEST_MS = Date.UTC(2015, 0, 1)
+const HOUR_MS = 3_600_000
+
+const validators = { gpu: Compile(GpuSampleSchema), token: Compile(TokenUsageSchema) }
+const fatalUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/** What the decoder needs of a record. `timestampMs` is the log's time of the record. */
+export interface RawRecord {
+  offset: number
+  timestampMs: number
+  value: Buffer | null
+  /** CloudEvents attributes from the record's headers (binary mode), or null. */
+  cloudEvent: CloudEventAttributes | null
+  /** The headers say that the whole CloudEvent is in the value (structured mode). */
+  structured: boolean
+  /** The id to give the document, where a redriven record brings the one of its first place; else null. */
+  id: string | null
+}
+
+/**
+ * Decodes one record of the topic of `kind`. Returns its document (live price not yet filled in) or the refusal.
+ * `idPrefix` (see logIdPrefix) and the checksum function make the id of an event that brings none.
+ */
+export function decodeRecord<K extends EventKind>(
+  kind: K,
+  idPrefix: string,
+  record: RawRecord,
+  crc32: (bytes: Uint8Array) => number,
+): DocumentOf<K> | Refusal {
+  const value = record.value
+  if (value === null) return Refusal.of('tombstone', 'Record has no value: expected a JSON object')
+  const text = decodeText(value)
+  if (typeof text !== 'string') return text
+  let event = parseObject(text)
+  if (event instanceof Refusal) return event
+  let attributes = record.cloudEvent
+  if (record.structured) {
+    const unwrapped = unwrapStructured(event)
+    if (unwrapped instanceof Refusal) return unwrapped
+    event = unwrapped.data
+    attributes = unwrapped.attributes
+  }
+  if (hasRepeatedKey(value, event)) {
+    return Refusal.of('duplicate_field', 'Field is there twice: a JSON object with each name once was expected')
+  }
+  const refusal = checkEvent(kind, event, record.timestampMs)
+  if (refusal !== null) return refusal
+  const own = record.id ?? ownIdOf(event, attributes)
+  event['_id'] = own ?? logEventId(idPrefix, record.offset, crc32(value))
+  return toDocument(event)
+}
+
+/** The document type of a kind. */
+export type DocumentOf<K extends EventKind> = K extends 'gpu' ? GpuDocument : TokenDocument
+
+/**
+ * Checks a parsed event against all that the log's decoder checks; null when it is good. `recordMs` is the time that
+ * "one hour ahead" is measured from, milliseconds.
+ */
+export function checkEvent(kind: EventKind, event: Record<string, unknown>, recordMs: number): Refusal | null {
+  const wrong = checkSchema(kind, event)
+  if (wrong !== null) return wrong
+  const known: ReadonlySet<string> = KNOWN_FIELDS[kind]
+  for (const name in event) {
+    if (!known.has(name)) {
+      const refusal = checkUnknown(name, event[name])
+      if (refusal !== null) return refusal
+    }
+  }
+  const ts = event['ts']
+  const tsMs = typeof ts === 'number' ? ts : parseIsoMs(ts as string)
+  if (!(tsMs >= OLDEST_MS && tsMs <= recordMs + HOUR_MS)) return new Refusal([explainTime(ts, tsMs, recordMs)])
+  const cached = event['cached_prompt_tokens']
+  if (cached !== undefined && kind === 'token' && (cached as number) > (event['prompt_tokens'] as number)) {
+    const message = `Is ${cached}: expected at most prompt_tokens, which is ${event['prompt_tokens']}`
+    return Refusal.of('cached_exceeds_prompt', message, '/cached_prompt_tokens')
+  }
+  return null
+}
+
+function checkSchema(kind: EventKind, event: unknown): Refusal | null {
+  try {
+    if (validators[kind].Check(event)) return null
+    return new Refusal(explain(event as Record<string, unknown>, validators[kind].Errors(event)))
+  } catch (error) {
+    // The validator and JSON.stringify recurse: a known field that nests thousands deep overflows the stack.
+    if (error instanceof RangeError) return Refusal.of('too_deep', `Nests deeper than ${MAX_DEPTH} levels: flatten it`)
+    throw error
+  }
+}
+
+/** Whether a posted event is meant as token usage: it names a model or counts tokens; else it is a GPU sample. */
+export function kindByShape(event: Record<string, unknown>): EventKind {
+  return 'model' in event || 'prompt_tokens' in event || 'completion_tokens' in event ? 'token' : 'gpu'
+}
+
+/** The text of a record's bytes, or why it is none. */
+function decodeText(value: Buffer): string | Refusal {
+  if (value.length === 0) return Refusal.of('empty_value', 'Record is empty: expected a JSON object')
+  if (value.length > MAX_RECORD_BYTES) {
+    return Refusal.of('too_large', `Record has ${value.length} bytes: expected at most ${MAX_RECORD_BYTES}`)
+  }
+  const text = value.toString('utf8')
+  if (!text.includes('\ufffd')) return text
+  try {
+    return fatalUtf8.decode(value)
+  } catch {
+    return Refusal.of('not_utf8', 'Record is not valid UTF-8: expected UTF-8 JSON')
+  }
+}
+
+/** Parses text to a JSON object, or says why it is none. */
+export function parseObject(text: string): Record<string, unknown> | Refusal {
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(text)
+  } catch (error) {
+    return Refusal.of('not_json', `Not JSON: ${(error as Error).message.slice(0, 200)}`)
+  }
+  return asObject(parsed)
+}
+
+/** A parsed value as a JSON object, or why it is none. */
+export function asObject(parsed: unknown): Record<string, unknown> | Refusal {
+  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) {
+    const found = parsed === null ? 'null' : Array.isArray(parsed) ? 'an array' : `a ${typeof parsed}`
+    return Refusal.of('not_an_object', `Is ${found}: expected a JSON object`)
+  }
+  return parsed as Record<string, unknown>
+}
+
+/** The event's own id in its scope, or null: CloudEvents source and id first, then `event_id`. */
+function ownIdOf(event: Record<string, unknown>, attributes: CloudEventAttributes | null): string | null {
+  if (attributes !== null) return ownEventId(`ce:${attributes.source}`, attributes.id)
+  const id = event['event_id']
+  return typeof id === 'string' ? ownEventId((event['host'] as string | undefined) ?? '', id) : null
+}
+
+function toDocument<T>(event: Record<string, unknown>): T {
+  const ts = event['ts']
+  event['ts'] = new Date(typeof ts === 'number' ? ts : parseIsoMs(ts as string))
+  if (event['host'] === undefined) event['host'] = null
+  return event as T
+}
+
+/** A field that the schema does not know is kept if every store can keep it. */
+function checkUnknown(name: string, value: unknown): Refusal | null {
+  if (isForbidden(name)) {
+    return Refusal.of('forbidden_field', `Name ${JSON.stringify(name.slice(0, 80))} cannot be stored: rename the field`)
+  }
+  return typeof value === 'object' && value !== null ? checkNested(name, value) : null
+}
+
+/** `__proto__` changes objects, `_bsontype` makes MongoDB's encoder take a plain object for something else. */
+function isForbidden(name: string): boolean {
+  return name === '__proto__' || name === '_bsontype' || name === '' || name.length > 256 || name.includes('\0')
+}
+
+function checkNested(field: string, root: object): Refusal | null {
+  const open: { value: object; depth: number }[] = [{ value: root, depth: 1 }]
+  for (let node = open.pop(); node !== undefined; node = open.pop()) {
+    if (node.depth > MAX_DEPTH) {
+      return Refusal.of('too_deep', `Nests deeper than ${MAX_DEPTH} levels: flatten it`, `/${field.slice(0, 80)}`)
+    }
+    for (const [name, value] of Object.entries(node.value)) {
+      if (isForbidden(name)) return checkUnknown(name, null)
+      if (typeof value === 'object' && value !== null) open.push({ value, depth: node.depth + 1 })
+    }
+  }
+  return null
+}
+
+function explainTime(ts: unknown, tsMs: number, recordMs: number): Issue {
+  const path = '/ts'
+  if (Number.isNaN(tsMs)) {
+    return {
+      reason: 'bad_timestamp',
+      path,
+      message: `Is ${JSON.stringify(ts)}: expected ISO 8601 or epoch milliseconds`,
+    }
+  }
+  if (tsMs < OLDEST_MS) {
+    const hint =
+      typeof ts === 'number' && ts > 1e9 && ts < 1e11 ? ' (it looks like epoch seconds: send milliseconds)' : ''
+    return { reason: 'too_old', path, message: `Is ${JSON.stringify(ts)}: expected 2015 or later${hint}` }
+  }
+  const limit = new Date(recordMs + HOUR_MS).toISOString()
+  return {
+    reason: 'too_far_ahead',
+    path,
+    message: `Is ${JSON.stringify(ts)}: expected at most ${limit}, one hour ahead`,
+  }
+}

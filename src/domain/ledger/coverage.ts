@@ -1,0 +1,205 @@
+// Which parts of a minute a slot's samples cover, and at what price. A sample covers the time back to the slot's previous
+// sample if that is at most G before it, else nothing; what it says (utilisation, price, loaded model, memory, power)
+// holds for that time. The covered time is cut at the minute's edges and wherever a price rule starts or ends, so that
+// each piece has one price. What no sample covers are the gaps. Times are whole milliseconds, spans half open.
+
+import { nanoUsd } from '../prices/money.ts'
+import type { PriceBook } from '../prices/price-book.ts'
+import type { PricedSlot, PriceKind, PriceRule } from '../prices/price-rule.ts'
+import { CELL_MS } from './buckets.ts'
+import type { LedgerSample } from './types.ts'
+
+/** Utilisation is an integer of 1/10,000. */
+export const UTILIZATION_SCALE = 10_000
+
+/** A span of one slot with one price. */
+export interface PricedSpan {
+  ms: number
+  nanoUsdPerHour: bigint
+  kind: PriceKind
+  /** The rule that gave the price, null when a sample or the default did. */
+  rule: PriceRule | null
+}
+
+/** A span that a sample covers. */
+export interface CoveredSpan extends PricedSpan {
+  /** Utilisation in 1/10,000; null where the sample has none, and then it counts as busy. */
+  utilization: number | null
+  modelLoaded: string | null
+  /** At least 5 % of the GPU's memory is in use. */
+  memoryHeld: boolean
+  /** Energy in this span, null where no sample tells it. */
+  energyMj: bigint | null
+}
+
+interface Gap {
+  fromMs: number
+  toMs: number
+}
+
+/** One slot in one minute, as its samples show it. */
+export class SlotCoverage {
+  readonly gpuIndex: number
+  readonly covered: CoveredSpan[] = []
+  readonly uuid: string | null
+  readonly name: string | null
+  readonly #gaps: Gap[] = []
+  readonly #book: PriceBook
+  readonly #slot: PricedSlot
+  readonly #nearestUsdPerHour: number | null
+
+  /** `samples`: of the slot, ascending by time, each instant once (see `firstPerInstant`). */
+  constructor(
+    slot: { host: string | null; gpuIndex: number },
+    startMs: number,
+    options: { samples: readonly LedgerSample[]; book: PriceBook },
+  ) {
+    const { samples, book } = options
+    this.gpuIndex = slot.gpuIndex
+    this.#book = book
+    const place = { startMs, gapMs: book.maxSampleGapMs }
+    this.uuid = nearestOf(samples, 'uuid', place)
+    this.name = nearestOf(samples, 'name', place)
+    this.#nearestUsdPerHour = nearestOf(samples, 'price_per_hour_usd', place)
+    this.#slot = { uuid: this.uuid, host: slot.host, gpuIndex: slot.gpuIndex, name: this.name }
+    this.#cover(samples, startMs)
+  }
+
+  get hasGaps(): boolean {
+    return this.#gaps.length > 0
+  }
+
+  /** The uncovered time as time that is assumed present: rule, else the nearest sample's price, else the default. */
+  assumedSpans(): PricedSpan[] {
+    const spans: PricedSpan[] = []
+    for (const gap of this.#gaps) {
+      for (const segment of this.#book.segments(this.#slot, gap.fromMs, gap.toMs)) {
+        const price = priceOf(segment, this.#nearestUsdPerHour)
+        spans.push({ ms: segment.toMs - segment.fromMs, ...price })
+      }
+    }
+    return spans
+  }
+
+  /** The uncovered time that rules naming this slot or its uuid say is paid for. */
+  uncoveredSpans(): PricedSpan[] {
+    const spans: PricedSpan[] = []
+    for (const gap of this.#gaps) {
+      for (const segment of this.#book.segments(this.#slot, gap.fromMs, gap.toMs)) {
+        if (!segment.rule?.claimsPresence) continue
+        spans.push({ ms: segment.toMs - segment.fromMs, ...priceOf(segment, null) })
+      }
+    }
+    return spans
+  }
+
+  #cover(samples: readonly LedgerSample[], startMs: number): void {
+    const endMs = startMs + CELL_MS
+    let doneMs = startMs
+    for (let i = 1; i < samples.length; i++) {
+      const previous = samples[i - 1]!
+      const sample = samples[i]!
+      const beginMs = previous.ts.getTime()
+      const tsMs = sample.ts.getTime()
+      if (tsMs <= startMs || beginMs >= endMs || tsMs - beginMs > this.#book.maxSampleGapMs) continue
+      const fromMs = Math.max(beginMs, startMs)
+      const toMs = Math.min(tsMs, endMs)
+      if (fromMs > doneMs) this.#gaps.push({ fromMs: doneMs, toMs: fromMs })
+      doneMs = toMs
+      this.#coverInterval(previous, sample, { fromMs, toMs })
+    }
+    if (doneMs < endMs) this.#gaps.push({ fromMs: doneMs, toMs: endMs })
+  }
+
+  /** The part [fromMs, toMs) of the interval between two samples, which the closing one speaks for. */
+  #coverInterval(previous: LedgerSample, sample: LedgerSample, part: Gap): void {
+    const slot = { ...this.#slot, uuid: sample.uuid ?? null, name: sample.name ?? null }
+    const beginMs = previous.ts.getTime()
+    const overMs = sample.ts.getTime() - beginMs
+    const microjoules = energyBetween(previous, sample, overMs)
+    const said = {
+      utilization: utilizationOf(sample),
+      modelLoaded: sample.model_loaded ?? null,
+      memoryHeld: isMemoryHeld(sample),
+    }
+    for (const segment of this.#book.segments(slot, part.fromMs, part.toMs)) {
+      const price = priceOf(segment, sample.price_per_hour_usd ?? null)
+      if (segment.rule !== null && microjoules !== null) {
+        price.nanoUsdPerHour = segment.rule.priceWithEnergy(microjoules, overMs)
+      }
+      const energyMj =
+        microjoules === null
+          ? null
+          : millijoulesUntil(microjoules, overMs, segment.toMs - beginMs) -
+            millijoulesUntil(microjoules, overMs, segment.fromMs - beginMs)
+      this.covered.push({ ms: segment.toMs - segment.fromMs, ...price, ...said, energyMj })
+    }
+  }
+}
+
+/** Samples of one slot ascending by time; of several at the same instant only that with the smallest id. */
+export function firstPerInstant(samples: readonly LedgerSample[]): readonly LedgerSample[] {
+  // A store gives them in this order: then there is nothing to do.
+  if (samples.every((sample, i) => i === 0 || sample.ts.getTime() > samples[i - 1]!.ts.getTime())) return samples
+  const sorted = samples.toSorted((a, b) => a.ts.getTime() - b.ts.getTime() || (a._id < b._id ? -1 : 1))
+  return sorted.filter((sample, i) => i === 0 || sample.ts.getTime() !== sorted[i - 1]!.ts.getTime())
+}
+
+/**
+ * A field of the sample within G of the minute that has it and is nearest to the minute's start; of two as near the
+ * earlier. Null when none has. `samples` ascend by time.
+ */
+function nearestOf<F extends 'uuid' | 'name' | 'price_per_hour_usd'>(
+  samples: readonly LedgerSample[],
+  field: F,
+  { startMs, gapMs }: { startMs: number; gapMs: number },
+): NonNullable<LedgerSample[F]> | null {
+  let nearest: NonNullable<LedgerSample[F]> | null = null
+  let nearestMs = Number.POSITIVE_INFINITY
+  for (const sample of samples) {
+    const tsMs = sample.ts.getTime()
+    const distanceMs = Math.abs(tsMs - startMs)
+    if (tsMs < startMs - gapMs || tsMs >= startMs + CELL_MS + gapMs || distanceMs >= nearestMs) continue
+    const value = sample[field] ?? null
+    if (value === null) continue
+    nearest = value
+    nearestMs = distanceMs
+  }
+  return nearest
+}
+
+/** First that applies: the rule's price without energy, the sample's own, the default. */
+function priceOf(
+  segment: { rule: PriceRule | null; defaultNanoUsdPerHour: bigint },
+  sampleUsdPerHour: number | null,
+): { nanoUsdPerHour: bigint; kind: PriceKind; rule: PriceRule | null } {
+  const { rule } = segment
+  if (rule !== null) return { nanoUsdPerHour: rule.nanoUsdPerHour, kind: rule.kind, rule }
+  if (sampleUsdPerHour !== null) return { nanoUsdPerHour: nanoUsd(sampleUsdPerHour), kind: 'sample', rule: null }
+  return { nanoUsdPerHour: segment.defaultNanoUsdPerHour, kind: 'default', rule: null }
+}
+
+function utilizationOf(sample: LedgerSample): number | null {
+  const utilization = sample.utilization ?? null
+  return utilization === null ? null : Math.round(utilization * UTILIZATION_SCALE)
+}
+
+/** Energy between two samples in 10⁻⁶ J: the counter's delta in whole mJ, else the closing sample's whole mW × time. */
+function energyBetween(previous: LedgerSample, sample: LedgerSample, overMs: number): bigint | null {
+  const before = previous.energy_j ?? null
+  const after = sample.energy_j ?? null
+  if (before !== null && after !== null && after >= before) return BigInt(Math.round((after - before) * 1000)) * 1000n
+  const powerW = sample.power_w ?? null
+  return powerW === null ? null : BigInt(Math.round(powerW * 1000)) * BigInt(overMs)
+}
+
+/** Whole mJ used in the first `untilMs` of an interval: parts that meet add up to the interval's whole. */
+function millijoulesUntil(microjoules: bigint, overMs: number, untilMs: number): bigint {
+  return (microjoules * BigInt(untilMs)) / (BigInt(overMs) * 1000n)
+}
+
+function isMemoryHeld(sample: LedgerSample): boolean {
+  const used = sample.mem_used_mb ?? 0
+  const total = sample.mem_total_mb ?? 0
+  return total > 0 && used * 20 >= total
+}

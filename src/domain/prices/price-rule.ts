@@ -1,0 +1,113 @@
+// One rule of the price book, made ready: its match, its validity in milliseconds, its price as an integer of 10⁻⁹ USD
+// per hour. Owned GPUs have a fixed part, (purchase − salvage) ÷ life, and one that follows the measured power of each
+// interval between two samples; where nothing was measured (assumed and uncovered time) the fixed part stands alone.
+// Rules are ranked by what they name: uuid with its slot, uuid, slot, host, name pattern.
+
+import { parseIsoMs } from '../events/timestamp.ts'
+import { divideRounded, NANO_PER_USD, nanoUsd } from './money.ts'
+import { NamePattern } from './name-pattern.ts'
+import type { PriceMatch, PriceRuleData } from './price-book-schema.ts'
+
+/** Where the price of a row comes from: the kind of the price-book rule, the samples, or the book's default. */
+export type PriceKind = 'on-demand' | 'spot' | 'reserved' | 'owned' | 'sample' | 'default'
+
+/** What is known of a GPU when its price is asked for. */
+export interface PricedSlot {
+  uuid: string | null
+  host: string | null
+  gpuIndex: number
+  name: string | null
+}
+
+/** What a rule's match names, most specific first. */
+export const MATCH_LEVELS = ['uuid and slot', 'uuid', 'slot', 'host', 'name'] as const
+export type MatchLevel = 0 | 1 | 2 | 3 | 4
+
+const HOURS_PER_YEAR = 8760n
+/** 10⁻⁶ J × (10⁻⁹ USD/kWh) × 10⁻⁹ per ms, in 10⁻⁹ USD per hour: 1 kWh is 3.6 × 10¹² µJ, 1 h is 3.6 × 10⁶ ms, PUE is in 10⁻⁹. */
+const ENERGY_DIVISOR = 1_000_000_000_000_000n
+
+/** Milliseconds of a rule's `from` or `to`: an ISO 8601 date-time, or a date (its midnight, UTC); NaN when it is neither. */
+export function parseInstantMs(text: string): number {
+  return parseIsoMs(text.length === 10 ? `${text}T00:00:00Z` : text)
+}
+
+/** Which of the levels a match is of; null when its fields make no sense together. */
+export function matchLevel(match: PriceMatch): MatchLevel | null {
+  const { uuid, host, gpu_index, name } = match
+  if (name !== undefined) return uuid === undefined && host === undefined && gpu_index === undefined ? 4 : null
+  if (gpu_index !== undefined) return host === undefined ? null : uuid === undefined ? 2 : 0
+  if (uuid !== undefined) return host === undefined ? 1 : null
+  return host === undefined ? null : 3
+}
+
+/** Rules of the same group are for the same GPUs: their validities must not overlap. */
+export function matchKey(match: PriceMatch): string {
+  const name = match.name === undefined ? null : new NamePattern(match.name).text
+  return JSON.stringify([match.uuid ?? null, match.host ?? null, match.gpu_index ?? null, name])
+}
+
+export class PriceRule {
+  readonly id: string
+  readonly kind: Exclude<PriceKind, 'sample' | 'default'>
+  readonly match: Readonly<PriceMatch>
+  readonly level: MatchLevel
+  readonly pattern: NamePattern | null
+  /** First instant in force, -Infinity when since ever. */
+  readonly fromMs: number
+  /** First instant no longer in force, Infinity when for ever. */
+  readonly toMs: number
+  /** The price without energy, 10⁻⁹ USD per hour. */
+  readonly nanoUsdPerHour: bigint
+  readonly #energyFactor: bigint
+
+  /** `data` has passed the check of price-book-check.ts. */
+  constructor(data: PriceRuleData) {
+    this.id = data.id
+    this.kind = data.kind
+    this.match = data.match
+    this.level = matchLevel(data.match)!
+    this.pattern = data.match.name === undefined ? null : new NamePattern(data.match.name)
+    this.fromMs = data.from === undefined ? Number.NEGATIVE_INFINITY : parseInstantMs(data.from)
+    this.toMs = data.to === undefined ? Number.POSITIVE_INFINITY : parseInstantMs(data.to)
+    if (data.kind === 'owned') {
+      const worth = nanoUsd(data.purchase_usd) - nanoUsd(data.salvage_usd ?? 0)
+      const lifeNanoHours =
+        data.life_hours === undefined ? nanoUsd(data.life_years!) * HOURS_PER_YEAR : nanoUsd(data.life_hours)
+      this.nanoUsdPerHour = divideRounded(worth * NANO_PER_USD, lifeNanoHours)
+      this.#energyFactor = nanoUsd(data.usd_per_kwh ?? 0) * nanoUsd(data.pue ?? 1)
+    } else {
+      this.nanoUsdPerHour = nanoUsd(data.usd_per_hour)
+      this.#energyFactor = 0n
+    }
+    Object.freeze(this)
+  }
+
+  /**
+   * Whether the rule says that a certain GPU is paid for from a certain day on: it names a slot or a uuid and has a
+   * `from`. Time of such a GPU without samples and tokens is uncovered; a rule since ever would make all the past dark.
+   */
+  get claimsPresence(): boolean {
+    return this.level <= 2 && this.fromMs !== Number.NEGATIVE_INFINITY
+  }
+
+  /** Price in an interval of `overMs` milliseconds in which the GPU took `microjoules`, 10⁻⁹ USD per hour. */
+  priceWithEnergy(microjoules: bigint, overMs: number): bigint {
+    if (this.#energyFactor === 0n) return this.nanoUsdPerHour
+    return this.nanoUsdPerHour + divideRounded(microjoules * this.#energyFactor, ENERGY_DIVISOR * BigInt(overMs))
+  }
+
+  isInForce(atMs: number): boolean {
+    return this.fromMs <= atMs && atMs < this.toMs
+  }
+
+  /** The first field of the match that does not fit the GPU, null when all fit. */
+  mismatch(slot: PricedSlot): keyof PriceMatch | null {
+    const { uuid, host, gpu_index } = this.match
+    if (uuid !== undefined && uuid !== slot.uuid) return 'uuid'
+    if (host !== undefined && host !== slot.host) return 'host'
+    if (gpu_index !== undefined && gpu_index !== slot.gpuIndex) return 'gpu_index'
+    if (this.pattern !== null && (slot.name === null || !this.pattern.matches(slot.name))) return 'name'
+    return null
+  }
+}

@@ -1,0 +1,228 @@
+// GET /api/v1/cost: what a range cost, by whom, in steps. JSON comes in pages with the totals of the whole; CSV and FOCUS
+// are streamed whole, however long they are. How many are worked on at once is bounded, for each reads much of the ledger.
+
+import { Readable } from 'node:stream'
+import type { FastifyInstance, FastifyReply } from 'fastify'
+import { DAY_MS } from '../../domain/ledger/buckets.ts'
+import { parseInstantMs } from '../../domain/prices/price-rule.ts'
+import { CostReading, type CostSource, costPage, UNKNOWN_PROGRESS } from '../../processor/cost/cost-reading.ts'
+import { FrozenDaysError } from '../../processor/recompute/ledger-as-of.ts'
+import { FIGURE_NAMES } from '../../report/cost-figures.ts'
+import { TooManyRows } from '../../report/cost-grouping.ts'
+import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS } from '../../report/cost-query.ts'
+import { costCsv, PIECE_CHARS } from '../../report/csv.ts'
+import { focusFile, focusQuery } from '../../report/focus.ts'
+import { placeOf } from '../../report/page-cursor.ts'
+import type { HttpParts } from '../dependencies.ts'
+import { nullable, object, problemAnswer } from '../open-api.ts'
+import { HttpProblem } from '../problem.ts'
+import {
+  badParameters,
+  choice,
+  instant,
+  integer,
+  optional,
+  Query,
+  text,
+  type ValueKind,
+  withDefault,
+} from '../query.ts'
+import { hostParameter } from './gpu.ts'
+
+export const FORMATS = ['json', 'csv', 'focus'] as const
+export const DEFAULT_LIMIT = 10_000
+const MAX_LIMIT = 50_000
+/** How late an event may be where nobody says it, milliseconds. */
+const DEFAULT_LATENESS_MS = 10_000
+/** Answers that are worked on at once. */
+const MAX_READINGS = 16
+/** A streamed answer may take this long, milliseconds. */
+const STREAM_TIMEOUT_MS = 600_000
+
+const moment = (description: string): ValueKind<number> => {
+  const kind = instant(description)
+  return {
+    ...kind,
+    read: (value) => {
+      const ms = value.length === 10 ? parseInstantMs(value) : Number.NaN
+      return Number.isNaN(ms) ? kind.read(value) : ms
+    },
+    allowed: `${kind.allowed}, or a date`,
+  }
+}
+
+const groupings: ValueKind<CostQuery['by']> = {
+  read: (value) => parseGroupings(value) ?? undefined,
+  allowed: `any of ${GROUPINGS.join(', ')}, each once, with commas between`,
+  schema: { type: 'string', description: `Any of ${GROUPINGS.join(', ')}, with commas between; model when absent` },
+}
+
+const query = new Query({
+  from: optional(moment('First instant; a day before `to` when absent')),
+  to: optional(moment('First instant after the range; now when absent')),
+  step: optional(choice(STEPS, 'Length of a row, aligned to UTC; all when absent (focus: 1d)')),
+  by: optional(groupings),
+  model: optional(text(256, 'Only this model')),
+  tenant: optional(text(256, 'Only this tenant')),
+  host: optional(hostParameter),
+  idle: withDefault(choice(IDLE_WAYS, 'Loaded idle of nobody: a row of its own, or spread over each slot-hour'), 'own'),
+  format: withDefault(choice(FORMATS, 'json in pages; csv and focus (FOCUS 1.2) whole'), 'json'),
+  revision: optional(integer(0, 1e9, 'The ledger as it was with the revisions up to this one; 0: with none')),
+  limit: withDefault(integer(1, MAX_LIMIT, 'Most rows of a page; json only'), DEFAULT_LIMIT),
+  cursor: optional(text(16_384, 'Where the page before ended: its `cursor`; json only')),
+})
+
+export function addCostRoutes(app: FastifyInstance, parts: HttpParts): void {
+  const source = costSourceOf(parts)
+  let open = 0
+  app.route({
+    method: 'GET',
+    url: '/api/v1/cost',
+    schema,
+    config: { scope: 'read' },
+    handlerTimeout: STREAM_TIMEOUT_MS,
+    onRequest: async (_request, reply) => {
+      if (open >= MAX_READINGS)
+        throw HttpProblem.later('overloaded', 'Too many questions about cost at once: try again')
+      open++
+      let isOpen = true
+      const release = () => {
+        if (isOpen) open--
+        isOpen = false
+      }
+      reply.raw.once('finish', release).once('close', release)
+    },
+    handler: async (request, reply) => {
+      const asked = query.parse(request.query)
+      const { format, limit, cursor, revision = null } = asked
+      const checked = questionOf(asked, parts.now())
+      await requireRevision(source, revision)
+      if (format === 'json') {
+        const after = cursor === undefined ? null : placeOf(cursor)
+        const reading = new CostReading(source, checked, { revision })
+        return costPage(reading, { limit, after }).catch((error: unknown) => Promise.reject(asParameter(error)))
+      }
+      const reading = new CostReading(source, format === 'focus' ? focusQuery(checked) : checked, { revision })
+      const lines = format === 'focus' ? focusFile(reading.rows()) : costCsv(reading.rows())
+      return stream(reply, lines, `${format === 'focus' ? 'focus' : 'cost'}-${reading.head.from.slice(0, 10)}.csv`)
+    },
+  })
+}
+
+/** What cost is answered from; the gauges and the route use the same. */
+export function costSourceOf(parts: HttpParts): CostSource {
+  return {
+    ledger: parts.store.ledger,
+    progress: parts.progress ?? UNKNOWN_PROGRESS,
+    latenessMs: parts.allowedLatenessMs ?? DEFAULT_LATENESS_MS,
+  }
+}
+
+type Asked = ReturnType<typeof query.parse>
+
+/** The question, checked as a whole; throws a problem that names all that is wrong. */
+function questionOf(asked: Asked, nowMs: number): CostQuery {
+  const { model, tenant, host, idle, format, cursor } = asked
+  const isFocus = format === 'focus'
+  if (cursor !== undefined) {
+    const wrong = (path: string, message: string) => badParameters([{ path, reason: 'wrong_value', message }])
+    if (placeOf(cursor) === null) throw wrong('cursor', 'Is no cursor of an answer: begin again without it')
+    if (asked.from === undefined || asked.to === undefined) {
+      throw wrong('cursor', 'Continues an answer of a certain range: expected from and to beside it, as it says them')
+    }
+  }
+  const toMs = asked.to ?? nowMs
+  const fromMs = asked.from ?? toMs - DAY_MS
+  const by = asked.by ?? (isFocus ? GROUPINGS : ['model' as const])
+  const step = asked.step ?? (isFocus ? '1d' : 'all')
+  const checked = costQuery({ fromMs, toMs, step, by, idle, model, tenant, host })
+  if (!Array.isArray(checked)) return checked as CostQuery
+  throw badParameters(checked.map(({ field, message }) => ({ path: field, reason: 'wrong_value', message })))
+}
+
+async function requireRevision({ ledger }: CostSource, revision: number | null): Promise<void> {
+  if (revision === null || revision === 0) return
+  const revisions = await ledger.readRevisions()
+  if (revisions.some((one) => one.revision === revision)) return
+  const known = revisions.length === 0 ? 'there is none yet' : `there are 1 to ${revisions.length}`
+  const message = `Is ${revision}: ${known}; expected one of these, or 0 for the ledger before the first`
+  throw badParameters([{ path: 'revision', reason: 'wrong_value', message }])
+}
+
+/** What the ledger cannot answer because of how it was asked. */
+function asParameter(error: unknown): unknown {
+  const path = error instanceof TooManyRows ? 'by' : error instanceof FrozenDaysError ? 'revision' : null
+  if (path === null) return error
+  const message = `${(error as Error).message}: expected a narrower question`
+  return badParameters([{ path, reason: 'wrong_value', message }])
+}
+
+/** Sends lines as they come. What fails before the first piece is still a problem; later it cuts the answer off. */
+async function stream(reply: FastifyReply, lines: AsyncGenerator<string>, fileName: string): Promise<FastifyReply> {
+  const first = await lines.next().catch((error: unknown) => Promise.reject(asParameter(error)))
+  async function* all() {
+    if (first.done !== true) yield first.value
+    yield* lines
+  }
+  reply
+    .type('text/csv; charset=utf-8; header=present')
+    .header('content-disposition', `attachment; filename="${fileName}"`)
+  return reply.send(Readable.from(all(), { objectMode: false, highWaterMark: PIECE_CHARS }))
+}
+
+const TEXTS: Record<string, object> = {
+  start: { type: 'string', format: 'date-time' },
+  end: { type: 'string', format: 'date-time' },
+  model: nullable('string', 'Null: nobody’s, or not grouped by'),
+  tenant: nullable('string', 'Null: nobody’s, or not grouped by'),
+  host: nullable('string', 'Null: unknown, or not grouped by'),
+  gpu_uuid: nullable('string', 'UUID as a sample near by told it'),
+  price_kind: nullable('string', 'on-demand, spot, reserved, owned, sample or default'),
+  gpu_index: nullable('integer', 'Index on its host'),
+  basis: { enum: ['measured', 'presence', 'assumed', 'mixed', 'none'] },
+  method: { enum: ['weighted-tokens', 'requests', 'events', 'model-loaded', 'memory', 'mixed', 'none'] },
+  measured_token_share: nullable('number', 'Part of the tokens that fell on time with measured utilisation'),
+  reason: nullable('string', 'Why the cost of a million tokens is null'),
+}
+
+const RowSchema = object(
+  Object.fromEntries(
+    FIGURE_NAMES.map((name) => {
+      const isQuotient = name.startsWith('usd_per_')
+      return [name, TEXTS[name] ?? (isQuotient ? nullable('number', 'USD; null without tokens') : { type: 'number' })]
+    }),
+  ),
+)
+
+const schema = {
+  tags: ['cost'],
+  summary: 'What a range cost: rows by model, tenant, host, GPU, price kind; in steps; fully loaded and busy',
+  description:
+    'The range is widened to whole minutes; from and to of the answer say so. Unallocated cost is a row with model and ' +
+    'tenant null. final: nothing of the range will change but by later corrections.',
+  querystring: query.schema,
+  response: {
+    200: {
+      description: 'The rows, with the totals of the whole range',
+      content: {
+        'application/json': {
+          schema: object({
+            from: { type: 'string', format: 'date-time' },
+            to: { type: 'string', format: 'date-time' },
+            step: { enum: STEPS },
+            by: { type: 'array', items: { enum: GROUPINGS } },
+            idle: { enum: IDLE_WAYS },
+            revision: nullable('integer', 'The revision that was asked for'),
+            final: { type: 'boolean' },
+            watermark: nullable('string', 'Record time up to which the log has been read; null where unknown'),
+            rows: { type: 'array', items: RowSchema },
+            totals: RowSchema,
+            cursor: nullable('string', 'Continues the rows as ?cursor=; null at their end'),
+          }),
+        },
+        'text/csv': { schema: { type: 'string' } },
+      },
+    },
+    default: problemAnswer,
+  },
+}

@@ -1,0 +1,217 @@
+// Events: listed as they are stored, page by page, and posted into the log. A post is answered with 202 only once the
+// log has it all; a 503 means that this is not known, and the caller sends it again: events that bring an `event_id` (or
+// are CloudEvents) are then still counted once. Who may post, and in which form, is decided before a byte of the body is
+// read; how many do so at once is bounded, for each holds its whole body in memory.
+
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { EventKind } from '../../domain/events/documents.ts'
+import { LogError } from '../../log/event-log.ts'
+import { requireEventAllowance } from '../access/auth.ts'
+import type { HttpParts } from '../dependencies.ts'
+import { answer, object, page, problemAnswer } from '../open-api.ts'
+import { cursorParameter, readPage } from '../paging.ts'
+import { HttpProblem, type ProblemIssue, unsupportedMediaType } from '../problem.ts'
+import {
+  badParameters,
+  choice,
+  defined,
+  instant,
+  integer,
+  optional,
+  Query,
+  required,
+  text,
+  withDefault,
+} from '../query.ts'
+import { gpuIndexParameter, hostParameter } from './gpu.ts'
+import { type BodyForm, MAX_EVENTS, type PostedRecords, PostRefusal, readPosted } from './posted-events.ts'
+
+/** Largest body of a post, bytes; one event in it may have 1 MiB. */
+const MAX_BODY_BYTES = 8 * 1024 * 1024
+/** Posts that are worked on at once: of all callers, of one token. */
+const MAX_POSTS = 32
+const MAX_POSTS_EACH = 16
+/** What a post counts at least against the limit of events: one for so many bytes of its body, wrong ones too. */
+const BYTES_PER_EVENT = 1024
+
+const KINDS = { gpu_metrics: 'gpu', token_usage: 'token' } as const
+const collection = choice(Object.keys(KINDS) as (keyof typeof KINDS)[], 'Collection that the events belong to')
+const FORMS: Readonly<Record<string, BodyForm>> = {
+  'application/json': 'json',
+  'application/cloudevents+json': 'structured',
+  'application/cloudevents-batch+json': 'batch',
+}
+const FORM_NAMES = Object.keys(FORMS)
+
+export function addEventRoutes(app: FastifyInstance, parts: HttpParts): void {
+  addListing(app, parts)
+  addPosting(app, parts)
+}
+
+function addListing(app: FastifyInstance, { store }: HttpParts): void {
+  const query = new Query({
+    collection: required(collection),
+    from: optional(instant('Event time of the first')),
+    to: optional(instant('Event time before which the last is')),
+    host: optional(hostParameter),
+    gpu_index: optional(gpuIndexParameter),
+    model: optional(text(256, 'Name of the model; token_usage only')),
+    tenant: optional(text(256, 'Tenant; token_usage only')),
+    limit: withDefault(integer(1, 1000, 'Most items of a page'), 100),
+    cursor: optional(cursorParameter),
+  })
+  const items = { anyOf: [{ $ref: 'gpu.metrics.v1#' }, { $ref: 'token.usage.v1#' }] }
+  const schema = {
+    tags: ['events'],
+    summary: 'Events as they are stored, by event time',
+    querystring: query.schema,
+    response: { 200: answer(page(items), 'A page'), default: problemAnswer },
+  }
+  app.get('/api/v1/events', { schema, config: { scope: 'read' } }, async (request) => {
+    const { collection: name, from: fromMs, to: toMs, gpu_index: gpuIndex, limit, ...rest } = query.parse(request.query)
+    const wrong: ProblemIssue[] = []
+    for (const path of ['model', 'tenant'] as const) {
+      if (name === 'token_usage' || rest[path] === undefined) continue
+      wrong.push({ path, reason: 'wrong_value', message: 'Does not apply to gpu_metrics: leave it out' })
+    }
+    if (fromMs !== undefined && toMs !== undefined && fromMs > toMs) {
+      wrong.push({ path: 'to', reason: 'wrong_value', message: 'Is before from: expected a later instant' })
+    }
+    if (wrong.length > 0) throw badParameters(wrong)
+    const wanted = { limit, ...defined({ ...rest, fromMs, toMs, gpuIndex }) }
+    return readPage(rest.cursor, () => store.listEvents(KINDS[name], wanted))
+  })
+}
+
+function addPosting(app: FastifyInstance, parts: HttpParts): void {
+  const query = new Query({ collection: optional(collection) })
+  let open = 0
+
+  const one = { anyOf: [{ $ref: 'gpu.metrics.v1#' }, { $ref: 'token.usage.v1#' }] }
+  const envelope = object({
+    specversion: { const: '1.0' },
+    id: { type: 'string' },
+    source: { type: 'string' },
+    type: { type: 'string', description: 'Ends in gpu.metrics.v1 or token.usage.v1' },
+    data: one,
+  })
+  const schema = {
+    tags: ['events'],
+    summary: 'Puts events into the log',
+    description:
+      `One event, or an array of at most ${MAX_EVENTS} of which all or none are taken, or CloudEvents (structured, batch, or ` +
+      'binary with ce-* headers). With a token of scope ingest, or from this machine where there are no tokens. After a 503 ' +
+      'or 429 send the same again, when Retry-After has passed: events with an event_id, and CloudEvents, are counted once.',
+    querystring: query.schema,
+    body: {
+      content: {
+        'application/json': { schema: { anyOf: [...one.anyOf, { type: 'array', maxItems: MAX_EVENTS, items: one }] } },
+        'application/cloudevents+json': { schema: envelope },
+        'application/cloudevents-batch+json': { schema: { type: 'array', maxItems: MAX_EVENTS, items: envelope } },
+      },
+    },
+    response: {
+      202: answer(object({ accepted: { type: 'integer', description: 'Number of events' } }), 'The log has them'),
+      default: problemAnswer,
+    },
+  }
+  app.addContentTypeParser(FORM_NAMES, { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+  app.route<{ Body: Buffer | undefined }>({
+    method: 'POST',
+    url: '/api/v1/events',
+    schema,
+    config: { scope: 'ingest' },
+    bodyLimit: MAX_BODY_BYTES,
+    onRequest: async (request, reply) => {
+      formOf(request)
+      requireEventAllowance(request, parts)
+      const { allowance } = request
+      if (open >= MAX_POSTS || (allowance !== null && allowance.openPosts >= MAX_POSTS_EACH)) {
+        throw HttpProblem.later('overloaded', 'Too many posts at once: try again, or send arrays')
+      }
+      open++
+      if (allowance !== null) allowance.openPosts++
+      let isOpen = true
+      const release = () => {
+        if (!isOpen) return
+        isOpen = false
+        open--
+        if (allowance !== null) allowance.openPosts--
+      }
+      // `finish` for answers, `close` for callers that went away before theirs.
+      reply.raw.once('finish', release).once('close', release)
+    },
+    handler: async (request, reply) => {
+      const { collection: forced } = query.parse(request.query)
+      const kind = forced === undefined ? null : KINDS[forced]
+      const bytes = request.body ?? Buffer.alloc(0)
+      const form = formOf(request)
+      const attributes = form === 'json' ? attributesOf(request) : null
+      // Again, for posts of the same caller may have come in while this one's body did.
+      requireEventAllowance(request, parts)
+      const nowMs = parts.now()
+      const records = readPosted({ bytes, form, attributes, kind, nowMs })
+      const count = records instanceof PostRefusal ? records.total : records.gpu.length + records.token.length
+      request.allowance?.events.spend(Math.max(count, bytes.length / BYTES_PER_EVENT), nowMs)
+      if (records instanceof PostRefusal) throw refused(records)
+      await append(parts, records)
+      reply.code(202)
+      return { accepted: count }
+    },
+  })
+}
+
+/** How the body is written, by its content type. */
+function formOf({ headers }: Pick<FastifyRequest, 'headers'>): BodyForm {
+  const [type = '', ...parameters] = (headers['content-type'] ?? '').toLowerCase().split(';')
+  const form = Object.hasOwn(FORMS, type.trim()) ? FORMS[type.trim()] : undefined
+  if (form === undefined) {
+    const given = headers['content-type'] === undefined ? 'missing' : JSON.stringify(type.trim().slice(0, 80))
+    throw unsupportedMediaType(`Content type is ${given}: expected ${FORM_NAMES.join(', ')}`)
+  }
+  const charset = parameters.map((each) => each.trim()).find((each) => each.startsWith('charset='))
+  if (charset !== undefined && !/^charset="?utf-?8"?$/.test(charset)) {
+    throw unsupportedMediaType(`Content type says ${JSON.stringify(charset.slice(0, 80))}: expected UTF-8`)
+  }
+  const encoding = headers['content-encoding']
+  if (encoding !== undefined && encoding.toLowerCase() !== 'identity') {
+    throw unsupportedMediaType(`Content encoding is ${JSON.stringify(encoding.slice(0, 80))}: send it uncompressed`)
+  }
+  return form
+}
+
+/** CloudEvents attributes of the binary mode; null when there are none. Values are percent-encoded in HTTP headers. */
+function attributesOf({ headers }: Pick<FastifyRequest, 'headers'>): Record<string, string> | null {
+  const named = Object.entries(headers).filter(([name]) => /^ce-[a-z0-9]+$/.test(name))
+  if (named.length === 0) return null
+  return Object.fromEntries(named.map(([name, value]) => [name.slice(3), percentDecoded(String(value))]))
+}
+
+function percentDecoded(value: string): string {
+  try {
+    return decodeURIComponent(value)
+  } catch {
+    return value
+  }
+}
+
+async function append({ log, topics, logger }: HttpParts, records: PostedRecords): Promise<void> {
+  const topicOf: Record<EventKind, string> = { gpu: topics.metric, token: topics.token }
+  try {
+    for (const kind of ['gpu', 'token'] as const) {
+      if (records[kind].length > 0) await log.append(topicOf[kind], records[kind])
+    }
+  } catch (error) {
+    if (!(error instanceof LogError)) throw error
+    logger.warn({ err: error }, 'Cannot append posted events: the log did not take them, the caller is told to repeat')
+    const detail = 'The log did not confirm the events: send the same again; /health says what is wrong'
+    throw HttpProblem.later('log-unavailable', detail)
+  }
+}
+
+function refused({ issues, wrong, total }: PostRefusal): HttpProblem {
+  const isTooLarge = issues.some(({ reason, path }) => reason === 'too_large' && path === '')
+  const what = total === 1 ? 'The event is wrong' : `${wrong} of ${total} events are wrong`
+  const detail = `${what}, nothing was taken: correct what errors lists and send it again`
+  return new HttpProblem(isTooLarge ? 413 : 400, isTooLarge ? 'too-large' : 'bad-event', { detail, errors: issues })
+}

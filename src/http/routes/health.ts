@@ -1,0 +1,81 @@
+// How the process is. /health is the truth for people and for container health checks: 503 as soon as anything is wrong.
+// /livez is about the process alone, never its dependencies: restarting it would not bring a broker back. /readyz is for
+// load balancers: not ready before partitions are assigned and while draining; a dependency that goes away later leaves
+// it ready, for otherwise an outage of the log would take the page that says so off the network, on all replicas at once.
+
+import type { FastifyInstance } from 'fastify'
+import type { Health } from '../../processor/ingest/health.ts'
+import type { HttpParts } from '../dependencies.ts'
+import { answer, nullable, object } from '../open-api.ts'
+
+const count = { type: 'integer', minimum: 0 }
+
+const HealthSchema = object({
+  status: { enum: ['ok', 'starting', 'draining', 'stopped', 'error'] },
+  problems: {
+    type: 'array',
+    items: object({ code: { type: 'string' }, message: { type: 'string' } }, 'What is wrong, with `since` where known'),
+  },
+  lag: nullable('integer', 'Records that are not read yet'),
+  last_event: nullable('string', 'Event time of the newest event'),
+  outcomes: object({
+    read: count,
+    stored: count,
+    duplicate: count,
+    late: count,
+    rejected: count,
+    rejected_by_reason: { type: 'object', additionalProperties: count },
+  }),
+  open_steps: count,
+  slots: count,
+  log: { type: 'string' },
+  store: { type: 'string' },
+  version: { type: 'string' },
+  uptime_s: count,
+})
+
+/** The processor's health with what is wrong with the server's own files; those never make it unready. */
+export function withFileProblems(health: Health, { access, certificate }: HttpParts): Health {
+  const problems = [access?.tokens.problem, certificate?.problem].filter((problem) => problem != null)
+  return problems.length === 0 ? health : { ...health, status: 'error', problems: [...health.problems, ...problems] }
+}
+
+export function addHealthRoutes(app: FastifyInstance, parts: HttpParts): void {
+  const { processor, log, store, version, now } = parts
+  const startedMs = now()
+  let wasOk = false
+  const health = (): Health => {
+    const state = processor.health()
+    if (state.status === 'ok') wasOk = true
+    return state
+  }
+
+  const responses = { 200: answer(HealthSchema, 'All is well'), 503: answer(HealthSchema, 'Something is wrong') }
+  const healthSchema = { tags: ['operations'], summary: 'The truth about this process', response: responses }
+  app.get('/health', { schema: healthSchema, config: { scope: 'probe' } }, (_request, reply) => {
+    const state = withFileProblems(health(), parts)
+    const uptimeS = Math.max(0, Math.floor((now() - startedMs) / 1000))
+    reply.code(state.status === 'ok' ? 200 : 503)
+    return { ...state, log: log.description, store: store.description, version, uptime_s: uptimeS }
+  })
+
+  const StatusSchema = object({ status: { type: 'string' } })
+  const livezSchema = {
+    tags: ['operations'],
+    summary: 'Whether the process runs',
+    response: { 200: answer(StatusSchema, 'It does') },
+  }
+  app.get('/livez', { schema: livezSchema, config: { scope: 'probe' } }, () => ({ status: 'ok' }))
+
+  const readyzSchema = {
+    tags: ['operations'],
+    summary: 'Whether traffic may be sent here',
+    response: { 200: answer(StatusSchema, 'Ready'), 503: answer(StatusSchema, 'Not ready') },
+  }
+  app.get('/readyz', { schema: readyzSchema, config: { scope: 'probe' } }, (_request, reply) => {
+    const { status, problems } = health()
+    const isReady = status === 'ok' || (status === 'error' && wasOk)
+    reply.code(isReady ? 200 : 503)
+    return { status: isReady ? 'ready' : 'not ready', processor: status, problems }
+  })
+}

@@ -1,0 +1,162 @@
+// Answers a question about cost from the ledger: reads the spans of its plan (days, hours, minutes at the edges), adds
+// them up, and says whether the answer is final. Rows come as they are complete, so that any range fits in memory; pages
+// are cut from the same stream, because totals need all of it. An old revision is computed from the raw events.
+
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { DAY_MS } from '../../domain/ledger/buckets.ts'
+import type { LedgerAmounts } from '../../domain/ledger/types.ts'
+import { figuresOf } from '../../report/cost-figures.ts'
+import { CostGrouping, type CostRow } from '../../report/cost-grouping.ts'
+import { type CostAnswer, type CostHead, type CostTail, headOf } from '../../report/cost-json.ts'
+import type { CostQuery } from '../../report/cost-query.ts'
+import { cursorAfter, isAfter, type RowPlace } from '../../report/page-cursor.ts'
+import { type PlannedRead, planOf, sumsFor } from '../../report/read-plan.ts'
+import type { EventStore } from '../../store/event-store.ts'
+import type { LedgerStore, Span } from '../../store/ledger-store.ts'
+import { ledgerAt } from '../recompute/ledger-as-of.ts'
+
+/** How far the log has been read. */
+export interface Progress {
+  /**
+   * Record time, epoch milliseconds, up to which every current partition of the group was read and stored; now where all
+   * of them are caught up; null where it is not known.
+   */
+  readUpToMs(): number | null
+}
+
+/** What an answer is made from. */
+export interface CostSource {
+  ledger: LedgerStore
+  progress: Progress
+  /** How late an event may be and still be expected, milliseconds. */
+  latenessMs: number
+}
+
+/** A progress that nobody knows: no answer is final. */
+export const UNKNOWN_PROGRESS: Progress = { readUpToMs: () => null }
+
+/** How long ago a range must have ended for an answer without a running processor to be final, milliseconds. */
+const QUIET_MS = 3_600_000
+/** After so many rows of the ledger other requests get their turn. */
+const ROWS_PER_TURN = 4_000
+
+/**
+ * Progress as the store alone tells it, for a command line without a processor: up to the newest stored event, and never
+ * closer than an hour to now, because another partition may lag behind the newest event.
+ */
+export async function storedProgress(events: Pick<EventStore, 'newestMs'>, nowMs: number): Promise<Progress> {
+  const newest = await Promise.all([events.newestMs('gpu'), events.newestMs('token')])
+  const newestMs = Math.max(...newest.map((ms) => ms ?? Number.NEGATIVE_INFINITY))
+  const upToMs = newestMs === Number.NEGATIVE_INFINITY ? null : Math.min(newestMs, nowMs - QUIET_MS)
+  return { readUpToMs: () => upToMs }
+}
+
+/** One reading of the ledger for one question: `rows` once, then `tail`. */
+export class CostReading {
+  readonly query: CostQuery
+  readonly head: CostHead
+  readonly #source: CostSource
+  readonly #revision: number | null
+  readonly #grouping: CostGrouping
+  #readUpToMs: number | null = null
+  #pending = 0
+
+  /** `revision`: the ledger as it was with the revisions up to this one; null: as it is. */
+  constructor(source: CostSource, query: CostQuery, { revision = null }: { revision?: number | null } = {}) {
+    this.query = query
+    this.head = headOf(query, revision)
+    this.#source = source
+    this.#revision = revision
+    this.#grouping = new CostGrouping(query)
+  }
+
+  /** The rows in their order. Throws TooManyRows, FrozenDaysError, a RangeError for an unknown revision, or a StoreError. */
+  async *rows(): AsyncGenerator<CostRow, void, undefined> {
+    const { ledger, progress } = this.#source
+    const { fromMs, toMs } = this.query
+    // Before the first span is read: what is read, marked and pending after this moment may be in the answer or not.
+    this.#readUpToMs = progress.readUpToMs()
+    this.#pending = await ledger.pendingMarks(fromMs, toMs)
+    let rowsInTurn = 0
+    for await (const span of this.#spans()) {
+      yield* this.#grouping.add(span)
+      rowsInTurn += span.rows.length + 1
+      if (rowsInTurn < ROWS_PER_TURN) continue
+      rowsInTurn = 0
+      await nextTurn()
+    }
+    yield* this.#grouping.finish()
+  }
+
+  /** What is known after the last row. */
+  async tail(): Promise<CostTail> {
+    const { ledger, latenessMs } = this.#source
+    const { fromMs, toMs } = this.query
+    const pending = this.#pending + (await ledger.pendingMarks(fromMs, toMs))
+    const upToMs = this.#readUpToMs
+    const missing = await this.#missing()
+    return {
+      final: pending === 0 && upToMs !== null && upToMs > toMs + latenessMs && missing.length === 0,
+      watermark: upToMs === null ? null : new Date(upToMs).toISOString(),
+      totals: figuresOf(totalsRow(this.query, this.#grouping.totals)),
+      ...(missing.length === 0 ? {} : { missing }),
+    }
+  }
+
+  async *#spans(): AsyncGenerator<Pick<Span, 'startMs' | 'host' | 'rows'>, void, undefined> {
+    const { ledger } = this.#source
+    const { fromMs, toMs, host } = this.query
+    if (this.#revision !== null) {
+      const cells = ledgerAt({ ledger, fromMs, toMs, revision: this.#revision })
+      for await (const cell of cells) if (host === undefined || cell.host === host) yield cell
+      return
+    }
+    const hosts = host === undefined ? undefined : [host]
+    const by = sumsFor(this.query)
+    for (const { level, fromMs: startMs, toMs: endMs } of planOf(this.query)) {
+      if (by === null) yield* ledger.readSpans(level, startMs, endMs, hosts)
+      else yield* ledger.readSums(by, level, startMs, endMs, hosts)
+    }
+  }
+
+  /** Minutes live as long as the raw events: parts of the range that are asked for in minutes of purged days. */
+  async #missing(): Promise<NonNullable<CostTail['missing']>> {
+    if (this.#revision !== null) return []
+    const reads = planOf(this.query).filter(({ level }) => level === 'minute')
+    if (reads.length === 0) return []
+    const days = await this.#source.ledger.readDayStates()
+    const purged = days.filter(({ state }) => state === 'purged').map(({ startMs }) => startMs)
+    return purged.flatMap((dayMs) => reads.flatMap((read) => missingOf(read, dayMs)))
+  }
+}
+
+/** A page of an answer: at most `limit` rows after a place, the totals of all rows, and where the next page begins. */
+export async function costPage(
+  reading: CostReading,
+  { limit, after }: { limit: number; after: RowPlace | null },
+): Promise<CostAnswer & { cursor: string | null }> {
+  const kept: CostRow[] = []
+  let hasMore = false
+  for await (const row of reading.rows()) {
+    if (after !== null && !isAfter(row, after)) continue
+    if (kept.length < limit) kept.push(row)
+    else hasMore = true
+  }
+  const { totals, final, watermark, ...rest } = await reading.tail()
+  const cursor = hasMore ? cursorAfter(kept.at(-1)!) : null
+  return { ...reading.head, final, watermark, ...rest, rows: kept.map(figuresOf), totals, cursor }
+}
+
+/** The totals as a row of the whole range, of everybody. */
+function totalsRow({ fromMs, toMs }: CostQuery, amounts: LedgerAmounts): CostRow {
+  const key = { model: null, tenant: null, host: null, gpu_index: null, gpu_uuid: null, price_kind: null }
+  return { startMs: fromMs, endMs: toMs, key, amounts }
+}
+
+function missingOf(read: PlannedRead, dayMs: number): NonNullable<CostTail['missing']>[number][] {
+  const fromMs = Math.max(read.fromMs, dayMs)
+  const toMs = Math.min(read.toMs, dayMs + DAY_MS)
+  if (fromMs >= toMs) return []
+  const reason = 'The minutes of this day were purged with its raw events: ask in whole hours or days'
+  return [{ from: new Date(fromMs).toISOString(), to: new Date(toMs).toISOString(), reason }]
+}

@@ -1,0 +1,73 @@
+// How far the whole group has read the log, whoever of its members did: what `final` in an answer about cost rests on. The
+// ends of all partitions are noted with the time of the look; once the group's committed offsets have passed the ends of
+// a look, every record that was there at its time is stored and marked, since offsets are committed after that. So
+// it needs no record times, holds under constant traffic, and knows nothing of who owns which partition.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { EventLog } from '../../log/event-log.ts'
+import type { Progress } from './cost-reading.ts'
+
+/** Pause between two looks, milliseconds. */
+const INTERVAL_MS = 2000
+/** Looks that wait to be passed; a group that lags further behind is simply not up to date. */
+const MAX_LOOKS = 300
+
+interface Look {
+  atMs: number
+  /** End offset of each partition, by topic id and number. */
+  ends: Map<string, number>
+}
+
+export class ReadProgress implements Progress {
+  readonly #log: EventLog
+  readonly #group: string
+  readonly #topics: readonly string[]
+  readonly #now: () => number
+  #looks: Look[] = []
+  #readUpToMs: number | null = null
+
+  constructor(log: EventLog, options: { group: string; topics: readonly string[]; now?: () => number }) {
+    this.#log = log
+    this.#group = options.group
+    this.#topics = options.topics
+    this.#now = options.now ?? Date.now
+  }
+
+  readUpToMs(): number | null {
+    return this.#readUpToMs
+  }
+
+  /** Looks until the signal aborts; never rejects. While the log does not answer, the last known progress stands. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await this.look().catch(() => {})
+      await sleep(INTERVAL_MS, undefined, { signal }).catch(() => {})
+    }
+  }
+
+  /** One look. Rejects with a LogError. */
+  async look(): Promise<void> {
+    const atMs = this.#now()
+    const described = await this.#log.describe(this.#topics, this.#group)
+    if (described.length < this.#topics.length) return
+    const ends = new Map<string, number>()
+    const read = new Map<string, number>()
+    for (const { topicId, partitions } of described) {
+      for (const { partition, earliestOffset, endOffset, committedOffset } of partitions) {
+        ends.set(`${topicId}/${partition}`, endOffset)
+        // A partition that never had a record needs no committed offset.
+        read.set(`${topicId}/${partition}`, committedOffset ?? (endOffset === 0 ? 0 : earliestOffset))
+      }
+    }
+    this.#looks.push({ atMs, ends })
+    const passed = this.#looks.findLastIndex((look) =>
+      [...look.ends].every(([key, end]) => (read.get(key) ?? 0) >= end),
+    )
+    if (passed >= 0) {
+      this.#readUpToMs = this.#looks[passed]!.atMs
+      this.#looks = this.#looks.slice(passed + 1)
+    }
+    // The oldest stay: a group that catches up passes them first.
+    if (this.#looks.length > MAX_LOOKS) this.#looks.pop()
+  }
+}

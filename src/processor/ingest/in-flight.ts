@@ -1,0 +1,164 @@
+// Steps in flight. Documents of a few steps are written side by side; once written, steps are finished in the order they
+// were read: one mark write for all that are ready, then their positions, then the log's commit. So a position is
+// stored only when every record before it is durably stored or refused, and marked. Finishing is grouped (at most once
+// in `finishIntervalMs`): a mark and a position cost the same for one step as for twenty, and a crash between costs
+// only a re-delivery. Bounded: `maxWrites` side by side, `maxOpen` unfinished steps, then `add` waits: the back-pressure.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { TouchedCells } from '../../domain/ledger/buckets.ts'
+import type { Position } from '../../log/event-log.ts'
+import type { Step } from './step.ts'
+
+/** Labels of the points between which a crash must be harmless; tests stop the process there. */
+export type Checkpoint = 'read' | 'documents' | 'dead-letters' | 'marks' | 'positions' | 'committed'
+
+export interface StepWriters {
+  documents(step: Step): Promise<void>
+  deadLetters(step: Step): Promise<void>
+  marks(cells: TouchedCells): Promise<void>
+  positions(positions: readonly Position[]): Promise<void>
+  commit(positions: readonly Position[]): Promise<void>
+}
+
+export interface InFlightOptions {
+  maxWrites: number
+  maxOpen: number
+  finishIntervalMs: number
+  checkpoint?: ((label: Checkpoint) => void | Promise<void>) | undefined
+}
+
+export class InFlight {
+  readonly #writers: StepWriters
+  readonly #options: InFlightOptions
+  /** Unfinished steps, oldest first. */
+  readonly #open: Step[] = []
+  #writing = 0
+  #finishing: Promise<void> | null = null
+  #lastFinishMs = 0
+  #hurry = false
+  #failure: unknown = null
+  #waiters: (() => void)[] = []
+
+  constructor(writers: StepWriters, options: InFlightOptions) {
+    this.#writers = writers
+    this.#options = options
+  }
+
+  get openSteps(): number {
+    return this.#open.length
+  }
+
+  /** Starts a step; resolves when there is room for the next one. Rejects once a writer gave up. */
+  async add(step: Step): Promise<void> {
+    this.#open.push(step)
+    this.#writing++
+    void this.#write(step)
+    while (this.#failure === null && this.#isFull()) await this.#changed()
+    this.#throwFailure()
+  }
+
+  /** Resolves when every step is finished, without waiting for the finish interval. Rejects once a writer gave up. */
+  async idle(): Promise<void> {
+    this.#hurry = true
+    try {
+      while (this.#failure === null && this.#open.length > 0) {
+        this.#startFinishing()
+        await this.#changed()
+      }
+      this.#throwFailure()
+    } finally {
+      this.#hurry = false
+    }
+  }
+
+  /** Resolves when the documents of all steps are written; they may still wait to be marked. */
+  async written(): Promise<void> {
+    while (this.#failure === null && this.#writing > 0) await this.#changed()
+  }
+
+  async #write(step: Step): Promise<void> {
+    try {
+      await this.#writers.documents(step)
+      await this.#options.checkpoint?.('documents')
+      if (step.rejected.length > 0) {
+        await this.#writers.deadLetters(step)
+        await this.#options.checkpoint?.('dead-letters')
+      }
+      step.done = true
+      // Only what marks and positions need stays until the step is finished.
+      step.samples = []
+      step.tokens = []
+      step.sampleOrigins = []
+      step.tokenOrigins = []
+      step.rejected = []
+    } catch (error) {
+      this.#failure ??= error
+    }
+    this.#writing--
+    this.#startFinishing()
+    this.#notify()
+  }
+
+  #startFinishing(): void {
+    if (this.#finishing !== null || this.#open[0]?.done !== true) return
+    this.#finishing = this.#finish()
+      .catch((error: unknown) => {
+        this.#failure ??= error
+      })
+      .finally(() => {
+        this.#finishing = null
+        this.#notify()
+        if (this.#failure === null) this.#startFinishing()
+      })
+  }
+
+  async #finish(): Promise<void> {
+    const waitMs = this.#lastFinishMs + this.#options.finishIntervalMs - performance.now()
+    if (waitMs > 0 && !this.#hurry && this.#open.length < this.#options.maxOpen) {
+      await Promise.race([sleep(waitMs), this.#urgent()])
+    }
+    this.#lastFinishMs = performance.now()
+    let count = 0
+    const cells = new TouchedCells()
+    const positions = new Map<string, Position>()
+    for (; this.#open[count]?.done === true; count++) {
+      const step = this.#open[count]!
+      cells.addAll(step.cells)
+      for (const position of step.positions) {
+        positions.set(`${position.topicId}/${position.partition}`, position)
+      }
+    }
+    const reached = [...positions.values()]
+    if (!cells.isEmpty) await this.#writers.marks(cells)
+    await this.#options.checkpoint?.('marks')
+    await this.#writers.positions(reached)
+    await this.#options.checkpoint?.('positions')
+    this.#open.splice(0, count)
+    this.#notify()
+    await this.#writers.commit(reached)
+    await this.#options.checkpoint?.('committed')
+  }
+
+  /** Resolves when finishing should not wait any longer: someone drains, or there is no room left. */
+  async #urgent(): Promise<void> {
+    while (!this.#hurry && this.#open.length < this.#options.maxOpen && this.#failure === null) await this.#changed()
+  }
+
+  #isFull(): boolean {
+    return this.#writing >= this.#options.maxWrites || this.#open.length >= this.#options.maxOpen
+  }
+
+  #changed(): Promise<void> {
+    return new Promise((resolve) => this.#waiters.push(resolve))
+  }
+
+  #notify(): void {
+    const waiters = this.#waiters
+    this.#waiters = []
+    for (const resolve of waiters) resolve()
+  }
+
+  #throwFailure(): void {
+    if (this.#failure !== null) throw this.#failure
+  }
+}

@@ -1,0 +1,130 @@
+// Where to start reading a partition. The store's position is the only truth; the group's committed offset is used once,
+// when the store has none yet: so an older processor of the same group is taken over where it stopped. What does not fit
+// the log (the topic was made anew, truncated, or lost its tail) blocks the partition until a person decides with
+// `pertoken topics seek`: jumping would lose events in silence.
+//
+// Where neither is known there are two cases. A new store begins at the log's beginning. A store with documents of an older
+// deployment might hold the log's records already, or not: nobody can tell, so a person says it, once (`--from`), and the
+// store keeps it as positions of all partitions.
+
+import type { AssignedPartition, EventLog, Position, StartDecision, TopicDescription } from '../../log/event-log.ts'
+import type { EventStore } from '../../store/event-store.ts'
+
+const REMEDY = 'stop the processor and run `pertoken topics seek --to earliest` (or latest, or a time)'
+
+/** Decides the start of one partition from all positions that the store has of the group. */
+export function startOf(partition: AssignedPartition, stored: readonly Position[]): StartDecision {
+  const here = `${partition.topic}/${partition.partition}`
+  const { earliestOffset, endOffset, committedOffset } = partition
+  const own = stored.filter((p) => p.topic === partition.topic && p.partition === partition.partition)
+  const position = own.find((p) => p.topicId === partition.topicId)
+  if (position !== undefined) {
+    if (position.offset > endOffset) {
+      return { blocked: `Position of ${here} is ${position.offset}, beyond the log's end ${endOffset}: ${REMEDY}` }
+    }
+    if (position.offset < earliestOffset) {
+      const gap = earliestOffset - position.offset
+      return {
+        blocked: `Position of ${here} is ${position.offset}, but the log starts at ${earliestOffset} (${gap} records gone): ${REMEDY}`,
+      }
+    }
+    return { offset: position.offset }
+  }
+  if (own.length > 0) {
+    return { blocked: `Topic of ${here} was deleted and made anew since its position was stored: ${REMEDY}` }
+  }
+  if (committedOffset === null) return { offset: earliestOffset }
+  if (committedOffset > endOffset) {
+    return {
+      blocked: `Committed offset of ${here} is ${committedOffset}, beyond the log's end ${endOffset}: ${REMEDY}`,
+    }
+  }
+  return { offset: Math.max(committedOffset, earliestOffset) }
+}
+
+/**
+ * What a start at the group's committed offset leaves out, for the log; null for nothing. Where the log has dropped it
+ * there is no other place to start than the beginning, and the records between are gone for everybody: said, not asked.
+ */
+export function lossAtStart(partition: AssignedPartition, stored: readonly Position[]): string | null {
+  const { topic, partition: number, committedOffset, earliestOffset } = partition
+  if (committedOffset === null || committedOffset >= earliestOffset) return null
+  if (stored.some((p) => p.topic === topic && p.partition === number)) return null
+  const gap = earliestOffset - committedOffset
+  return `Group stopped at ${committedOffset} of ${topic}/${number}, but the log starts at ${earliestOffset}: ${gap} records were deleted unread`
+}
+
+/** What `--from` says: an end of the log, or the record time (epoch milliseconds) of the first record to read. */
+export type StartFrom = 'earliest' | 'latest' | number
+
+/** Nobody has said where to begin, and it must not be guessed. Reading has not begun. */
+export class StartUndecided extends Error {
+  override readonly name = 'StartUndecided'
+}
+
+interface Start {
+  group: string
+  topics: readonly string[]
+}
+
+/** Why a first start needs a person's word, one line with what to do; null when it needs none. */
+export async function whyUndecided(log: EventLog, store: EventStore, start: Start): Promise<string | null> {
+  const unknown = await topicsWithoutPosition(store, start)
+  // Counting may be given up where it takes long (null), which it does not where there is nothing foreign.
+  if (unknown.length === 0 || (await store.count()).foreign === 0) return null
+  const unread = await unreadOf(log, start.group, unknown)
+  if (unread.length === 0) return null
+  const names = unread.map(({ name }) => name).join(', ')
+  return (
+    `Cannot decide where to begin ${names}: ${store.description} holds documents of an older deployment, and group ` +
+    `"${start.group}" has committed no offset. Set KAFKA_GROUP to the older processor's group, or say once, with pertoken processor: ` +
+    '--from latest (those documents hold what is in the log), --from earliest (they hold nothing of it), ' +
+    'or --from TIME (when the older processor stopped)'
+  )
+}
+
+/**
+ * Settles where a first start begins, as far as `startOf` cannot know it: by `from`, where a person said so. Answers the
+ * topics that were begun by it. May be repeated, also by several processors at once: the first word counts. Throws
+ * StartUndecided, and what log and store throw.
+ */
+export async function settleFirstStart(
+  log: EventLog,
+  store: EventStore,
+  start: Start & { from: StartFrom | null },
+): Promise<string[]> {
+  const { from } = start
+  if (from === null) {
+    const reason = await whyUndecided(log, store, start)
+    if (reason !== null) throw new StartUndecided(reason)
+    return []
+  }
+  const unread = await unreadOf(log, start.group, await topicsWithoutPosition(store, start))
+  for (const topic of unread) await store.beginPositions(start.group, await positionsFrom(log, topic, from))
+  return unread.map(({ name }) => name)
+}
+
+async function topicsWithoutPosition(store: EventStore, { group, topics }: Start): Promise<string[]> {
+  const stored = await store.readPositions(group)
+  return topics.filter((topic) => !stored.some((position) => position.topic === topic))
+}
+
+/** Those of the topics that have records, and of which the group has committed no offset either. */
+async function unreadOf(log: EventLog, group: string, topics: readonly string[]): Promise<TopicDescription[]> {
+  if (topics.length === 0) return []
+  const described = await log.describe(topics, group)
+  return described.filter(
+    ({ partitions }) =>
+      partitions.every(({ committedOffset }) => committedOffset === null) &&
+      partitions.some(({ earliestOffset, endOffset }) => endOffset > earliestOffset),
+  )
+}
+
+async function positionsFrom(log: EventLog, topic: TopicDescription, from: StartFrom): Promise<Position[]> {
+  const timed = typeof from === 'number' ? await log.offsetsAt(topic.name, from) : []
+  return topic.partitions.map(({ partition, earliestOffset, endOffset }) => {
+    const atTime = timed.find((one) => one.partition === partition)?.offset ?? endOffset
+    const offset = from === 'earliest' ? earliestOffset : from === 'latest' ? endOffset : atTime
+    return { topic: topic.name, topicId: topic.topicId, partition, offset }
+  })
+}

@@ -1,0 +1,225 @@
+// The keeper: takes the spans of the ledger that are due and computes them anew, minutes from raw events, hours from
+// minutes, days from hours. One runs in each processor; there is no leader and nothing to hand over. Two that do the same
+// cost work, never a figure: see docs/adr/0003-keeper-protocol.md. A pass looks at what is due, newest first, and works
+// for a bounded time, so that while days are caught up the newest minutes are still kept.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { CELL_MS } from '../../domain/ledger/buckets.ts'
+import type { Logger } from '../../runtime/logger.ts'
+import { StoreError } from '../../store/event-store.ts'
+import type { DirtySpan, LedgerStore, SpanLevel } from '../../store/ledger-store.ts'
+import type { Books } from '../prices/price-book-versions.ts'
+import { Retrier } from '../retry.ts'
+import { BookWatch } from './book-watch.ts'
+import { CatchUp } from './catch-up.ts'
+import { KeeperCounters } from './keeper-counters.ts'
+import { type KeeperParts, MinuteKeeper } from './minute-keeper.ts'
+import { RunLength } from './raw-run.ts'
+import { SumKeeper, type SumLevel } from './rollup-keeper.ts'
+import { type DueRule, isDue, runsOf, spreadOut } from './schedule.ts'
+
+export interface KeeperOptions {
+  log: Logger
+  now?: () => number
+  /** Deals out the keeper's jitter and the order in which it catches up; for tests. */
+  random?: () => number
+  /** A minute is due when its newest mark is this old, milliseconds. */
+  settleMs?: number
+  /** Or when its oldest mark is this old. */
+  maxWaitMs?: number
+  /** And never before its end + this much of the clock. */
+  lagMs?: number
+  /** Each keeper waits up to this much longer, so that two rarely do the same. */
+  jitterMs?: number
+  /** Hours wait this much for their newest and oldest mark; days twelve times as much, since each minute marks them. */
+  sumSettleMs?: number
+  sumMaxWaitMs?: number
+  /** Pause between passes that found nothing to do. */
+  intervalMs?: number
+}
+
+/** What the keeper did since it started, and what it saw last; for /health and /metrics. */
+export interface KeeperStatus extends Readonly<KeeperCounters> {
+  /** Span starts with marks, by level, as of the last pass; at most MAX_DIRTY each are looked at. */
+  backlog: Record<SpanLevel, number>
+  /** Age of the oldest mark that was seen, milliseconds; null when there is none. */
+  oldestDirtyAgeMs: number | null
+  /** When the last pass ended, epoch milliseconds; null before the first. */
+  lastPassMs: number | null
+  /** What fails right now. */
+  failing: { what: string; message: string; sinceMs: number }[]
+}
+
+/** What one pass did. */
+export interface PassResult {
+  /** Span starts that were computed, by level. */
+  minutes: number
+  hours: number
+  days: number
+  /** Span starts that are due and were left for the next pass. */
+  left: number
+  /** Span starts that have marks but are not due yet. */
+  waiting: number
+}
+
+/** Span starts that a pass looks at, newest first. */
+const MAX_DIRTY = 2000
+/** After this long a pass looks again what is due, milliseconds. */
+const MAX_PASS_MS = 10_000
+/** What cannot be computed for another reason than the store's is tried again after this long, milliseconds. */
+const PUT_OFF_MS = 60_000
+const DAY_PATIENCE = 12
+
+export class Keeper {
+  readonly counters = new KeeperCounters()
+  readonly #parts: KeeperParts
+  readonly #rules: Record<SpanLevel, DueRule & { seed: number }>
+  readonly #intervalMs: number
+  readonly #retrier: Retrier
+  readonly #watch: BookWatch
+  readonly #minutes: MinuteKeeper
+  readonly #sums: SumKeeper
+  readonly #length = new RunLength()
+  readonly #catchUp: CatchUp
+  /** Minutes that could not be computed: when they are tried again, alone. */
+  readonly #putOff = new Map<string, number>()
+  readonly #seen: Record<SpanLevel, { count: number; oldestMs: number | null }> = {
+    minute: { count: 0, oldestMs: null },
+    hour: { count: 0, oldestMs: null },
+    day: { count: 0, oldestMs: null },
+  }
+  #lastPassMs: number | null = null
+
+  constructor(ledger: LedgerStore, books: Books, options: KeeperOptions) {
+    const { log, now = Date.now, random = Math.random, lagMs = 105_000, jitterMs = 5000 } = options
+    const { sumSettleMs = 5000, sumMaxWaitMs = 30_000 } = options
+    const seed = Math.floor(random() * 2 ** 31)
+    this.#parts = { ledger, books, counters: this.counters, log, now }
+    this.#rules = {
+      minute: {
+        settleMs: options.settleMs ?? 15_000,
+        maxWaitMs: options.maxWaitMs ?? 60_000,
+        lagMs: CELL_MS + lagMs,
+        jitterMs,
+        seed,
+      },
+      hour: { settleMs: sumSettleMs, maxWaitMs: sumMaxWaitMs, lagMs: 0, jitterMs, seed },
+      day: {
+        settleMs: sumSettleMs * DAY_PATIENCE,
+        maxWaitMs: sumMaxWaitMs * DAY_PATIENCE,
+        lagMs: 0,
+        jitterMs,
+        seed,
+      },
+    }
+    this.#intervalMs = options.intervalMs ?? 1000
+    this.#retrier = new Retrier(log, now)
+    this.#watch = new BookWatch(this.#parts, CELL_MS + lagMs)
+    this.#minutes = new MinuteKeeper(this.#parts, this.#length)
+    this.#sums = new SumKeeper(this.#parts)
+    this.#catchUp = new CatchUp(log)
+  }
+
+  /** Keeps the ledger until the signal aborts; never rejects. What it was doing then is left for the next keeper. */
+  async run(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const pass = await this.#retrier.run('keep the ledger', signal, () => this.pass(signal)).catch(() => null)
+      if (pass === null || pass.left > 0) continue
+      await sleep(this.#intervalMs, undefined, { signal }).catch(() => {})
+    }
+  }
+
+  /** One look at what is due, and the work. Rejects with a StoreError; what was done until then is done. */
+  async pass(signal?: AbortSignal): Promise<PassResult> {
+    const { books, now } = this.#parts
+    const result: PassResult = { minutes: 0, hours: 0, days: 0, left: 0, waiting: 0 }
+    const untilMs = now() + MAX_PASS_MS
+    const mayGoOn = () => signal?.aborted !== true && now() < untilMs
+    await books.refresh()
+    if (books.versions.length === 0) {
+      throw new StoreError('No price book yet: none was set, and no default at start', { retriable: true })
+    }
+    await this.#watch.pass()
+    await this.#passMinutes(result, mayGoOn)
+    result.hours = await this.#passSums('hour', result, mayGoOn)
+    result.days = await this.#passSums('day', result, mayGoOn)
+    this.#lastPassMs = now()
+    return result
+  }
+
+  status(): KeeperStatus {
+    const ages = Object.values(this.#seen).flatMap(({ oldestMs }) => (oldestMs === null ? [] : [oldestMs]))
+    const { minute, hour, day } = this.#seen
+    return {
+      ...this.counters,
+      backlog: { minute: minute.count, hour: hour.count, day: day.count },
+      oldestDirtyAgeMs: ages.length === 0 ? null : Math.max(0, this.#parts.now() - Math.min(...ages)),
+      lastPassMs: this.#lastPassMs,
+      failing: this.#retrier.failing,
+    }
+  }
+
+  async #passMinutes(result: PassResult, mayGoOn: () => boolean): Promise<void> {
+    const { now } = this.#parts
+    const due = await this.#due('minute', result)
+    let left = due.length
+    const runs = runsOf(due, this.#length.ms, (startMs) => this.#putOff.has(`minute ${startMs}`))
+    for (const run of spreadOut(runs, this.#rules.minute.seed)) {
+      if (!mayGoOn()) break
+      const computed = await this.#guarded('minute', run, () => this.#minutes.compute(run))
+      result.minutes += computed ?? 0
+      left -= run.length
+      this.#catchUp.tell({ minutes: run.length, left, nowMs: now() })
+    }
+    result.left += left
+  }
+
+  async #passSums(level: SumLevel, result: PassResult, mayGoOn: () => boolean): Promise<number> {
+    const due = await this.#due(level, result)
+    let computed = 0
+    for (const [i, { startMs }] of due.entries()) {
+      if (!mayGoOn()) {
+        result.left += due.length - i
+        break
+      }
+      if ((await this.#guarded(level, [startMs], () => this.#sums.compute(level, startMs))) === true) computed++
+    }
+    return computed
+  }
+
+  async #due(level: SpanLevel, result: PassResult): Promise<DirtySpan[]> {
+    const { ledger, now } = this.#parts
+    // The clock is read before the marks: what comes in between waits for the next pass.
+    const nowMs = now()
+    const dirty = await ledger.dirtySpans(level, MAX_DIRTY)
+    const oldestMs = dirty.reduce((oldest, span) => Math.min(oldest, span.firstAtMs), Number.POSITIVE_INFINITY)
+    this.#seen[level] = { count: dirty.length, oldestMs: dirty.length === 0 ? null : oldestMs }
+    const due = dirty.filter(
+      (span) => isDue(span, nowMs, this.#rules[level]) && nowMs >= (this.#putOff.get(`${level} ${span.startMs}`) ?? 0),
+    )
+    result.waiting += dirty.length - due.length
+    return due
+  }
+
+  /**
+   * Runs work that may fail for another reason than the store's (a document that nobody foresaw): that must not stop the
+   * rest of the ledger. Spans that failed together are tried alone in the next pass; one that fails alone is put off.
+   */
+  async #guarded<T>(level: SpanLevel, starts: readonly number[], work: () => Promise<T>): Promise<T | null> {
+    const { log, now } = this.#parts
+    try {
+      const result = await work()
+      for (const startMs of starts) this.#putOff.delete(`${level} ${startMs}`)
+      return result
+    } catch (error) {
+      if (error instanceof StoreError) throw error
+      this.counters.failures++
+      if (this.#putOff.size > MAX_DIRTY) this.#putOff.clear()
+      const againMs = starts.length > 1 ? 0 : now() + PUT_OFF_MS
+      for (const startMs of starts) this.#putOff.set(`${level} ${startMs}`, againMs)
+      const first = new Date(starts[0]!).toISOString()
+      log.error({ level, first, spans: starts.length, error: String(error) }, 'Could not compute a part of the ledger')
+      return null
+    }
+  }
+}

@@ -1,0 +1,132 @@
+// Token usage of single documents, minute by minute: what `verify` sets against the store's own grouping, so that no fault
+// of that can hide, and what long ranges are computed from. Documents come in order of time; a minute's groups are held and
+// forgotten, never its events.
+
+import { gpuIndexesOf } from '../../domain/events/documents.ts'
+import { CELL_MS } from '../../domain/ledger/buckets.ts'
+import { addEvent, totalsOfEvent } from '../../domain/ledger/token-totals.ts'
+import type { LedgerToken, TokenTotals } from '../../domain/ledger/types.ts'
+
+/** Counts of the documents themselves, for a check that goes round all ledger code. */
+export interface PlainCounts {
+  requests: bigint
+  prompt_tokens: bigint
+  cached_prompt_tokens: bigint
+  completion_tokens: bigint
+}
+
+/** Totals by model, tenant and GPUs (an index, or several joined): nested, so that no event needs a key made of them. */
+type Totals = Map<string, Map<string | null, Map<number | string, TokenTotals>>>
+
+interface HostUsage {
+  totals: Totals
+  counts: PlainCounts
+  /** Counts of the newest events that are not in `counts` yet. */
+  events: number
+  requests: number
+  prompt: number
+  cached: number
+  completion: number
+}
+
+export class UsageOfMinutes {
+  /** Documents that were read. */
+  read = 0
+  readonly #documents: AsyncIterator<LedgerToken>
+  #hosts = new Map<string | null, HostUsage>()
+  #next: LedgerToken | null = null
+  #isDone = false
+
+  /** `documents` in order of time. */
+  constructor(documents: AsyncIterable<LedgerToken>) {
+    this.#documents = documents[Symbol.asyncIterator]()
+  }
+
+  /** Takes in the minute that starts at `startMs`, which is after the one before. */
+  async moveTo(startMs: number): Promise<void> {
+    this.#hosts = new Map()
+    while (!this.#isDone) {
+      if (this.#next === null) {
+        const { done, value } = await this.#documents.next()
+        if (done === true) {
+          this.#isDone = true
+          return
+        }
+        this.read++
+        this.#next = value as LedgerToken
+      }
+      const tsMs = this.#next.ts.getTime()
+      if (tsMs >= startMs + CELL_MS) return
+      if (tsMs >= startMs) this.#add(this.#next)
+      this.#next = null
+    }
+  }
+
+  get hosts(): Iterable<string | null> {
+    return this.#hosts.keys()
+  }
+
+  totals(host: string | null): TokenTotals[] {
+    const models = [...(this.#hosts.get(host)?.totals.values() ?? [])]
+    return models.flatMap((tenants) => [...tenants.values()].flatMap((gpus) => [...gpus.values()]))
+  }
+
+  counts(host: string | null): PlainCounts {
+    const usage = this.#hosts.get(host)
+    if (usage === undefined) return noCounts()
+    carry(usage)
+    return usage.counts
+  }
+
+  async close(): Promise<void> {
+    this.#isDone = true
+    await this.#documents.return?.()
+  }
+
+  #add(event: LedgerToken): void {
+    let usage = this.#hosts.get(event.host)
+    if (usage === undefined) {
+      usage = { totals: new Map(), counts: noCounts(), events: 0, requests: 0, prompt: 0, cached: 0, completion: 0 }
+      this.#hosts.set(event.host, usage)
+    }
+    addTo(usage.totals, event)
+    usage.events++
+    usage.requests += event.requests ?? 1
+    usage.prompt += event.prompt_tokens
+    usage.cached += event.cached_prompt_tokens ?? 0
+    usage.completion += event.completion_tokens
+    // Counts of an event are at most 10⁹: a million of them stay below 2⁵³, and BigInt for each would cost time.
+    if (usage.events >= 1_000_000) carry(usage)
+  }
+}
+
+function carry(usage: HostUsage): void {
+  usage.counts.requests += BigInt(usage.requests)
+  usage.counts.prompt_tokens += BigInt(usage.prompt)
+  usage.counts.cached_prompt_tokens += BigInt(usage.cached)
+  usage.counts.completion_tokens += BigInt(usage.completion)
+  usage.events = usage.requests = usage.prompt = usage.cached = usage.completion = 0
+}
+
+export function noCounts(): PlainCounts {
+  return { requests: 0n, prompt_tokens: 0n, cached_prompt_tokens: 0n, completion_tokens: 0n }
+}
+
+function addTo(totals: Totals, event: LedgerToken): void {
+  const { model, tenant = null } = event
+  const ofTenant = mapIn(mapIn(totals, model), tenant)
+  const gpus = event.gpus === undefined ? event.gpu_index! : gpuIndexesOf(event).join()
+  const group = ofTenant.get(gpus)
+  if (group === undefined) ofTenant.set(gpus, totalsOfEvent(event))
+  else addEvent(group, event)
+}
+
+/** The map under a key, which is made where there is none. */
+function mapIn<K, L, V>(maps: Map<K, Map<L, V>>, key: K): Map<L, V> {
+  let map = maps.get(key)
+  if (map === undefined) {
+    map = new Map()
+    maps.set(key, map)
+  }
+  return map
+}

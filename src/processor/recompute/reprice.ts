@@ -1,0 +1,77 @@
+// Repricing a range of the past: pins it to a version of the price book and makes the keeper compute its cells anew. The
+// raw events stay as they are, so every revision can still be reported (ledger-at.ts). The order: before and after are
+// computed, the revision is inserted (from then on it prices the range), its cells are marked, the revision is `done`.
+// A crash in between leaves a revision that is not done: a keeper marks its cells again and finishes it (book-watch.ts).
+
+import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import type { LedgerStore, Revision } from '../../store/ledger-store.ts'
+import { type MarkingRange, markMissingClaims, markRepriced } from '../ledger/stale-cells.ts'
+import { Books } from '../prices/price-book-versions.ts'
+import { type OnRangeProgress, type PriceChange, priceChange } from './price-change.ts'
+
+/** Minutes that ended this long ago or less are left to the keepers, milliseconds. */
+const CLAIMS_END_MS = 4 * CELL_MS
+
+/** What a revision keeps of itself: the JSON in `Revision.summary`. */
+export interface RevisionSummary extends PriceChange {
+  /** False until all cells of the range are marked. */
+  done: boolean
+}
+
+export interface RepriceOptions {
+  ledger: LedgerStore
+  /** Whole minutes, epoch milliseconds, `toMs` exclusive. */
+  fromMs: number
+  toMs: number
+  /** The version that the range is pinned to. */
+  bookVersion: number
+  nowMs: number
+  onProgress?: OnRangeProgress
+}
+
+/**
+ * Pins a range to a version of the price book, marks its cells, and answers with before and after. The keeper computes
+ * the cells within a minute or two. Frozen days are named and stay as they are. Throws a RangeError for a range or a
+ * version that makes no sense, or a StoreError; after one, the revision may be there: it is finished by a keeper.
+ */
+export async function reprice(options: RepriceOptions): Promise<Revision & { summary: RevisionSummary }> {
+  const { ledger, fromMs, toMs, bookVersion, nowMs, onProgress } = options
+  checkRange(fromMs, toMs)
+  const books = new Books(ledger)
+  await books.refresh()
+  const after = books.bookByVersion(bookVersion)
+  const before = (minuteMs: number) => books.bookFor(minuteMs)
+  const change = await priceChange({ ledger, fromMs, toMs, before, after: () => after, onProgress })
+  const summary: RevisionSummary = { ...change, done: false }
+  const revision = await insert(ledger, { fromMs, toMs, bookVersion, atMs: nowMs, summary })
+  await books.refresh()
+  await markRepriced(ledger, books, { fromMs, toMs, nowMs })
+  await markMissingClaims(ledger, books, await claimsRange(ledger, { fromMs, toMs, nowMs }))
+  summary.done = true
+  await ledger.updateRevisionSummary(revision.revision, summary)
+  return { ...revision, summary }
+}
+
+/** Claimed time is looked for from the first raw event on and where it has ended, as keepers do. */
+async function claimsRange(ledger: LedgerStore, { fromMs, toMs, nowMs }: MarkingRange): Promise<MarkingRange> {
+  const firstMs = (await ledger.rawRange())?.fromMs ?? toMs
+  const endMs = Math.min(toMs, floorTo(CELL_MS, nowMs) - CLAIMS_END_MS)
+  return { fromMs: Math.max(fromMs, floorTo(CELL_MS, firstMs)), toMs: endMs, nowMs }
+}
+
+async function insert<S>(
+  ledger: LedgerStore,
+  revision: Omit<Revision, 'revision' | 'summary'> & { summary: S },
+): Promise<Revision & { summary: S }> {
+  for (;;) {
+    const last = (await ledger.readRevisions()).reduce((max, known) => Math.max(max, known.revision), 0)
+    const next = { ...revision, revision: last + 1 }
+    if (await ledger.insertRevision(next)) return next
+  }
+}
+
+function checkRange(fromMs: number, toMs: number): void {
+  const isWhole = (atMs: number) => Number.isSafeInteger(atMs) && atMs % CELL_MS === 0
+  if (isWhole(fromMs) && isWhole(toMs) && fromMs < toMs) return
+  throw new RangeError(`Cannot reprice from ${fromMs} to ${toMs}: expected whole minutes, the first before the second`)
+}

@@ -1,0 +1,36 @@
+// What a person wants to know of a MongoDB server beside the documents, when something is wrong: what time it is there, and
+// how full its disk is. Read only. The disk needs the right `dbStats`, which pertoken itself does without: null then.
+
+import { MongoConnection, type MongoStoreOptions } from './connection.ts'
+
+export interface MongoFacts {
+  /** How far the server's clock is ahead of this machine's, milliseconds; right to half the time of a round trip. */
+  aheadMs: number
+  disk: { freeBytes: number; totalBytes: number } | null
+}
+
+/** Throws a StoreError when the server does not answer. `nowMs` is this machine's clock. */
+export async function lookAtMongo(options: MongoStoreOptions, nowMs: () => number): Promise<MongoFacts> {
+  const connection = new MongoConnection(options)
+  try {
+    return await connection.run('ask the server for its state', async () => {
+      await connection.command({ ping: 1 }) // So that connecting is not part of the round trip.
+      const askedMs = nowMs()
+      const { localTime } = await connection.command({ hello: 1 })
+      const aheadMs = Number(localTime) - (askedMs + nowMs()) / 2
+      return { aheadMs, disk: await diskOf(connection) }
+    })
+  } finally {
+    await connection.close()
+  }
+}
+
+async function diskOf(connection: MongoConnection): Promise<MongoFacts['disk']> {
+  try {
+    const { fsTotalSize, fsUsedSize } = await connection.command({ dbStats: 1 })
+    const totalBytes = Number(fsTotalSize)
+    return totalBytes > 0 ? { freeBytes: totalBytes - Number(fsUsedSize), totalBytes } : null
+  } catch {
+    return null
+  }
+}

@@ -1,0 +1,150 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import type { GpuDocument, TokenDocument } from '../../../src/domain/events/documents.ts'
+import { SlidingWindow, spread } from '../../../src/domain/live/sliding-window.ts'
+
+const T0 = Date.UTC(2026, 10, 22, 12)
+
+function makeWindow(options: { maxRings?: number } = {}): SlidingWindow {
+  return new SlidingWindow({
+    windowSeconds: 30,
+    allowedLatenessSeconds: 10,
+    priceOf: (_slot, sample) => sample?.price_per_hour_usd ?? 0.85,
+    ...options,
+  })
+}
+
+function token(atSeconds: number, change: Partial<TokenDocument> = {}): TokenDocument {
+  const ts = new Date(T0 + atSeconds * 1000)
+  const base = {
+    _id: `t${atSeconds}`,
+    ts,
+    host: 'h',
+    gpu_index: 0,
+    model: 'm',
+    prompt_tokens: 90,
+    completion_tokens: 10,
+  }
+  return { ...base, cost_per_token: null, tokens_per_second: null, price_per_hour_usd: 0, window_s: 0, ...change }
+}
+
+function sample(atSeconds: number, change: Partial<GpuDocument> = {}): GpuDocument {
+  return { _id: `s${atSeconds}`, ts: new Date(T0 + atSeconds * 1000), host: 'h', gpu_index: 0, ...change }
+}
+
+function priced(window: SlidingWindow, event: TokenDocument): TokenDocument {
+  window.price(event, event.ts.getTime())
+  return event
+}
+
+test('a token costs the full window of its slot divided by the tokens in the window, itself included', () => {
+  const window = makeWindow()
+  window.observe(sample(0, { price_per_hour_usd: 3.6 }))
+  assert.equal(priced(window, token(0)).cost_per_token, (3.6 * 30) / 3600 / 100)
+  assert.equal(priced(window, token(29)).cost_per_token, (3.6 * 30) / 3600 / 200)
+  const third = priced(window, token(30))
+  assert.equal(third.cost_per_token, (3.6 * 30) / 3600 / 200, 'the pane of second 0 has left')
+  assert.equal(third.tokens_per_second, 200 / 30)
+  assert.equal(third.price_per_hour_usd, 3.6)
+  assert.equal(third.window_s, 30)
+})
+
+test('before any sample the default price counts; slots do not mix', () => {
+  const window = makeWindow()
+  priced(window, token(0, { gpu_index: 1, prompt_tokens: 1e6 }))
+  assert.equal(priced(window, token(0)).cost_per_token, (0.85 * 30) / 3600 / 100)
+})
+
+test('late is per slot: more than the lateness behind the newest second of the own slot', () => {
+  const window = makeWindow()
+  priced(window, token(1000, { host: 'fast' }))
+  priced(window, token(100))
+  assert.equal(priced(window, token(90)).late, undefined)
+  const late = priced(window, token(89))
+  assert.equal(late.late, true)
+  assert.equal(late.cost_per_token, null)
+  assert.equal(priced(window, token(100)).tokens_per_second, 300 / 30, 'a late event does not count')
+})
+
+test('an event over several GPUs spreads its tokens as integers, the remainder to the lowest index; its price is their sum', () => {
+  const window = makeWindow()
+  window.observe(sample(0, { gpu_index: 2, price_per_hour_usd: 2 }))
+  window.observe(sample(0, { gpu_index: 5, price_per_hour_usd: 4 }))
+  const event = token(0, { gpus: [5, 2], prompt_tokens: 7, completion_tokens: 0 })
+  delete event.gpu_index
+  assert.equal(priced(window, event).cost_per_token, (6 * 30) / 3600 / 7)
+  const slots = window.live(T0).slots
+  assert.deepEqual(slots.map((slot) => [slot.gpu_index, slot.tokens_per_second * 30]).sort(), [
+    [2, 4],
+    [5, 3],
+  ])
+  assert.deepEqual(spread(7, 2), [4, 3])
+})
+
+test('nothing to divide by gives null, never zero or infinity', () => {
+  assert.equal(priced(makeWindow(), token(0, { prompt_tokens: 0, completion_tokens: 0 })).cost_per_token, null)
+})
+
+test('the live view runs empty with the wall clock and splits a slot between its models by tokens', () => {
+  const window = makeWindow()
+  window.observe(sample(0, { price_per_hour_usd: 3.6 }))
+  priced(window, token(0, { model: 'a' }))
+  priced(window, token(1, { model: 'b', prompt_tokens: 290 }))
+  const { models } = window.live(T0 + 1000)
+  assert.deepEqual(
+    models.map(({ model, tokens_per_second }) => [model, tokens_per_second * 30]),
+    [
+      ['a', 100],
+      ['b', 300],
+    ],
+  )
+  assert.equal(models[0]!.cost_per_token, (3.6 * 30) / 3600 / 400)
+  assert.equal(window.live(T0 + 32_000).models.length, 0)
+})
+
+test('a window that was rebuilt only from some second on says so on figures that reach further back', () => {
+  const window = makeWindow()
+  window.knownFrom(T0)
+  assert.equal(priced(window, token(28)).partial, true)
+  assert.equal(priced(window, token(29)).partial, undefined)
+})
+
+test('the only host with a GPU of that index is found; with two there is none', () => {
+  const window = makeWindow()
+  window.observe(sample(0))
+  assert.equal(window.onlyHostWith(0, T0 + 1000, 600_000), 'h')
+  assert.equal(window.onlyHostWith(1, T0, 600_000), null)
+  assert.equal(window.onlyHostWith(0, T0 + 600_001, 600_000), null, 'not seen in the last ten minutes')
+  window.observe(sample(0, { host: 'other' }))
+  assert.equal(window.onlyHostWith(0, T0, 600_000), null)
+})
+
+test('memory is bounded: the slots seen longest ago make room', () => {
+  const window = makeWindow({ maxRings: 100 })
+  for (let i = 0; i < 10_000; i++) priced(window, token(i / 1000, { host: `h${i}` }))
+  assert.ok(window.slotCount <= 60, `${window.slotCount} slots`)
+  for (let i = 0; i < 1000; i++) priced(window, token(20, { host: 'one', model: `m${i}` }))
+  assert.ok(window.slotCount <= 60)
+})
+
+test('the sum of panes equals the sum of the events, whatever their order within the lateness', () => {
+  const seconds = fc.array(fc.integer({ min: 0, max: 120 }), { minLength: 1, maxLength: 80 })
+  fc.assert(
+    fc.property(seconds, (list) => {
+      const window = makeWindow()
+      let newest = -1
+      const seen: number[] = []
+      for (const second of list) {
+        const event = priced(window, token(second))
+        const isLate = second < newest - 10
+        assert.equal(event.late === true, isLate)
+        if (isLate) continue
+        newest = Math.max(newest, second)
+        seen.push(second)
+        const expected = seen.filter((one) => one > second - 30 && one <= second).length * 100
+        assert.equal(event.tokens_per_second, expected / 30)
+      }
+    }),
+  )
+})

@@ -1,0 +1,165 @@
+// The actors of the protocol model and its wrong variants. A processor delivers a batch: documents, then marks, as the
+// steps in flight do. A keeper works on one minute and its hour with the keeper's own classes. A mutation is a store that
+// breaks one rule of the protocol for whoever uses it; the model has to find a stale ledger with each.
+
+import type { GpuDocument, TokenDocument } from '../../../src/domain/events/documents.ts'
+import { HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
+import { KeeperCounters } from '../../../src/processor/ledger/keeper-counters.ts'
+import { type KeeperParts, MinuteKeeper } from '../../../src/processor/ledger/minute-keeper.ts'
+import { RunLength } from '../../../src/processor/ledger/raw-run.ts'
+import { SumKeeper } from '../../../src/processor/ledger/rollup-keeper.ts'
+import { Books } from '../../../src/processor/prices/price-book-versions.ts'
+import type { LedgerStore, Mark, Span, SpanLevel } from '../../../src/store/ledger-store.ts'
+import { Lines, type Store, touchedBy } from '../ledger/ledger-place.ts'
+import type { Actor } from './interleavings.ts'
+
+export interface Batch {
+  samples: GpuDocument[]
+  tokens: TokenDocument[]
+}
+
+/** One step of a processor. `minutes`: mark only these, where a test looks at no others. */
+export async function deliver(store: Store, batch: Batch, nowMs: number, minutes?: readonly number[]): Promise<void> {
+  await store.writeDocuments(batch.samples, batch.tokens)
+  await store.insertMarks(minutesOf(batch, minutes), nowMs)
+}
+
+/** Wrong: marks, then documents. */
+export async function deliverMarksFirst(store: Store, batch: Batch, nowMs: number): Promise<void> {
+  await store.insertMarks(minutesOf(batch), nowMs)
+  await store.writeDocuments(batch.samples, batch.tokens)
+}
+
+/** Wrong: what was there already is not marked. */
+export async function deliverMarkingNew(store: Store, batch: Batch, nowMs: number): Promise<void> {
+  const { stored } = await store.writeDocuments(batch.samples, batch.tokens)
+  if (stored > 0) await store.insertMarks(minutesOf(batch), nowMs)
+}
+
+function minutesOf({ samples, tokens }: Batch, minutes?: readonly number[]) {
+  const touched = touchedBy(samples, tokens).dirtyMinutes()
+  return minutes === undefined ? touched : touched.filter(({ startMs }) => minutes.includes(startMs))
+}
+
+/** A keeper's work on a minute and, unless left out, on its hour, whoever marked them. */
+export function keeperActor(name: string, minuteMs: number, options: { nowMs: number; withHour: boolean }): Actor {
+  const { nowMs, withHour } = options
+  const partsOn = async (store: Store): Promise<KeeperParts> => {
+    const { ledger } = store
+    const books = new Books(ledger)
+    await books.refresh()
+    return { ledger, books, counters: new KeeperCounters(), log: new Lines(), now: () => nowMs }
+  }
+  const hourMs = Math.floor(minuteMs / HOUR_MS) * HOUR_MS
+  const minute = async (store: Store) => {
+    await new MinuteKeeper(await partsOn(store), new RunLength()).compute([minuteMs])
+  }
+  const hour = async (store: Store) => {
+    await new SumKeeper(await partsOn(store)).compute('hour', hourMs)
+  }
+  return { name, phases: withHour ? [minute, hour] : [minute] }
+}
+
+type Overrides = (ledger: LedgerStore) => Partial<LedgerStore>
+
+function withLedger(overrides: Overrides): (store: Store) => Store {
+  return (store) => {
+    const changed = overrides(store.ledger) as Record<string, unknown>
+    const ledger = new Proxy(store.ledger, {
+      get: (target, method: keyof LedgerStore) =>
+        changed[method] ?? ((...args: unknown[]) => (target[method] as (...all: unknown[]) => unknown)(...args)),
+    })
+    return new Proxy(store, {
+      get: (target, method: keyof Store) =>
+        method === 'ledger'
+          ? ledger
+          : (...args: unknown[]) => (target[method] as (...all: unknown[]) => unknown)(...args),
+    })
+  }
+}
+
+/** Ways to break the protocol in the keeper. */
+export const MUTATIONS = {
+  'marks deleted by minute instead of by id': withLedger((ledger) => {
+    let read: { level: SpanLevel; startMs: number } | null = null
+    return {
+      readMarks: (level, startMs) => {
+        read = { level, startMs }
+        return ledger.readMarks(level, startMs)
+      },
+      deleteMarks: async () => {
+        if (read === null) return
+        const marks: Mark[] = await ledger.readMarks(read.level, read.startMs)
+        await ledger.deleteMarks(marks.map(({ id }) => id))
+      },
+    }
+  }),
+  'replace without a look at the rev': withLedger((ledger) => ({
+    replaceSpans: async (spans) => {
+      const revised: Span[] = []
+      for (const span of spans) {
+        const revs = await ledger.readRevs(span.level, span.startMs, [span.host])
+        revised.push({ ...span, rev: revs.get(span.host) ?? 0 })
+      }
+      return ledger.replaceSpans(revised)
+    },
+  })),
+  'marks deleted though the race was lost': withLedger((ledger) => ({
+    replaceSpans: async (spans) => {
+      await ledger.replaceSpans(spans)
+      return spans.map(() => true)
+    },
+  })),
+  'hour marked before its cell is replaced': withLedger((ledger) => ({
+    replaceSpans: async (spans) => {
+      const minutes = spans.filter((span) => span.level === 'minute')
+      for (const { startMs, host, computedMs } of minutes) {
+        const hourMs = Math.floor(startMs / HOUR_MS) * HOUR_MS
+        await ledger.markSpans('hour', [{ startMs: hourMs, hosts: [host] }], computedMs)
+      }
+      return ledger.replaceSpans(spans)
+    },
+    markSpans: async (level, spans, atMs) => {
+      if (level !== 'hour') await ledger.markSpans(level, spans, atMs)
+    },
+  })),
+  'marks deleted before the hour is marked': withLedger((ledger) => {
+    let held: [SpanLevel, { startMs: number; hosts: readonly (string | null)[] }[], number] | null = null
+    return {
+      markSpans: async (level, spans, atMs) => {
+        held = [level, [...spans], atMs]
+      },
+      deleteMarks: async (ids) => {
+        await ledger.deleteMarks(ids)
+        if (held !== null) await ledger.markSpans(...held)
+        held = null
+      },
+    }
+  }),
+  'hour not marked when the cell came out as it was': withLedger((ledger) => {
+    let isSame = false
+    return {
+      replaceSpans: async (spans) => {
+        isSame = await areStored(ledger, spans)
+        return ledger.replaceSpans(spans)
+      },
+      markSpans: async (level, spans, atMs) => {
+        if (level !== 'hour' || !isSame) await ledger.markSpans(level, spans, atMs)
+      },
+    }
+  }),
+  'cell not replaced when it came out as it was': withLedger((ledger) => ({
+    replaceSpans: async (spans) =>
+      (await areStored(ledger, spans)) ? spans.map(() => true) : ledger.replaceSpans(spans),
+  })),
+} satisfies Record<string, (store: Store) => Store>
+
+async function areStored(ledger: LedgerStore, spans: readonly Span[]): Promise<boolean> {
+  const text = (rows: unknown) => JSON.stringify(rows, (_, one) => (typeof one === 'bigint' ? String(one) : one))
+  for (const span of spans) {
+    const stored: Span[] = []
+    for await (const one of ledger.readSpans(span.level, span.startMs, span.startMs + 1, [span.host])) stored.push(one)
+    if (stored.length === 0 || text(stored[0]!.rows) !== text(span.rows)) return false
+  }
+  return true
+}
