@@ -4,7 +4,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { AgentLogger, AgentState } from './agent-state.ts'
-import type { Sink, SinkAnswer } from './sink.ts'
+import type { SendResult, Sink } from './sink.ts'
 import type { Spool, SpoolRecord, SpoolRun } from './spool.ts'
 
 export interface ForwarderOptions {
@@ -96,7 +96,7 @@ function giveUp(
 
 async function pause(
   { draining, aborted, random = Math.random }: ForwarderOptions,
-  answer: SinkAnswer & { kind: 'failed' },
+  answer: SendResult & { kind: 'failed' },
   failures: number,
 ): Promise<void> {
   const pauseMs = pauseOf(answer, failures, random())
@@ -107,7 +107,7 @@ async function pause(
 
 /** How long to wait after so many failures in a row, milliseconds; `luck` (0 to 1) spreads agents that failed together. */
 export function pauseOf(
-  { retryAfterMs, needsPerson }: Pick<SinkAnswer & { kind: 'failed' }, 'retryAfterMs' | 'needsPerson'>,
+  { retryAfterMs, needsPerson }: Pick<SendResult & { kind: 'failed' }, 'retryAfterMs' | 'needsPerson'>,
   failures: number,
   luck: number,
 ): number {

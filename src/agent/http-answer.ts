@@ -2,7 +2,7 @@
 // up only where a pertoken itself says that this event is wrong. Anything else (a proxy's 400, a portal's 200, a redirect)
 // may be somebody between, so the batch is kept and a person told.
 
-import type { SinkAnswer } from './sink.ts'
+import type { SendResult } from './sink.ts'
 
 /** An answer as it came; header names in lower case. */
 export interface HttpAnswer {
@@ -21,7 +21,7 @@ interface Problem {
 const MAX_QUOTED = 300
 
 /** What the answer says about a batch of `count` events. `nowMs` is what a date in Retry-After is measured from. */
-export function meaningOf(answer: HttpAnswer, count: number, nowMs: number): SinkAnswer {
+export function classifyResponse(answer: HttpAnswer, count: number, nowMs: number): SendResult {
   const { status } = answer
   if (status === 202) return taken(answer, count)
   const problem = problemOf(answer)
@@ -36,7 +36,7 @@ export function meaningOf(answer: HttpAnswer, count: number, nowMs: number): Sin
   return { kind: 'failed', message, retryAfterMs, needsPerson: !mayPass }
 }
 
-function taken(answer: HttpAnswer, count: number): SinkAnswer {
+function taken(answer: HttpAnswer, count: number): SendResult {
   const accepted = (jsonOf(answer.body) as { accepted?: unknown } | null)?.accepted
   if (accepted === count) return { kind: 'taken' }
   const message = `Answered 202 without having taken all ${count} events: check that the address is a pertoken's`
@@ -44,7 +44,7 @@ function taken(answer: HttpAnswer, count: number): SinkAnswer {
 }
 
 /** Events that `errors` names by a path that begins with their index; the answer may name only the first hundred. */
-function refusedEvents(problem: Problem, count: number): SinkAnswer {
+function refusedEvents(problem: Problem, count: number): SendResult {
   const byIndex = new Map<number, string>()
   for (const issue of Array.isArray(problem.errors) ? problem.errors : []) {
     const { path, message } = (issue ?? {}) as { path?: unknown; message?: unknown }

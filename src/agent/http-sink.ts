@@ -5,8 +5,8 @@
 import { type ClientRequest, Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import type { EventKind } from '../domain/events/documents.ts'
-import { type HttpAnswer, meaningOf } from './http-answer.ts'
-import type { Sink, SinkAnswer } from './sink.ts'
+import { classifyResponse, type HttpAnswer } from './http-answer.ts'
+import type { SendResult, Sink } from './sink.ts'
 import type { SpoolRecord } from './spool.ts'
 
 export interface HttpSinkOptions {
@@ -46,7 +46,7 @@ export function httpSink({ url, token, ca, timeoutMs = TIMEOUT_MS }: HttpSinkOpt
       try {
         const sent = start(eventsUrl(url, kind), { method: 'POST', agent, headers, signal })
         const answer = await exchange(sent, { body, timeoutMs })
-        return withoutSecret(meaningOf(answer, records.length, Date.now()), secret)
+        return withoutSecret(classifyResponse(answer, records.length, Date.now()), secret)
       } catch (error) {
         return unreachable(error as NodeJS.ErrnoException, url)
       }
@@ -99,7 +99,7 @@ function exchange(sent: ClientRequest, { body, timeoutMs }: { body: Buffer; time
   })
 }
 
-function unreachable(error: NodeJS.ErrnoException, url: URL): SinkAnswer {
+function unreachable(error: NodeJS.ErrnoException, url: URL): SendResult {
   const code = error.code ?? ''
   const reason = error.message === '' || error instanceof AggregateError ? code : error.message
   const what = `Cannot reach ${url.origin}: ${reason}`
@@ -115,7 +115,7 @@ function unreachable(error: NodeJS.ErrnoException, url: URL): SinkAnswer {
 }
 
 /** No server should quote the token; if one does, it stops here. */
-function withoutSecret(answer: SinkAnswer, secret: string | null): SinkAnswer {
+function withoutSecret(answer: SendResult, secret: string | null): SendResult {
   if (secret === null || answer.kind !== 'failed') return answer
   return { ...answer, message: answer.message.replaceAll(secret, '***') }
 }

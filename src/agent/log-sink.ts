@@ -4,10 +4,10 @@
 import type { EventKind } from '../domain/events/documents.ts'
 import { type EventLog, LogError } from '../log/event-log.ts'
 import { untilAborted } from '../runtime/until-aborted.ts'
-import type { Sink, SinkAnswer } from './sink.ts'
+import type { SendResult, Sink } from './sink.ts'
 
 const MAX_RECORDS = 1000
-const STOPPED: SinkAnswer = { kind: 'failed', message: 'Stopped', retryAfterMs: null, needsPerson: false }
+const STOPPED: SendResult = { kind: 'failed', message: 'Stopped', retryAfterMs: null, needsPerson: false }
 
 /** A sink over a log. `topics` are made where they are missing, with so many partitions; the log stays its owner's. */
 export function logSink(
@@ -20,7 +20,7 @@ export function logSink(
     maxRecords: MAX_RECORDS,
     async send(kind, records, signal) {
       const topic = topics[kind]
-      const work = async (): Promise<SinkAnswer> => {
+      const work = async (): Promise<SendResult> => {
         if (!made.has(topic)) await log.ensureTopics([{ name: topic, partitions }])
         made.add(topic)
         await log.append(topic, records)
@@ -32,7 +32,7 @@ export function logSink(
   }
 }
 
-function failed(error: unknown): SinkAnswer {
+function failed(error: unknown): SendResult {
   if (!(error instanceof LogError)) throw error
   return { kind: 'failed', message: error.message, retryAfterMs: null, needsPerson: !error.retriable }
 }

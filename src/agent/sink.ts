@@ -5,7 +5,7 @@ import type { EventKind } from '../domain/events/documents.ts'
 import type { SpoolRecord } from './spool.ts'
 
 /** What became of the records of one call. */
-export type SinkAnswer =
+export type SendResult =
   /** The other side has all of them durably. */
   | { kind: 'taken' }
   /** None was taken, and these can never be: give them up, send the others. Never empty. */
@@ -21,6 +21,6 @@ export interface Sink {
   /** Most records of one call. */
   readonly maxRecords: number
   /** Sends records in order. Never rejects; bounded in time, and cut off when the signal aborts. */
-  send(kind: EventKind, records: readonly SpoolRecord[], signal: AbortSignal): Promise<SinkAnswer>
+  send(kind: EventKind, records: readonly SpoolRecord[], signal: AbortSignal): Promise<SendResult>
   close(): Promise<void>
 }

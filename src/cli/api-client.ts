@@ -9,7 +9,7 @@ const TIMEOUT_MS = 600_000
 const UNTRUSTED = /SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/
 
 /** One running server. */
-export class Remote {
+export class ApiClient {
   readonly #base: URL
   readonly #headers: Readonly<Record<string, string>>
 

@@ -8,17 +8,17 @@ const UNIT_MS: Readonly<Record<string, number>> = { m: 60_000, h: 3_600_000, d: 
 const LAST_INSTANT_MS = 8.64e15
 
 /** A flag's instant, epoch milliseconds; undefined when it is not given. */
-export function momentFlag(flags: CommandContext['flags'], name: string, nowMs: number): number | undefined {
+export function instantFlag(flags: CommandContext['flags'], name: string, nowMs: number): number | undefined {
   const text = textFlag(flags, name)
   if (text === undefined) return undefined
-  const ms = parseMoment(text.trim(), nowMs)
+  const ms = parseInstant(text.trim(), nowMs)
   if (ms >= 0 && ms <= LAST_INSTANT_MS) return ms
   const allowed = '2026-01-31, 2026-01-31T12:00:00Z, epoch milliseconds, now, or so long ago: 90m, 24h, 7d'
   throw new UsageError(`Flag --${name} is "${text}": expected an instant like ${allowed}`)
 }
 
 /** Epoch milliseconds, NaN when it is no instant. */
-export function parseMoment(text: string, nowMs: number): number {
+export function parseInstant(text: string, nowMs: number): number {
   if (text === 'now') return nowMs
   const ago = /^(\d{1,6})([mhd])$/.exec(text)
   if (ago !== null) return nowMs - Number(ago[1]) * UNIT_MS[ago[2]!]!

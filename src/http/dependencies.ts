@@ -6,12 +6,12 @@ import type { Progress } from '../processor/cost/cost-reading.ts'
 import type { Processor } from '../processor/ingest/processor.ts'
 import type { KeeperStatus } from '../processor/ledger/keeper.ts'
 import type { Logger } from '../runtime/logger.ts'
-import type { FreshFile } from '../runtime/watched-file.ts'
+import type { WatchedFile } from '../runtime/watched-file.ts'
 import type { EventStore } from '../store/event-store.ts'
 import type { Access } from './access/auth.ts'
 import type { Certificate } from './access/certificate.ts'
 
-export interface HttpParts {
+export interface HttpDependencies {
   processor: Pick<Processor, 'live' | 'health' | 'outcomes'>
   store: EventStore
   log: EventLog
@@ -29,7 +29,7 @@ export interface HttpParts {
   /** API tokens and limits; without them reads are open, and writes are for programs on this machine. */
   access?: Access
   /** What HTTPS is spoken with; without it plain HTTP. */
-  certificate?: FreshFile<Certificate>
+  certificate?: WatchedFile<Certificate>
   /** Wall clock, epoch milliseconds. */
   now: () => number
 }

@@ -2,7 +2,7 @@
 // index. The processor gives them in the order in which it saw them first, which another process saw differently.
 
 import type { LiveModel, LiveSlot } from '../domain/live/sliding-window.ts'
-import type { HttpParts } from './dependencies.ts'
+import type { HttpDependencies } from './dependencies.ts'
 
 export interface LiveView {
   as_of: string
@@ -13,7 +13,7 @@ export interface LiveView {
   slots: LiveSlot[]
 }
 
-export function liveView(processor: HttpParts['processor']): LiveView {
+export function liveView(processor: HttpDependencies['processor']): LiveView {
   const { as_of, stale, window_s, models, slots } = processor.live()
   return { as_of, stale, window_s, models: models.toSorted(byModel), slots: slots.toSorted(bySlot) }
 }

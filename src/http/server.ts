@@ -6,10 +6,10 @@
 import { randomUUID } from 'node:crypto'
 import type { Server } from 'node:https'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyServerOptions } from 'fastify'
-import type { FreshFile } from '../runtime/watched-file.ts'
+import type { WatchedFile } from '../runtime/watched-file.ts'
 import { addAuth } from './access/auth.ts'
 import type { Certificate } from './access/certificate.ts'
-import type { HttpParts } from './dependencies.ts'
+import type { HttpDependencies } from './dependencies.ts'
 import { addMetricsRoute } from './metrics/metrics.ts'
 import { addOpenApi } from './open-api.ts'
 import { addPage } from './page.ts'
@@ -23,9 +23,9 @@ import { addHealthRoutes } from './routes/health.ts'
 import { addPriceRoutes } from './routes/price.ts'
 import { addSchemaRoutes } from './routes/schema.ts'
 
-export type { HttpParts } from './dependencies.ts'
+export type { HttpDependencies } from './dependencies.ts'
 
-const ROUTES: readonly ((app: FastifyInstance, parts: HttpParts) => void)[] = [
+const ROUTES: readonly ((app: FastifyInstance, parts: HttpDependencies) => void)[] = [
   addHealthRoutes,
   addMetricsRoute,
   addGpuRoutes,
@@ -63,7 +63,7 @@ const SECURITY_HEADERS = {
 }
 
 /** Builds the server with all its routes; the caller listens on it, and closes it before what it was handed. */
-export async function buildServer(parts: HttpParts): Promise<FastifyInstance> {
+export async function buildServer(parts: HttpDependencies): Promise<FastifyInstance> {
   const { certificate } = parts
   const sockets = { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: 5_000 }
   const options: FastifyServerOptions = {
@@ -111,7 +111,7 @@ export async function buildServer(parts: HttpParts): Promise<FastifyInstance> {
 function withServer(
   options: FastifyServerOptions,
   sockets: object,
-  certificate: FreshFile<Certificate> | undefined,
+  certificate: WatchedFile<Certificate> | undefined,
 ): FastifyInstance {
   if (certificate === undefined) return Fastify({ ...options, http: sockets })
   const https = { ...sockets, ...certificate.value, handshakeTimeout: HANDSHAKE_TIMEOUT_MS }
@@ -119,7 +119,7 @@ function withServer(
 }
 
 /** Takes over tokens and certificate whenever their files change, for as long as the server is there. */
-function followFiles(app: FastifyInstance, { access, certificate }: HttpParts): void {
+function followFiles(app: FastifyInstance, { access, certificate }: HttpDependencies): void {
   access?.tokens.watch()
   certificate?.watch((changed) => (app.server as Server).setSecureContext(changed))
   app.addHook('onClose', async () => {

@@ -8,8 +8,8 @@ import { hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { basename, extname } from 'node:path'
 import { checkEvent, kindByShape, MAX_RECORD_BYTES, parseObject } from '../domain/events/decode.ts'
-import { hasRepeatedKey } from '../domain/events/duplicate-keys.ts'
-import { Refusal } from '../domain/events/rejection.ts'
+import { hasDuplicateKey } from '../domain/events/duplicate-keys.ts'
+import { Rejection } from '../domain/events/rejection.ts'
 import type { GpuSample, TokenUsage } from '../domain/events/schemas.ts'
 import { parseIsoMs } from '../domain/events/timestamp.ts'
 
@@ -57,7 +57,7 @@ export async function* readTrace(path: string, options: TraceOptions = {}): Asyn
   for await (const bytes of linesOf(path)) {
     line++
     const text = decodeLine(bytes)
-    if (text instanceof Refusal) {
+    if (text instanceof Rejection) {
       yield { line, error: text.message }
       if (parse === null) return
     } else if (parse === null && !text.startsWith('{')) {
@@ -75,7 +75,7 @@ export async function* readTrace(path: string, options: TraceOptions = {}): Asyn
   if (line === 0) yield { line: 1, error: `File is empty: expected the header ${quote(HEADER)}, or JSON lines` }
 }
 
-type Parsed = Record<string, unknown> | Refusal
+type Parsed = Record<string, unknown> | Rejection
 
 /** Fills in what a parsed line lacks, gives it its id and checks it. */
 class EventBuilder {
@@ -91,7 +91,7 @@ class EventBuilder {
   }
 
   build(text: string, parsed: Parsed): BuiltEvent | { error: string } {
-    if (parsed instanceof Refusal) return { error: parsed.message }
+    if (parsed instanceof Rejection) return { error: parsed.message }
     const topic = kindByShape(parsed)
     const { model, host, gpuIndex, tenant } = this.#fill
     const event: Record<string, unknown> = { ...parsed }
@@ -152,15 +152,15 @@ function parseCsvRow(text: string): Parsed {
 
 function parseJsonLine(text: string): Parsed {
   const event = parseObject(text)
-  if (event instanceof Refusal || !hasRepeatedKey(Buffer.from(text), event)) return event
+  if (event instanceof Rejection || !hasDuplicateKey(Buffer.from(text), event)) return event
   return wrongLine('Field is there twice: a JSON object with each name once was expected')
 }
 
-function wrongLine(message: string): Refusal {
-  return Refusal.of('wrong_type', message)
+function wrongLine(message: string): Rejection {
+  return Rejection.of('wrong_type', message)
 }
 
-function decodeLine(bytes: Buffer | null): string | Refusal {
+function decodeLine(bytes: Buffer | null): string | Rejection {
   if (bytes === null) return wrongLine(`Line is too long: expected at most ${MAX_LINE_BYTES} bytes`)
   try {
     // A TextDecoder drops the byte order mark that some tools begin a file with.

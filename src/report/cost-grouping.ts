@@ -27,7 +27,7 @@ export interface CostRow {
 }
 
 /** What is read of a span of the ledger. */
-export interface CostSpan {
+export interface CostBucket {
   startMs: number
   host: string | null
   rows: readonly CellRow[]
@@ -76,7 +76,7 @@ export class CostGrouping {
   }
 
   /** Adds a span, which must not be before the last one; answers the rows that are complete now. Throws TooManyRows. */
-  add(span: CostSpan): CostRow[] {
+  add(span: CostBucket): CostRow[] {
     if (this.#query.idle === 'own') return this.#addRows(span.startMs, span.host, span.rows)
     const hourMs = floorTo(HOUR_MS, span.startMs)
     const complete = hourMs === this.#hourMs ? [] : this.#spreadHour()
@@ -149,7 +149,7 @@ export class CostGrouping {
 }
 
 /** The rows of spans that come in order of time; the generator's result is their sum. For tests and small answers. */
-export function groupSpans(query: CostQuery, spans: Iterable<CostSpan>): { rows: CostRow[]; totals: LedgerAmounts } {
+export function groupSpans(query: CostQuery, spans: Iterable<CostBucket>): { rows: CostRow[]; totals: LedgerAmounts } {
   const grouping = new CostGrouping(query)
   const rows: CostRow[] = []
   for (const span of spans) rows.push(...grouping.add(span))

@@ -2,7 +2,7 @@
 // and days are sums of minutes, so totals are equal whichever are read; the plan only decides how many rows that costs.
 
 import { CELL_MS, DAY_MS, floorTo, HOUR_MS } from '../domain/ledger/buckets.ts'
-import type { RowSums } from '../domain/ledger/types.ts'
+import type { RowTotals } from '../domain/ledger/types.ts'
 import type { CostQuery } from './cost-query.ts'
 
 /** Spans of one level with a start in [fromMs, toMs). */
@@ -36,7 +36,7 @@ export function planOf({ fromMs, toMs, step, idle }: CostQuery): PlannedRead[] {
  * Which sums of a span will do for a question, in place of all its rows: those by model where no tenant and no GPU is
  * named, those by tenant where no model and no GPU is; null where only the rows themselves will.
  */
-export function sumsFor({ by, model, tenant, idle }: CostQuery): keyof RowSums | null {
+export function sumsFor({ by, model, tenant, idle }: CostQuery): keyof RowTotals | null {
   if (by.includes('gpu') || idle === 'spread') return null
   if (!by.includes('tenant') && tenant === undefined) return 'model'
   return by.includes('model') || model !== undefined ? null : 'tenant'

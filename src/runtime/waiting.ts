@@ -2,7 +2,7 @@
 // rings. All timers end with what they belong to, so nothing of ours keeps a process alive after close.
 
 /** Waits for the promise, but not longer; says whether it ended. Its failure counts as an end. */
-export async function within(limitMs: number, promise: Promise<unknown>): Promise<boolean> {
+export async function settlesWithin(limitMs: number, promise: Promise<unknown>): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined
   const limit = new Promise<boolean>((resolve) => {
     timer = setTimeout(resolve, limitMs, false)
@@ -41,7 +41,7 @@ export class Backoff {
 }
 
 /** A loop sleeps on it; anyone may ring. A ring that nobody was waiting for is kept. */
-export class Bell {
+export class Notifier {
   #rung = false
   #wake: (() => void) | null = null
 

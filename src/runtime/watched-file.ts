@@ -15,7 +15,7 @@ export interface FileProblem {
   since: string
 }
 
-export interface FreshFileOptions<T> {
+export interface WatchedFileOptions<T> {
   /** Stable code of its problem in /health. */
   code: string
   /** What it is, for people: `API tokens`. */
@@ -26,8 +26,8 @@ export interface FreshFileOptions<T> {
   logger: Logger
 }
 
-export class FreshFile<T> {
-  readonly #options: FreshFileOptions<T>
+export class WatchedFile<T> {
+  readonly #options: WatchedFileOptions<T>
   #value: T
   #problem: FileProblem | null = null
   /** State of the files that the value or the problem is of. */
@@ -37,7 +37,7 @@ export class FreshFile<T> {
   #timer: NodeJS.Timeout | undefined
 
   /** Reads the files for the first time; throws what `read` throws. */
-  constructor(options: FreshFileOptions<T>) {
+  constructor(options: WatchedFileOptions<T>) {
     this.#options = options
     this.#settled = stateOf(options.paths)
     this.#value = options.read()

@@ -4,12 +4,12 @@
 // Starts are cut to what a four-digit year can say: a question about "all time" may name any instant.
 
 import { CELL_MS, DAY_MS, HOUR_MS } from '../domain/ledger/buckets.ts'
-import type { SpanLevel } from './ledger-store.ts'
+import type { BucketLevel } from './ledger-store.ts'
 
 /** Length of the spans of each level, milliseconds. */
-export const LENGTH_MS_OF: Readonly<Record<SpanLevel, number>> = { minute: CELL_MS, hour: HOUR_MS, day: DAY_MS }
+export const LENGTH_MS_OF: Readonly<Record<BucketLevel, number>> = { minute: CELL_MS, hour: HOUR_MS, day: DAY_MS }
 
-const LETTER_OF: Readonly<Record<SpanLevel, string>> = { minute: 'm', hour: 'h', day: 'd' }
+const LETTER_OF: Readonly<Record<BucketLevel, string>> = { minute: 'm', hour: 'h', day: 'd' }
 /** Year 0: `Date.UTC` takes two-digit years for those of the last century. */
 const FIRST_MS = Date.parse('0000-01-01T00:00Z')
 const LAST_MS = Date.UTC(9999, 11, 31, 23, 59)
@@ -19,12 +19,12 @@ const HOST = 'h:'
 const MAX_IDS = 50_000
 
 /** `m:2026-11-22T17:39Z:h:gpu-7`, and `m:2026-11-22T17:39Z:` without a host. */
-export function spanId(level: SpanLevel, startMs: number, host: string | null): string {
+export function bucketId(level: BucketLevel, startMs: number, host: string | null): string {
   return `${startText(level, startMs)}${host === null ? '' : HOST + host}`
 }
 
 /** The ids of all spans with a start in [fromMs, toMs): `from` included, `to` not. */
-export function spanIdRange(level: SpanLevel, fromMs: number, toMs: number): { from: string; to: string } {
+export function bucketIdRange(level: BucketLevel, fromMs: number, toMs: number): { from: string; to: string } {
   return { from: startText(level, ceilToMinute(fromMs)), to: startText(level, ceilToMinute(toMs)) }
 }
 
@@ -32,8 +32,8 @@ export function spanIdRange(level: SpanLevel, fromMs: number, toMs: number): { f
  * The ids of these hosts' spans with a start in [fromMs, toMs), in order, in pages; null where they would be so many
  * that reading all spans of the range is cheaper.
  */
-export function spanIdPages(
-  level: SpanLevel,
+export function bucketIdPages(
+  level: BucketLevel,
   range: { fromMs: number; toMs: number; hosts: readonly (string | null)[] },
   pageSize: number,
 ): Iterable<string[]> | null {
@@ -46,14 +46,14 @@ export function spanIdPages(
 }
 
 function* pagesOf(
-  level: SpanLevel,
+  level: BucketLevel,
   { firstMs, toMs, hosts }: { firstMs: number; toMs: number; hosts: readonly (string | null)[] },
   pageSize: number,
 ): Generator<string[]> {
   let page: string[] = []
   for (let startMs = firstMs; startMs < toMs; startMs += LENGTH_MS_OF[level]) {
     for (const host of hosts) {
-      page.push(spanId(level, startMs, host))
+      page.push(bucketId(level, startMs, host))
       if (page.length < pageSize) continue
       yield page
       page = []
@@ -70,7 +70,7 @@ function inIdOrder(hosts: readonly (string | null)[]): (string | null)[] {
   })
 }
 
-function startText(level: SpanLevel, startMs: number): string {
+function startText(level: BucketLevel, startMs: number): string {
   const ms = Math.min(Math.max(startMs, FIRST_MS), LAST_MS)
   return `${LETTER_OF[level]}:${new Date(ms).toISOString().slice(0, 16)}Z:`
 }

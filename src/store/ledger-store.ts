@@ -7,13 +7,13 @@
 // it is computed from; replaces the span only if its rev is unchanged; and deletes exactly the marks that it read.
 // All reads are of the primary and see every acknowledged write.
 
-import type { CellRow, LedgerSample, LedgerToken, RowSums, TokenTotals } from '../domain/ledger/types.ts'
+import type { CellRow, LedgerSample, LedgerToken, RowTotals, TokenTotals } from '../domain/ledger/types.ts'
 
 /** The lengths that the ledger is kept in. A minute is a cell; an hour is the sum of its cells, a day of its hours. */
-export type SpanLevel = 'minute' | 'hour' | 'day'
+export type BucketLevel = 'minute' | 'hour' | 'day'
 
 /** Marks of one span start, over all hosts. */
-export interface DirtySpan {
+export interface DirtyBucket {
   startMs: number
   /** How many marks it has; a store may keep one for each host. */
   marks: number
@@ -29,8 +29,8 @@ export interface Mark {
 }
 
 /** One document of `cost_ledger`. */
-export interface Span {
-  level: SpanLevel
+export interface LedgerBucket {
+  level: BucketLevel
   startMs: number
   host: string | null
   /** Counts replacements; 0 is a span that does not exist. */
@@ -39,14 +39,14 @@ export interface Span {
   bookVersions: number[]
   rows: CellRow[]
   /** What `rowSumsOf` makes of the rows. */
-  sums: RowSums | null
+  sums: RowTotals | null
   capped: number
   /** Clock time when it was computed, epoch milliseconds. */
   computedMs: number
 }
 
 /** A version of the price book; instants from `fromMs` on are priced with it until the next one's (null: from the beginning). */
-export interface BookVersion {
+export interface PriceBookVersion {
   version: number
   /** A whole minute. */
   fromMs: number | null
@@ -79,12 +79,12 @@ export interface DayState {
 
 export interface LedgerStore {
   /** Span starts with marks, newest first, at most `limit`. */
-  dirtySpans(level: SpanLevel, limit: number): Promise<DirtySpan[]>
+  dirtyBuckets(level: BucketLevel, limit: number): Promise<DirtyBucket[]>
   /** All marks of one span start. */
-  readMarks(level: SpanLevel, startMs: number): Promise<Mark[]>
+  readMarks(level: BucketLevel, startMs: number): Promise<Mark[]>
   /** Inserts one mark a span start; for minutes the same as EventStore.insertMarks. */
   markSpans(
-    level: SpanLevel,
+    level: BucketLevel,
     spans: readonly { startMs: number; hosts: readonly (string | null)[] }[],
     atMs: number,
   ): Promise<void>
@@ -97,26 +97,31 @@ export interface LedgerStore {
    * Spans of a level with a start in [fromMs, toMs), by (start, host), streamed; of these hosts only when given. Null is
    * the first host, the others are in order of their UTF-8 bytes.
    */
-  readSpans(level: SpanLevel, fromMs: number, toMs: number, hosts?: readonly (string | null)[]): AsyncIterable<Span>
+  readBuckets(
+    level: BucketLevel,
+    fromMs: number,
+    toMs: number,
+    hosts?: readonly (string | null)[],
+  ): AsyncIterable<LedgerBucket>
   /**
    * The same spans with their `sums.model` or `sums.tenant` in place of the rows where they have sums, and with their rows
    * where not: either way what adds up by model (or tenant) and price kind to what the rows add up to.
    */
-  readSums(
-    by: keyof RowSums,
-    level: SpanLevel,
+  readRollups(
+    by: keyof RowTotals,
+    level: BucketLevel,
     fromMs: number,
     toMs: number,
     hosts?: readonly (string | null)[],
-  ): AsyncIterable<Pick<Span, 'startMs' | 'host' | 'rows'>>
+  ): AsyncIterable<Pick<LedgerBucket, 'startMs' | 'host' | 'rows'>>
   /** The revs of these hosts' spans; a host without a span is missing from the map. */
-  readRevs(level: SpanLevel, startMs: number, hosts: readonly (string | null)[]): Promise<Map<string | null, number>>
+  readRevs(level: BucketLevel, startMs: number, hosts: readonly (string | null)[]): Promise<Map<string | null, number>>
   /**
    * Replaces each span whose stored rev is `span.rev` (0: does not exist) by this one with rev + 1. Answers, in order,
    * which were replaced. Repeating it after a lost reply answers false for those that were: the caller computes again.
    * True is always true; false may be said of one that was, where others wrote at the same time.
    */
-  replaceSpans(spans: readonly Span[]): Promise<boolean[]>
+  replaceBuckets(spans: readonly LedgerBucket[]): Promise<boolean[]>
 
   /** Samples that pertoken wrote in [fromMs, toMs), by (ts, _id), with `host`; streamed, with the ledger's fields. */
   readLedgerSamples(fromMs: number, toMs: number): AsyncIterable<LedgerSample & { host: string | null }>
@@ -134,9 +139,9 @@ export interface LedgerStore {
   /** The span of event time that pertoken has raw events for, [first, last + 1 ms); null when none. */
   rawRange(): Promise<{ fromMs: number; toMs: number } | null>
 
-  readBooks(): Promise<BookVersion[]>
+  readBooks(): Promise<PriceBookVersion[]>
   /** Inserts a version; false when that version number is taken (read again, try the next). */
-  insertBook(book: BookVersion): Promise<boolean>
+  insertBook(book: PriceBookVersion): Promise<boolean>
   readRevisions(): Promise<Revision[]>
   /** Inserts a revision; false when that number is taken. */
   insertRevision(revision: Revision): Promise<boolean>

@@ -3,7 +3,7 @@
 // item of a page that is there costs one. Whoever stops early calls `return` (a `for await` does), which ends the pages.
 
 /** Items in the order of their pages; reads a page when the one before is used up. One reader, who waits for each item. */
-export class ItemsOf<T> implements AsyncIterableIterator<T, void, undefined> {
+export class PagedIterator<T> implements AsyncIterableIterator<T, void, undefined> {
   readonly #pages: AsyncIterator<readonly T[], unknown, undefined>
   #page: readonly T[] = []
   #at = 0

@@ -6,7 +6,7 @@ import { healthOf, metricsText } from '../../src/agent/agent-server.ts'
 import { createState } from '../../src/agent/agent-state.ts'
 import { pauseOf } from '../../src/agent/forwarder.ts'
 import type { GpuReading } from '../../src/agent/gpu/gpu-source.ts'
-import { meaningOf } from '../../src/agent/http-answer.ts'
+import { classifyResponse } from '../../src/agent/http-answer.ts'
 import { parseModelNames } from '../../src/agent/model-names.ts'
 import { sampleMaker } from '../../src/agent/sampler.ts'
 import { checkEvent } from '../../src/domain/events/decode.ts'
@@ -142,7 +142,7 @@ test('an event is given up only where a pertoken says that this event is wrong; 
     [408, plain, 3, passing],
   ]
   for (const [status, answer, count, expected, message] of rows) {
-    const { message: text, ...meaning } = meaningOf({ status, headers: {}, body: '', ...answer }, count, T0) as {
+    const { message: text, ...meaning } = classifyResponse({ status, headers: {}, body: '', ...answer }, count, T0) as {
       kind: string
       message?: string
     }

@@ -6,11 +6,11 @@ import { test } from 'node:test'
 import { createState } from '../../src/agent/agent-state.ts'
 import { type ForwarderOptions, runForwarder } from '../../src/agent/forwarder.ts'
 import { memorySpool } from '../../src/agent/memory-spool.ts'
-import type { SinkAnswer } from '../../src/agent/sink.ts'
+import type { SendResult } from '../../src/agent/sink.ts'
 import { quietLogger, until } from './agent-fixture.ts'
 
-const TAKEN: SinkAnswer = { kind: 'taken' }
-const failed = (more: object = {}): SinkAnswer => ({
+const TAKEN: SendResult = { kind: 'taken' }
+const failed = (more: object = {}): SendResult => ({
   kind: 'failed',
   message: 'Away',
   retryAfterMs: null,
@@ -19,7 +19,7 @@ const failed = (more: object = {}): SinkAnswer => ({
 })
 
 /** A forwarder over `count` records that are numbers; `answer` is the sink. */
-function start(count: number, answer: (numbers: number[], call: number) => SinkAnswer, maxRecords = 500) {
+function start(count: number, answer: (numbers: number[], call: number) => SendResult, maxRecords = 500) {
   const { lines, logger } = quietLogger()
   const state = createState(logger)
   const spool = memorySpool(state)

@@ -8,7 +8,7 @@ import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { type HttpSinkOptions, httpSink } from '../../src/agent/http-sink.ts'
-import type { SinkAnswer } from '../../src/agent/sink.ts'
+import type { SendResult } from '../../src/agent/sink.ts'
 import type { SpoolRecord } from '../../src/agent/spool.ts'
 import { startService } from '../flows/harness.ts'
 import { makeAuthority } from '../servers/certificates.ts'
@@ -54,14 +54,14 @@ async function sendTo(
   t: TestContext,
   handler: RequestListener,
   options: Partial<HttpSinkOptions> = {},
-): Promise<SinkAnswer> {
+): Promise<SendResult> {
   const port = await listen(t, createServer(handler))
   return open(t, `http://127.0.0.1:${port}`, options).send('gpu', records(3), never)
 }
 
-function messageOf(answer: SinkAnswer): string {
+function messageOf(answer: SendResult): string {
   assert.equal(answer.kind, 'failed')
-  const { message } = answer as SinkAnswer & { kind: 'failed' }
+  const { message } = answer as SendResult & { kind: 'failed' }
   assert.doesNotMatch(message, new RegExp(SECRET))
   return message
 }
@@ -112,7 +112,7 @@ test('a pertoken that finds events wrong names them, and takes the rest', async 
   const batch = [event(0, Date.now()), event(1, ahead), event(2, Date.now()), event(3, ahead)]
   const answer = await sink.send('gpu', batch, never)
   assert.equal(answer.kind, 'refused')
-  const { refused } = answer as SinkAnswer & { kind: 'refused' }
+  const { refused } = answer as SendResult & { kind: 'refused' }
   assert.deepEqual(
     refused.map(({ index, message }) => [index, /^\/ts: .*one hour ahead/.test(message)]),
     [

@@ -176,7 +176,7 @@ async function untilNoMarks(side: Side, endMs: number): Promise<void> {
     // The last event's marks reach two minutes further; those cells end, and then the keeper's lag goes by.
     await sleep(Math.max(0, endMs + 2 * CELL_MS - Date.now()))
     const isDirty = async () =>
-      (await store.ledger.dirtySpans('minute', 1000)).some(({ startMs }) => startMs <= floorTo(CELL_MS, endMs))
+      (await store.ledger.dirtyBuckets('minute', 1000)).some(({ startMs }) => startMs <= floorTo(CELL_MS, endMs))
     while (await isDirty()) {
       if (Date.now() > endMs + MAX_WAIT_MS) throw new Error('Cells are still dirty long after their end')
       await sleep(1000)
@@ -191,7 +191,7 @@ async function cellFigures(side: Side, endMs: number) {
   const revs: number[] = []
   let lastMs = 0
   try {
-    for await (const cell of store.ledger.readSpans('minute', endMs - 86_400_000, endMs)) {
+    for await (const cell of store.ledger.readBuckets('minute', endMs - 86_400_000, endMs)) {
       revs.push(cell.rev)
       lastMs = Math.max(lastMs, cell.computedMs - (cell.startMs + CELL_MS))
     }

@@ -4,7 +4,7 @@
 import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { Keeper } from '../../src/processor/ledger/keeper.ts'
 import { ensureDefault } from '../../src/processor/prices/book-versions.ts'
-import { Books } from '../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
 import type { EventStore } from '../../src/store/event-store.ts'
 import { USD_PER_HOUR } from './ledger-events.ts'
 import { quiet } from './ledger-feed.ts'
@@ -35,7 +35,7 @@ export async function keepAll(
   clock: TurnedClock,
 ): Promise<{ cells: number; minutesSeconds: number; seconds: number }> {
   const options = { log: quiet, now: clock.now, jitterMs: 0, random: () => 0 }
-  const keeper = new Keeper(store.ledger, new Books(store.ledger), options)
+  const keeper = new Keeper(store.ledger, new PriceBookVersions(store.ledger), options)
   const startedMs = performance.now()
   let minutesSeconds = 0
   for (;;) {

@@ -10,7 +10,7 @@ import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
 import { Processor } from '../../src/processor/ingest/processor.ts'
 import { Keeper } from '../../src/processor/ledger/keeper.ts'
 import { ensureDefault } from '../../src/processor/prices/book-versions.ts'
-import { Books } from '../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
 import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 import { USD_PER_HOUR } from './ledger-events.ts'
 
@@ -36,7 +36,7 @@ process.once('SIGTERM', () => stop.abort())
 const running = [processor.run(stop.signal)]
 await store.prepare()
 await ensureDefault(store.ledger, USD_PER_HOUR, Date.now())
-const keeper = new Keeper(store.ledger, new Books(store.ledger), { log: logger })
+const keeper = new Keeper(store.ledger, new PriceBookVersions(store.ledger), { log: logger })
 if (way === 'keeper') running.push(keeper.run(stop.signal))
 while (processor.health().status !== 'ok') await new Promise((resolve) => setTimeout(resolve, 20))
 process.stdout.write('ready\n')

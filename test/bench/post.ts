@@ -19,7 +19,7 @@ import { Access } from '../../src/http/access/auth.ts'
 import { buildServer } from '../../src/http/server.ts'
 import { SqliteLog } from '../../src/log/sqlite/sqlite-log.ts'
 import { Processor } from '../../src/processor/ingest/processor.ts'
-import { FreshFile } from '../../src/runtime/watched-file.ts'
+import { WatchedFile } from '../../src/runtime/watched-file.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import { benchEvent } from './events.ts'
 
@@ -137,7 +137,7 @@ async function serve(directory: string, reads: boolean): Promise<void> {
     log: logger,
   })
   const path = join(directory, 'tokens')
-  const tokens = new FreshFile({ code: 'api_tokens', what: '', paths: [path], read: () => readTokens(path), logger })
+  const tokens = new WatchedFile({ code: 'api_tokens', what: '', paths: [path], read: () => readTokens(path), logger })
   const access = new Access({ tokens, limits: { requestsPerS: 1e6, eventsPerS: 1e9 }, logger })
   const app = await buildServer({ processor, store, log, topics: TOPICS, version: '', logger, access, now: Date.now })
   await app.listen({ host: '127.0.0.1', port: 0 })

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { parsePriceBook, watchPriceBook } from '../../src/cli/wiring/price-book-file.ts'
 import { problemText } from '../../src/domain/prices/price-book-check.ts'
-import type { PriceBookData } from '../../src/domain/prices/price-book-schema.ts'
+import type { PriceBookDocument } from '../../src/domain/prices/price-book-schema.ts'
 import type { Problem } from '../../src/domain/prices/schema-errors.ts'
 
 const TEN_MISTAKES = `# ten mistakes
@@ -106,7 +106,7 @@ class Heard {
   readonly said: string[] = []
   readonly #told = new EventTarget()
 
-  book = (book: PriceBookData) => this.#add(`book ${book.default_usd_per_hour}`)
+  book = (book: PriceBookDocument) => this.#add(`book ${book.default_usd_per_hour}`)
   problems = (problems: readonly Problem[]) => this.#add(`${problems.length} problems: ${problems[0]!.expected}`)
 
   /** Waits until something is said that matches; the test runner's time limit ends a wait in vain. */
@@ -191,7 +191,7 @@ test('a book that could not be taken over is handed over again', { timeout: 60_0
   const heard = new Heard()
   const stop = new AbortController()
   let tries = 0
-  const onBook = async (book: PriceBookData) => {
+  const onBook = async (book: PriceBookDocument) => {
     if (++tries === 1) throw new Error('the store is away')
     heard.book(book)
   }

@@ -12,15 +12,15 @@ import { prices } from '../../src/cli/commands/prices.ts'
 import { report } from '../../src/cli/commands/report.ts'
 import { reprice } from '../../src/cli/commands/reprice.ts'
 import { verify } from '../../src/cli/commands/verify.ts'
-import { parseMoment } from '../../src/cli/parse-instant.ts'
+import { parseInstant } from '../../src/cli/parse-instant.ts'
 import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
 import { ownEventId } from '../../src/domain/events/event-id.ts'
 import { HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { sumRows } from '../../src/domain/ledger/rows.ts'
 import { ensureDefault, setBook } from '../../src/processor/prices/book-versions.ts'
-import { ledgerAt } from '../../src/processor/recompute/ledger-as-of.ts'
+import { ledgerAsOf } from '../../src/processor/recompute/ledger-as-of.ts'
 import { FOCUS_COLUMNS } from '../../src/report/focus.ts'
-import type { Span } from '../../src/store/ledger-store.ts'
+import type { LedgerBucket } from '../../src/store/ledger-store.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import { openServer } from '../http/fixture.ts'
 import { parseCsv } from '../report/parse-csv.ts'
@@ -73,8 +73,8 @@ async function fill(path: string): Promise<void> {
   await store.writeDocuments(samples, tokens)
   await ensureDefault(store.ledger, 3.6, START_MS - HOUR_MS)
   const range = { fromMs: START_MS, toMs: START_MS + HOUR_MS }
-  const cells: Span[] = []
-  for await (const cell of ledgerAt({ ledger: store.ledger, ...range, revision: 0 })) cells.push(cell)
+  const cells: LedgerBucket[] = []
+  for await (const cell of ledgerAsOf({ ledger: store.ledger, ...range, revision: 0 })) cells.push(cell)
   const rows = sumRows(cells.flatMap((cell) => cell.rows))
   const sum = { host: 'h1', rev: 0, bookVersions: [1], rows, sums: null, capped: 0, computedMs: START_MS }
   const dayMs = START_MS - 12 * HOUR_MS
@@ -82,7 +82,7 @@ async function fill(path: string): Promise<void> {
     { ...sum, level: 'hour' as const, startMs: START_MS },
     { ...sum, level: 'day' as const, startMs: dayMs },
   ]
-  await store.ledger.replaceSpans([...cells, ...sums])
+  await store.ledger.replaceBuckets([...cells, ...sums])
   await store.close()
 }
 
@@ -178,7 +178,7 @@ test('instants are dates, ISO 8601, epoch milliseconds, now, or so long ago', ()
     ['12', Number.NaN],
     ['tomorrow', Number.NaN],
   ]
-  for (const [text, expected] of cases) assert.equal(parseMoment(text, now), expected, text)
+  for (const [text, expected] of cases) assert.equal(parseInstant(text, now), expected, text)
 })
 
 test('a wrong price book is refused with lines and exit code 1, and the old one stays in force', async () => {

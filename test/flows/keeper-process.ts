@@ -4,11 +4,11 @@
 
 import { writeSync } from 'node:fs'
 import { Keeper } from '../../src/processor/ledger/keeper.ts'
-import { Books } from '../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
 import type { LedgerStore } from '../../src/store/ledger-store.ts'
 import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 
-const TOLD = new Set(['readMarks', 'readRevs', 'tokenTotals', 'replaceSpans', 'markSpans', 'deleteMarks'])
+const TOLD = new Set(['readMarks', 'readRevs', 'tokenTotals', 'replaceBuckets', 'markSpans', 'deleteMarks'])
 const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 
 // Written at once: a stopped process hands on nothing.
@@ -20,7 +20,7 @@ function telling(ledger: LedgerStore): LedgerStore {
       const call = (...args: unknown[]) => (target[name] as (...all: unknown[]) => unknown).apply(target, args)
       if (!TOLD.has(name)) return call
       return async (...args: unknown[]) => {
-        const level = name === 'replaceSpans' ? (args[0] as { level: string }[])[0]?.level : args[0]
+        const level = name === 'replaceBuckets' ? (args[0] as { level: string }[])[0]?.level : args[0]
         const label = typeof level === 'string' ? `${name} ${level}` : name
         say(`> ${label}`)
         const result = await call(...args)
@@ -35,7 +35,7 @@ const store = new MongoStore({ url: process.env['MONGO_URL']!, log: quiet })
 const ledger = telling(store.ledger)
 const stop = new AbortController()
 process.once('SIGTERM', () => stop.abort())
-const keeper = new Keeper(ledger, new Books(ledger), {
+const keeper = new Keeper(ledger, new PriceBookVersions(ledger), {
   log: quiet,
   intervalMs: 20,
   ...{ settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 },

@@ -157,8 +157,15 @@ test('a ledger that nobody kept, or that somebody lost a part of, is not verifie
 
 /** Calls of a keeper in which it is stopped, one a round. */
 const MOMENTS = [
-  ...['tokenTotals', 'replaceSpans minute', 'readRevs minute', 'markSpans hour', 'deleteMarks', 'replaceSpans hour'],
-  ...['readMarks minute', 'tokenTotals', 'replaceSpans minute', 'readRevs hour'],
+  ...[
+    'tokenTotals',
+    'replaceBuckets minute',
+    'readRevs minute',
+    'markSpans hour',
+    'deleteMarks',
+    'replaceBuckets hour',
+  ],
+  ...['readMarks minute', 'tokenTotals', 'replaceBuckets minute', 'readRevs hour'],
 ]
 
 test('a keeper stopped in mid-write while another works, and then continued, leaves nothing stale', {

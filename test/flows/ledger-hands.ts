@@ -9,10 +9,10 @@ import { DatabaseSync } from 'node:sqlite'
 import { after, type TestContext } from 'node:test'
 import { MongoClient } from 'mongodb'
 import { Keeper } from '../../src/processor/ledger/keeper.ts'
-import { Books } from '../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
 import type { VerifyResult } from '../../src/processor/recompute/verify.ts'
 import type { EventStore } from '../../src/store/event-store.ts'
-import type { Span } from '../../src/store/ledger-store.ts'
+import type { LedgerBucket } from '../../src/store/ledger-store.ts'
 import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import { uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
@@ -95,7 +95,7 @@ export function verify({ env }: Place, status: number, ...flags: string[]): Veri
 
 /** Runs a keeper until nothing is marked any more; answers how many spans it computed. */
 export async function keepAll(store: EventStore, now = Date.now): Promise<number> {
-  const keeper = new Keeper(store.ledger, new Books(store.ledger), { log: quiet, ...EAGER, now })
+  const keeper = new Keeper(store.ledger, new PriceBookVersions(store.ledger), { log: quiet, ...EAGER, now })
   let computed = 0
   for (let pass = 0; pass < 1000; pass++) {
     const { minutes, hours, days, left, waiting } = await keeper.pass()
@@ -109,7 +109,7 @@ export async function keepAll(store: EventStore, now = Date.now): Promise<number
 export async function allSpans(store: EventStore): Promise<Map<string, string>> {
   const spans = new Map<string, string>()
   for (const level of ['minute', 'hour', 'day'] as const) {
-    const found: AsyncIterable<Span> = store.ledger.readSpans(level, 0, Date.UTC(2100, 0))
+    const found: AsyncIterable<LedgerBucket> = store.ledger.readBuckets(level, 0, Date.UTC(2100, 0))
     for await (const span of found) {
       const text = JSON.stringify(span, (_, value) => (typeof value === 'bigint' ? String(value) : value))
       spans.set(`${level} ${new Date(span.startMs).toISOString()} ${span.host}`, text)

@@ -288,7 +288,7 @@ test('the trace on two GPUs', async (t) => {
   await t.test('the keeper of a running service comes to the same by itself', async () => {
     await until('minutes and hours are kept', async () => {
       const dirty = await Promise.all(
-        (['minute', 'hour'] as const).map((level) => patient.store.ledger.dirtySpans(level, 1)),
+        (['minute', 'hour'] as const).map((level) => patient.store.ledger.dirtyBuckets(level, 1)),
       )
       return dirty.flat().length === 0
     })

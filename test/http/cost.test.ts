@@ -11,7 +11,7 @@ import type { CellRow } from '../../src/domain/ledger/types.ts'
 import { boundedAmounts } from '../../src/http/metrics/ledger-gauges.ts'
 import { FIGURE_NAMES } from '../../src/report/cost-figures.ts'
 import { FOCUS_COLUMNS } from '../../src/report/focus.ts'
-import type { Span, SpanLevel } from '../../src/store/ledger-store.ts'
+import type { BucketLevel, LedgerBucket } from '../../src/store/ledger-store.ts'
 import { goodSample } from '../bad-records.ts'
 import { parseCsv } from '../report/parse-csv.ts'
 import { row, usedRow } from '../report/rows.ts'
@@ -21,7 +21,7 @@ import { type Fixture, NOW_MS, openServer } from './fixture.ts'
 const HOUR = NOW_MS - 2 * HOUR_MS
 const iso = (ms: number) => new Date(ms).toISOString()
 
-function span(level: SpanLevel, startMs: number, host: string | null, rows: CellRow[]): Span {
+function span(level: BucketLevel, startMs: number, host: string | null, rows: CellRow[]): LedgerBucket {
   return {
     level,
     startMs,
@@ -48,7 +48,7 @@ async function keepLedger({ store }: Pick<Fixture, 'store'>): Promise<void> {
   const hours = [HOUR, HOUR + HOUR_MS].flatMap((startMs) =>
     Object.entries(ROWS).map(([host, rows]) => span('hour', startMs, host, rows)),
   )
-  const replaced = await store.ledger.replaceSpans([...minutes, ...hours])
+  const replaced = await store.ledger.replaceBuckets([...minutes, ...hours])
   assert.ok(replaced.every((each) => each))
 }
 

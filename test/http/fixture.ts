@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import type { FastifyInstance } from 'fastify'
 import type { LiveModel, LiveSlot } from '../../src/domain/live/sliding-window.ts'
-import type { HttpParts } from '../../src/http/dependencies.ts'
+import type { HttpDependencies } from '../../src/http/dependencies.ts'
 import { buildServer } from '../../src/http/server.ts'
 import type { NewRecord } from '../../src/log/event-log.ts'
 import { SqliteLog } from '../../src/log/sqlite/sqlite-log.ts'
@@ -32,7 +32,10 @@ export interface Fixture {
 }
 
 /** Opens a server; `change` replaces parts. All is closed and removed when the test ends. */
-export async function openServer(t: TestContext, change: (parts: HttpParts) => Partial<HttpParts> = () => ({})) {
+export async function openServer(
+  t: TestContext,
+  change: (parts: HttpDependencies) => Partial<HttpDependencies> = () => ({}),
+) {
   const folder = await mkdtemp(join(tmpdir(), 'pertoken-http-'))
   const log = new SqliteLog({ path: join(folder, 'log.db') })
   const store = new SqliteStore({ path: join(folder, 'store.db') })
@@ -42,7 +45,7 @@ export async function openServer(t: TestContext, change: (parts: HttpParts) => P
   const logged: Fixture['logged'] = []
   const state: Fixture['state'] = { health: healthyHealth(), live: { stale: false, models: [], slots: [] } }
   const write = (level: string) => (fields: object, message: string) => void logged.push({ level, fields, message })
-  const parts: HttpParts = {
+  const parts: HttpDependencies = {
     processor: {
       outcomes: new Outcomes(),
       health: () => state.health,

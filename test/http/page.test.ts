@@ -103,7 +103,7 @@ test('the page shows what the last hour cost by model, idle included', { skip },
   // The hour's sum as well: which of the two is read depends on the clock.
   const hour = Math.floor(startMs / HOUR_MS) * HOUR_MS
   const hours = [{ ...span, level: 'hour' as const, startMs: hour, rows }]
-  await fixture.store.ledger.replaceSpans([{ ...span, level: 'minute', rows }, ...hours])
+  await fixture.store.ledger.replaceBuckets([{ ...span, level: 'minute', rows }, ...hours])
   const { page, complaints } = await open(fixture)
   await page.locator('#hour tbody th').nth(2).waitFor()
   const shown = (await rowsOf(page, '#hour')).map((each) => each.split(/\s*\t\s*/))

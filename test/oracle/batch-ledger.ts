@@ -7,12 +7,12 @@
 import {
   type CellOptions,
   DENOMINATOR,
+  type LedgerBucket,
   MINUTE,
   nano,
   type OracleBook,
   type OracleSample,
   roundHalfUp,
-  type Span,
   spansOf,
 } from './batch-spans.ts'
 
@@ -203,7 +203,7 @@ function sumUsage(
 type EmptyRow = (model: string | null, tenant: string | null, kind: string) => OracleRow
 
 function rowsWithTokens(
-  spans: Span[],
+  spans: LedgerBucket[],
   usages: Usage[],
   { book, empty }: { book: OracleBook; empty: EmptyRow },
 ): OracleRow[] {
@@ -225,7 +225,7 @@ function rowsWithTokens(
   const kinds = [...new Set(spans.map((span) => span.kind))].sort()
   const ofKind = (kind: string, basis?: string) =>
     spans.filter((s) => s.kind === kind && (basis === undefined || s.basis === basis))
-  const ms = (some: Span[]) => BigInt(some.reduce((total, span) => total + span.ms, 0))
+  const ms = (some: LedgerBucket[]) => BigInt(some.reduce((total, span) => total + span.ms, 0))
   const cells = usages.flatMap((usage, u) =>
     kinds.map((kind) => ({ usage, u, kind, row: empty(usage.model, usage.tenant, kind) })),
   )
@@ -260,7 +260,7 @@ function rowsWithTokens(
       row.measured_tokens = hamilton(row.prompt_tokens + row.completion_tokens, byBasis)[0]!
     }
   }
-  const split = (total: bigint, of: (span: Span) => bigint) =>
+  const split = (total: bigint, of: (span: LedgerBucket) => bigint) =>
     hamilton(
       total,
       cells.map(({ u, kind }) => shares[u]! * sum(ofKind(kind).map(of))),
@@ -282,7 +282,11 @@ function rowsWithTokens(
   return cells.map(({ row }) => row)
 }
 
-function rowsWithoutTokens(covered: Span[], dark: { span: Span; isPaid: boolean }[], empty: EmptyRow): OracleRow[] {
+function rowsWithoutTokens(
+  covered: LedgerBucket[],
+  dark: { span: LedgerBucket; isPaid: boolean }[],
+  empty: EmptyRow,
+): OracleRow[] {
   const rows: OracleRow[] = []
   const rowOf = (model: string | null, kind: string) => {
     const found = rows.find((other) => other.model === model && other.price_kind === kind)
@@ -302,7 +306,7 @@ function rowsWithoutTokens(covered: Span[], dark: { span: Span; isPaid: boolean 
   }
   rows.sort((a, b) => order(a.model, b.model) || order(a.price_kind, b.price_kind))
   const mine = (row: OracleRow) => covered.filter((span) => span.model === row.model && span.kind === row.price_kind)
-  const isLoaded = (span: Span) => span.model !== null || span.held
+  const isLoaded = (span: LedgerBucket) => span.model !== null || span.held
   const total = roundHalfUp(sum(covered.map((span) => span.busy + span.idle)), DENOMINATOR)
   const busy = roundHalfUp(sum(covered.map((span) => span.busy)), DENOMINATOR)
   const busyParts = hamilton(

@@ -45,7 +45,7 @@ export const MINUTE = 60_000
 /** price (10⁻⁹ USD/h) × ms × utilisation (1/10,000) → 10⁻⁹ USD */
 export const DENOMINATOR = 3_600_000n * 10_000n
 
-export interface Span {
+export interface LedgerBucket {
   ms: number
   price: bigint
   kind: string
@@ -77,8 +77,8 @@ export function spansOf(samples: OracleSample[], index: number, { book, start, h
   const instants = [start, end, ...samples.map((s) => s.ts.getTime()), ...book.defaults.map((d) => d.fromMs ?? start)]
   for (const rule of book.rules) instants.push(rule.fromMs ?? start, rule.toMs ?? start)
   const cuts = [...new Set(instants.filter((at) => at >= start && at <= end))].sort((a, b) => a - b)
-  const covered: Span[] = []
-  const dark: { span: Span; isPaid: boolean }[] = []
+  const covered: LedgerBucket[] = []
+  const dark: { span: LedgerBucket; isPaid: boolean }[] = []
   for (let i = 0; i + 1 < cuts.length; i++) {
     const at = cuts[i]!
     const ms = cuts[i + 1]! - at
@@ -92,7 +92,17 @@ export function spansOf(samples: OracleSample[], index: number, { book, start, h
     const price = rule === null ? (nearPrice === null ? defaultAt(book, at) : nano(nearPrice)) : hourly(rule)
     const kind = rule === null ? (nearPrice === null ? 'default' : 'sample') : rule.kind
     const busy = price * BigInt(ms) * 10_000n
-    const span: Span = { ms, price, kind, busy, idle: 0n, basis: 'assumed', model: null, held: false, energy: null }
+    const span: LedgerBucket = {
+      ms,
+      price,
+      kind,
+      busy,
+      idle: 0n,
+      basis: 'assumed',
+      model: null,
+      held: false,
+      energy: null,
+    }
     const isPaid =
       rule !== null && rule.fromMs !== null && (rule.match.uuid !== undefined || rule.match.gpu_index !== undefined)
     dark.push({ span, isPaid })
@@ -104,7 +114,7 @@ function coveredSpan(
   before: OracleSample,
   after: OracleSample,
   { at, ms, book, host, index }: { at: number; ms: number; book: OracleBook; host: string | null; index: number },
-): Span {
+): LedgerBucket {
   const over = after.ts.getTime() - before.ts.getTime()
   const rule = winner(book, { uuid: after.uuid ?? null, host, index, name: after.name ?? null }, at)
   let microjoules: bigint | null = null

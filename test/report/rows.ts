@@ -4,7 +4,7 @@
 import { DAY_MS, floorTo, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { noAmounts, sumRows } from '../../src/domain/ledger/rows.ts'
 import type { CellRow } from '../../src/domain/ledger/types.ts'
-import type { CostSpan } from '../../src/report/cost-grouping.ts'
+import type { CostBucket } from '../../src/report/cost-grouping.ts'
 import type { PlannedRead } from '../../src/report/read-plan.ts'
 
 /** 2026-06-01, a Monday and the first of a month. */
@@ -47,10 +47,10 @@ export function seeded(seed: number): () => number {
 }
 
 /** Cells of some minutes in [fromMs, toMs): two hosts, three GPUs, some of nobody. */
-export function randomCells(fromMs: number, toMs: number, random: () => number): CostSpan[] {
+export function randomCells(fromMs: number, toMs: number, random: () => number): CostBucket[] {
   const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)]!
   const amount = () => BigInt(Math.floor(random() * 1e9))
-  const cells: CostSpan[] = []
+  const cells: CostBucket[] = []
   for (let startMs = fromMs; startMs < toMs; startMs += 60_000 * Math.ceil(random() * 25)) {
     for (const host of ['h1', null]) {
       const rows = Array.from({ length: 4 }, () => {
@@ -68,10 +68,10 @@ export function randomCells(fromMs: number, toMs: number, random: () => number):
 }
 
 /** What a store that holds these cells, and the hours and days that are their sums, gives for a plan. */
-export function readPlan(cells: readonly CostSpan[], plan: readonly PlannedRead[]): CostSpan[] {
+export function readPlan(cells: readonly CostBucket[], plan: readonly PlannedRead[]): CostBucket[] {
   return plan.flatMap(({ level, fromMs, toMs }) => {
     const lengthMs = { minute: 60_000, hour: HOUR_MS, day: DAY_MS }[level]
-    const spans = new Map<string, CostSpan & { rows: CellRow[] }>()
+    const spans = new Map<string, CostBucket & { rows: CellRow[] }>()
     for (const { startMs, host, rows } of cells) {
       const start = floorTo(lengthMs, startMs)
       if (start < fromMs || start >= toMs) continue

@@ -6,7 +6,7 @@ import { ownEventId } from '../../src/domain/events/event-id.ts'
 import { noAmounts } from '../../src/domain/ledger/rows.ts'
 import { totalsOfEvent } from '../../src/domain/ledger/token-totals.ts'
 import type { CellRow, TokenCounts } from '../../src/domain/ledger/types.ts'
-import type { LedgerStore, Span } from '../../src/store/ledger-store.ts'
+import type { LedgerBucket, LedgerStore } from '../../src/store/ledger-store.ts'
 
 /** The instant that everything lies around: the start of a minute and of an hour. */
 export const T0 = Date.UTC(2026, 5, 1, 12)
@@ -152,7 +152,7 @@ export function row(fields: Partial<CellRow> = {}): CellRow {
   }
 }
 
-export function span(fields: Partial<Span> = {}): Span {
+export function span(fields: Partial<LedgerBucket> = {}): LedgerBucket {
   return {
     level: 'minute',
     startMs: T0,

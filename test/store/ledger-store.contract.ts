@@ -7,11 +7,11 @@ import { type TestContext, test } from 'node:test'
 import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
 import { CELL_MS, DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { rowToJson } from '../../src/domain/ledger/row-json.ts'
-import { rowSumsOf } from '../../src/domain/ledger/rows.ts'
+import { rowTotalsOf } from '../../src/domain/ledger/rows.ts'
 import { totalsOfEvent } from '../../src/domain/ledger/token-totals.ts'
 import type { CellRow } from '../../src/domain/ledger/types.ts'
 import type { EventStore } from '../../src/store/event-store.ts'
-import type { BookVersion, DayState, Revision, Span, SpanLevel } from '../../src/store/ledger-store.ts'
+import type { BucketLevel, DayState, LedgerBucket, PriceBookVersion, Revision } from '../../src/store/ledger-store.ts'
 import {
   collect,
   expectedTotals,
@@ -85,7 +85,7 @@ export function ledgerStoreContract(name: string, makeStore: () => Promise<Ledge
 function markTests(contract: Contract): void {
   contract('dirty spans are the newest starts of a level, with the times of their marks', async (place) => {
     const { ledger } = await place.prepared()
-    assert.deepEqual(await ledger.dirtySpans('minute', 10), [])
+    assert.deepEqual(await ledger.dirtyBuckets('minute', 10), [])
     const at = (minute: number) => ({ startMs: T0 + minute * CELL_MS, hosts: ['h1'] })
     await ledger.markSpans('minute', [at(0), at(1), at(2)], T0 + 5)
     await ledger.markSpans('minute', [at(1)], T0 + 9)
@@ -97,11 +97,11 @@ function markTests(contract: Contract): void {
       { startMs: T0 + CELL_MS, marks: 3, firstAtMs: T0 + 5, lastAtMs: T0 + 9 },
       { startMs: T0, marks: 1, firstAtMs: T0 + 5, lastAtMs: T0 + 5 },
     ]
-    assert.deepEqual(await ledger.dirtySpans('minute', 10), dirty)
-    assert.deepEqual(await ledger.dirtySpans('minute', 2), dirty.slice(0, 2))
+    assert.deepEqual(await ledger.dirtyBuckets('minute', 10), dirty)
+    assert.deepEqual(await ledger.dirtyBuckets('minute', 2), dirty.slice(0, 2))
     const hour = { startMs: T0, marks: 1, firstAtMs: T0 + 20, lastAtMs: T0 + 20 }
-    assert.deepEqual(await ledger.dirtySpans('hour', 10), [hour])
-    assert.deepEqual(await ledger.dirtySpans('day', 10), [])
+    assert.deepEqual(await ledger.dirtyBuckets('hour', 10), [hour])
+    assert.deepEqual(await ledger.dirtyBuckets('day', 10), [])
   })
 
   contract('marks of the event store and of the ledger are the same, and null is a host', async (place) => {
@@ -206,10 +206,10 @@ function spanTests(contract: Contract): void {
       span({ host: 'null values', rows: [row({ gpu_uuid: null, gpu_name: null, model: null, tenant: null })] }),
     ]
     assert.deepEqual(
-      await ledger.replaceSpans(spans),
+      await ledger.replaceBuckets(spans),
       spans.map(() => true),
     )
-    const stored = await collect(ledger.readSpans('minute', T0, T0 + CELL_MS))
+    const stored = await collect(ledger.readBuckets('minute', T0, T0 + CELL_MS))
     assert.deepStrictEqual(byHost(stored), byHost(spans.map((one) => ({ ...one, rev: 1 }))))
   })
 
@@ -218,15 +218,15 @@ function spanTests(contract: Contract): void {
     const hosts = [null, 'null', 'h:', ':', 'h', '\u{1f600}', '\uffee', 'Ü', '"', 'a b', '\u0001']
     const spans = hosts.map((host) => span({ host }))
     assert.deepEqual(
-      await ledger.replaceSpans(spans),
+      await ledger.replaceBuckets(spans),
       hosts.map(() => true),
     )
     for (const host of hosts) {
-      const [found, ...rest] = await collect(ledger.readSpans('minute', T0, T0 + 1, [host]))
+      const [found, ...rest] = await collect(ledger.readBuckets('minute', T0, T0 + 1, [host]))
       assert.deepStrictEqual([found?.host, rest.length], [host, 0])
       assert.deepEqual(await ledger.readRevs('minute', T0, [host]), new Map([[host, 1]]))
     }
-    const all = await collect(ledger.readSpans('minute', T0, T0 + 1))
+    const all = await collect(ledger.readBuckets('minute', T0, T0 + 1))
     assert.equal(all[0]!.host, null)
     // By UTF-8 bytes, as databases compare: '\u{1f600}' after '\uffee', which UTF-16 has before it.
     const names = all.slice(1).map(({ host }) => Buffer.from(host!))
@@ -237,10 +237,10 @@ function spanTests(contract: Contract): void {
     const { ledger } = await place.prepared()
     const hosts = [null, 'a', 'b']
     const starts = [0, 1, 2, 59, 60].map((minute) => T0 + minute * CELL_MS)
-    await ledger.replaceSpans(starts.flatMap((startMs) => hosts.map((host) => span({ startMs, host }))))
-    await ledger.replaceSpans([span({ level: 'hour' }), span({ level: 'day', startMs: T0 - 12 * HOUR_MS })])
-    const read = async (...args: [SpanLevel, number, number, (string | null)[]?]) =>
-      (await collect(ledger.readSpans(...args))).map(({ startMs, host }) => `${(startMs - T0) / CELL_MS} ${host}`)
+    await ledger.replaceBuckets(starts.flatMap((startMs) => hosts.map((host) => span({ startMs, host }))))
+    await ledger.replaceBuckets([span({ level: 'hour' }), span({ level: 'day', startMs: T0 - 12 * HOUR_MS })])
+    const read = async (...args: [BucketLevel, number, number, (string | null)[]?]) =>
+      (await collect(ledger.readBuckets(...args))).map(({ startMs, host }) => `${(startMs - T0) / CELL_MS} ${host}`)
     const everything = [0, 1, 2, 59, 60].flatMap((minute) => hosts.map((host) => `${minute} ${host}`))
     for (const [fromMs, toMs, expected] of [
       [T0, T0 + 2 * HOUR_MS, everything],
@@ -268,36 +268,36 @@ function spanTests(contract: Contract): void {
       row({ gpu_index: i, tenant: `t${i % 3}`, busy_nano_usd: 2n ** 60n }),
     )
     const few = many.slice(0, 3)
-    const sums = rowSumsOf(many)
-    assert.ok(sums !== null && rowSumsOf(few) === null)
-    await ledger.replaceSpans([span({ rows: many, sums }), span({ host: null, rows: few })])
-    const rowsOf = async (read: AsyncIterable<Pick<Span, 'host' | 'rows'>>) =>
+    const sums = rowTotalsOf(many)
+    assert.ok(sums !== null && rowTotalsOf(few) === null)
+    await ledger.replaceBuckets([span({ rows: many, sums }), span({ host: null, rows: few })])
+    const rowsOf = async (read: AsyncIterable<Pick<LedgerBucket, 'host' | 'rows'>>) =>
       (await collect(read)).map(({ host, rows }) => [host, rows])
     const range = ['minute', T0, T0 + 1] as const
     const both = (rows: CellRow[]) => [
       [null, few],
       ['h1', rows],
     ]
-    assert.deepEqual(await rowsOf(ledger.readSums('model', ...range)), both(sums.model))
-    assert.deepEqual(await rowsOf(ledger.readSums('tenant', ...range)), both(sums.tenant))
-    assert.deepEqual(await rowsOf(ledger.readSums('tenant', ...range, ['h1'])), [['h1', sums.tenant]])
-    assert.deepEqual(await rowsOf(ledger.readSpans(...range)), both(many))
+    assert.deepEqual(await rowsOf(ledger.readRollups('model', ...range)), both(sums.model))
+    assert.deepEqual(await rowsOf(ledger.readRollups('tenant', ...range)), both(sums.tenant))
+    assert.deepEqual(await rowsOf(ledger.readRollups('tenant', ...range, ['h1'])), [['h1', sums.tenant]])
+    assert.deepEqual(await rowsOf(ledger.readBuckets(...range)), both(many))
     assert.deepEqual(
-      (await collect(ledger.readSpans(...range))).map((stored) => stored.sums),
+      (await collect(ledger.readBuckets(...range))).map((stored) => stored.sums),
       [null, sums],
     )
-    assert.deepEqual(await ledger.replaceSpans([span({ rev: 1, rows: few })]), [true])
-    assert.deepEqual(await rowsOf(ledger.readSums('model', ...range)), both(few))
+    assert.deepEqual(await ledger.replaceBuckets([span({ rev: 1, rows: few })]), [true])
+    assert.deepEqual(await rowsOf(ledger.readRollups('model', ...range)), both(few))
   })
 
   contract('hundreds of spans are streamed whole and in order, and may be left half-way', async (place) => {
     const { ledger } = await place.prepared()
     const minutes = Array.from({ length: 600 }, (_, i) => T0 + i * CELL_MS)
-    await ledger.replaceSpans(minutes.map((startMs) => span({ startMs, rows: [row()] })))
-    await ledger.replaceSpans(minutes.map((startMs) => span({ startMs, host: null, rows: [row()] })))
+    await ledger.replaceBuckets(minutes.map((startMs) => span({ startMs, rows: [row()] })))
+    await ledger.replaceBuckets(minutes.map((startMs) => span({ startMs, host: null, rows: [row()] })))
     const range = ['minute', T0, T0 + DAY_MS] as const
     for (const hosts of [undefined, [null, 'h1'], Array.from({ length: 100 }, (_, i) => (i === 0 ? null : `h${i}`))]) {
-      const read = await collect(ledger.readSpans(...range, hosts))
+      const read = await collect(ledger.readBuckets(...range, hosts))
       assert.deepEqual(
         read.map(({ startMs, host }) => [startMs, host]),
         minutes.flatMap((startMs) => [
@@ -306,7 +306,7 @@ function spanTests(contract: Contract): void {
         ]),
       )
     }
-    for await (const first of ledger.readSpans(...range)) {
+    for await (const first of ledger.readBuckets(...range)) {
       assert.equal(first.startMs, T0)
       break
     }
@@ -316,9 +316,9 @@ function spanTests(contract: Contract): void {
 function replaceTests(contract: Contract): void {
   contract('a span is replaced only at the rev that it was read with', async (place) => {
     const { ledger } = await place.prepared()
-    const stored = async () => (await collect(ledger.readSpans('minute', T0, T0 + 1)))[0]
-    const write = (rev: number, capped: number) => ledger.replaceSpans([span({ rev, capped })])
-    assert.deepEqual(await ledger.replaceSpans([]), [])
+    const stored = async () => (await collect(ledger.readBuckets('minute', T0, T0 + 1)))[0]
+    const write = (rev: number, capped: number) => ledger.replaceBuckets([span({ rev, capped })])
+    assert.deepEqual(await ledger.replaceBuckets([]), [])
     assert.deepEqual(await write(1, 1), [false])
     assert.equal(await stored(), undefined)
     for (const [rev, capped, wins] of [
@@ -340,8 +340,8 @@ function replaceTests(contract: Contract): void {
     const { ledger } = await place.prepared()
     for (const rev of [0, 1, 2]) {
       const spans = [span({ rev, host: 'a' }), span({ rev, host: null })]
-      assert.deepEqual(await ledger.replaceSpans(spans), [true, true])
-      assert.deepEqual(await ledger.replaceSpans(spans), [false, false])
+      assert.deepEqual(await ledger.replaceBuckets(spans), [true, true])
+      assert.deepEqual(await ledger.replaceBuckets(spans), [false, false])
       const revs = await ledger.readRevs('minute', T0, ['a', null, 'none'])
       assert.deepEqual(Object.fromEntries(revs), { a: rev + 1, null: rev + 1 })
     }
@@ -351,15 +351,15 @@ function replaceTests(contract: Contract): void {
     const { ledger } = await place.prepared()
     const hosts = Array.from({ length: 90 }, (_, i) => `h${i}`)
     // Every third is there at rev 1, every third at rev 2.
-    await ledger.replaceSpans(hosts.filter((_, i) => i % 3 > 0).map((host) => span({ host })))
-    await ledger.replaceSpans(hosts.filter((_, i) => i % 3 > 1).map((host) => span({ host, rev: 1 })))
+    await ledger.replaceBuckets(hosts.filter((_, i) => i % 3 > 0).map((host) => span({ host })))
+    await ledger.replaceBuckets(hosts.filter((_, i) => i % 3 > 1).map((host) => span({ host, rev: 1 })))
     const revOf = (i: number) => [0, 1, 2, 0, 1, 7][i % 6]!
-    const answers = await ledger.replaceSpans(hosts.map((host, i) => span({ host, rev: revOf(i), capped: 5 })))
+    const answers = await ledger.replaceBuckets(hosts.map((host, i) => span({ host, rev: revOf(i), capped: 5 })))
     assert.deepEqual(
       answers,
       hosts.map((_, i) => revOf(i) === i % 3),
     )
-    const stored = await collect(ledger.readSpans('minute', T0, T0 + 1, hosts))
+    const stored = await collect(ledger.readBuckets('minute', T0, T0 + 1, hosts))
     for (const { host, rev, capped } of stored) {
       const i = hosts.indexOf(host!)
       const won = revOf(i) === i % 3
@@ -378,14 +378,14 @@ function replaceTests(contract: Contract): void {
           const ours = i === 0 ? hosts : hosts.toReversed()
           const parts = [ours.slice(0, 5), ours.slice(5, 6), ours.slice(6)]
           const won = await Promise.all(
-            parts.map((part) => store.ledger.replaceSpans(part.map((host) => span({ host, rev, capped: i })))),
+            parts.map((part) => store.ledger.replaceBuckets(part.map((host) => span({ host, rev, capped: i })))),
           )
           return new Map(
             won.flatMap((part, p) => part.map((wins, j) => [parts[p]![j] as string | null, wins] as const)),
           )
         }),
       )
-      for await (const stored of stores[0]!.ledger.readSpans('minute', T0, T0 + 1)) {
+      for await (const stored of stores[0]!.ledger.readBuckets('minute', T0, T0 + 1)) {
         const wins = answers.map((answer) => answer.get(stored.host))
         assert.deepEqual(wins, stored.capped === 0 ? [true, false] : [false, true], `${stored.host} at rev ${rev}`)
         assert.equal(stored.rev, rev + 1)
@@ -539,7 +539,7 @@ function totalTests(contract: Contract): void {
 }
 
 function bookTests(contract: Contract): void {
-  const book = (version: number, fields: Partial<BookVersion> = {}): BookVersion => ({
+  const book = (version: number, fields: Partial<PriceBookVersion> = {}): PriceBookVersion => ({
     version,
     fromMs: T0 + version * CELL_MS,
     atMs: T0 + version,
@@ -652,8 +652,8 @@ function purgeTests(contract: Contract): void {
       times.map((ms) => token(`t${ms}`, ms)),
     )
     const starts = [T0 - CELL_MS, T0, T0 + DAY_MS - CELL_MS, T0 + DAY_MS]
-    await ledger.replaceSpans(starts.flatMap((startMs) => [span({ startMs }), span({ startMs, host: null })]))
-    await ledger.replaceSpans([span({ level: 'hour' }), span({ level: 'day' })])
+    await ledger.replaceBuckets(starts.flatMap((startMs) => [span({ startMs }), span({ startMs, host: null })]))
+    await ledger.replaceBuckets([span({ level: 'hour' }), span({ level: 'day' })])
     await ledger.markSpans('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
     const foreign = [1, 2].map((n) => ({ _id: `old-${n}`, ts: new Date(T0 + n), gpu_index: 0 }))
     await place.fixture.insertForeign?.('gpu', structuredClone(foreign))
@@ -671,13 +671,13 @@ function purgeTests(contract: Contract): void {
       await idsOf(store.readEvents('token', 0, 8e15)),
       left.map((ms) => ownId(`t${ms}`)),
     )
-    const cells = await collect(ledger.readSpans('minute', 0, 8e15))
+    const cells = await collect(ledger.readBuckets('minute', 0, 8e15))
     assert.deepEqual(
       cells.map(({ startMs }) => startMs),
       [T0 - CELL_MS, T0 - CELL_MS, T0 + DAY_MS, T0 + DAY_MS],
     )
-    assert.equal((await collect(ledger.readSpans('hour', 0, 8e15))).length, 1)
-    assert.equal((await collect(ledger.readSpans('day', 0, 8e15))).length, 1)
+    assert.equal((await collect(ledger.readBuckets('hour', 0, 8e15))).length, 1)
+    assert.equal((await collect(ledger.readBuckets('day', 0, 8e15))).length, 1)
     assert.equal((await ledger.readMarks('minute', T0)).length, 1)
     const counts = await store.count()
     const foreignCount = place.fixture.insertForeign === undefined ? 0 : foreign.length
@@ -716,7 +716,7 @@ function purgeTests(contract: Contract): void {
 }
 
 /** Spans by host, rows as they are stored: what is compared is every field, and the message is short. */
-function byHost(spans: Span[]): Record<string, unknown> {
+function byHost(spans: LedgerBucket[]): Record<string, unknown> {
   const entries = spans.map((one) => [String(one.host), { ...one, rows: one.rows, json: one.rows.map(rowToJson) }])
   return Object.fromEntries(entries.sort((a, b) => (a[0]! < b[0]! ? -1 : 1)))
 }

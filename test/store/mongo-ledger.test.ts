@@ -42,12 +42,12 @@ test(
         let toDrop = 1
         proxy.dropReplies((reply) => reply.includes('\x10n\0') && toDrop-- > 0)
         await assert.rejects(
-          store.ledger.replaceSpans(spans),
+          store.ledger.replaceBuckets(spans),
           (error) => error instanceof StoreError && error.retriable,
         )
         assert.equal(proxy.repliesDropped, droppedBefore + 1)
         assert.deepEqual(await store.ledger.readRevs('minute', T0, ['a']), new Map([['a', rev + 1]]))
-        assert.deepEqual(await store.ledger.replaceSpans(spans), [false, false])
+        assert.deepEqual(await store.ledger.replaceBuckets(spans), [false, false])
       }
     } finally {
       await store.close()
@@ -64,9 +64,9 @@ test('spans too large for one command together are written in several', options,
     const rows = Array.from({ length: 5_000 }, (_, i) => row({ gpu_index: i, model: 'm'.repeat(200) }))
     for (const rev of [0, 1]) {
       const spans = Array.from({ length: 8 }, (_, i) => span({ rev, host: `h${i}`, rows }))
-      assert.deepEqual(await store.ledger.replaceSpans(spans), Array(8).fill(true))
+      assert.deepEqual(await store.ledger.replaceBuckets(spans), Array(8).fill(true))
     }
-    const stored = await collect(store.ledger.readSpans('minute', T0, T0 + 1))
+    const stored = await collect(store.ledger.readBuckets('minute', T0, T0 + 1))
     assert.deepEqual(
       stored.map((one) => [one.rev, one.rows.length]),
       Array(8).fill([2, 5_000]),
@@ -83,7 +83,7 @@ test('documents of the ledger say in their fields what they are', options, async
   const store = new MongoStore({ url, log })
   try {
     await store.prepare()
-    await store.ledger.replaceSpans([span({ host: null, rows: [row()] }), span({ level: 'day' })])
+    await store.ledger.replaceBuckets([span({ host: null, rows: [row()] }), span({ level: 'day' })])
     await store.ledger.insertBook({ version: 1, fromMs: null, atMs: T0, origin: 'file', book: { default: 1 } })
     const find = (name: string, _id: string) =>
       client
@@ -136,16 +136,16 @@ test('reading spans and marks looks at nothing but what it returns', options, as
   try {
     await store.prepare()
     const minutes = Array.from({ length: 300 }, (_, i) => T0 + i * CELL_MS)
-    await store.ledger.replaceSpans(minutes.flatMap((startMs) => [span({ startMs }), span({ startMs, host: 'h2' })]))
+    await store.ledger.replaceBuckets(minutes.flatMap((startMs) => [span({ startMs }), span({ startMs, host: 'h2' })]))
     await store.ledger.markSpans(
       'minute',
       minutes.map((startMs) => ({ startMs, hosts: ['h1'] })),
       T0,
     )
     await client.db().command({ profile: 2 })
-    await collect(store.ledger.readSpans('minute', T0, T0 + 10 * CELL_MS, ['h2']))
-    await collect(store.ledger.readSpans('minute', T0, T0 + 10 * CELL_MS))
-    await store.ledger.dirtySpans('minute', 5)
+    await collect(store.ledger.readBuckets('minute', T0, T0 + 10 * CELL_MS, ['h2']))
+    await collect(store.ledger.readBuckets('minute', T0, T0 + 10 * CELL_MS))
+    await store.ledger.dirtyBuckets('minute', 5)
     const [mark] = await store.ledger.readMarks('minute', T0)
     await store.ledger.deleteMarks([mark!.id])
     await client.db().command({ profile: 0 })
@@ -192,7 +192,7 @@ async function answersOf(store: EventStore): Promise<unknown[]> {
   const samples = hosts.flatMap((host, i) => [1, 2, 3].map((n) => sample(`${i} ${n}`, (n % 2) * 500, { host })))
   await store.writeDocuments(samples, [...generatedTokens(3_000, HOUR_MS), token('far', 40 * HOUR_MS)])
   const spans = hosts.flatMap((host) => [0, 1].map((n) => span({ host, startMs: T0 + n * CELL_MS, rows: [row()] })))
-  const replaced = [await ledger.replaceSpans(spans), await ledger.replaceSpans(spans)]
+  const replaced = [await ledger.replaceBuckets(spans), await ledger.replaceBuckets(spans)]
   const totals = async (...range: Parameters<LedgerStore['tokenTotals']>) => {
     const groups = await ledger.tokenTotals(...range)
     // Also without their form: the stores give each group once, `gpus` ascending, and small counts as numbers.
@@ -203,8 +203,8 @@ async function answersOf(store: EventStore): Promise<unknown[]> {
     await collect(ledger.readLedgerSamples(T0, T0 + HOUR_MS)),
     await totals(T0, T0 + HOUR_MS, TOKEN_HOSTS),
     await totals(T0 + HOUR_MS / 2, T0 + 1.5 * HOUR_MS, ['h1', null]),
-    await collect(ledger.readSpans('minute', 0, T0 * 2)),
-    await collect(ledger.readSpans('minute', T0, T0 + HOUR_MS, hosts.toReversed())),
+    await collect(ledger.readBuckets('minute', 0, T0 * 2)),
+    await collect(ledger.readBuckets('minute', T0, T0 + HOUR_MS, hosts.toReversed())),
     await ledger.rawRange(),
     await ledger.purge(T0 + 500, T0 + 2 * CELL_MS),
     await ledger.rawRange(),

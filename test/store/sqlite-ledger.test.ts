@@ -24,7 +24,7 @@ test('a file of format 1, without sums, is read and written on', async (t) => {
   const path = join(directory, 'store.sqlite')
   const before = new SqliteStore({ path })
   await before.prepare()
-  await before.ledger.replaceSpans([span({ rows: [row()] })])
+  await before.ledger.replaceBuckets([span({ rows: [row()] })])
   await before.close()
   const database = new DatabaseSync(path)
   database.exec(`ALTER TABLE cost_ledger DROP COLUMN model_sums; ALTER TABLE cost_ledger DROP COLUMN tenant_sums;
@@ -33,8 +33,8 @@ test('a file of format 1, without sums, is read and written on', async (t) => {
   const store = new SqliteStore({ path })
   t.after(() => store.close())
   await store.prepare()
-  assert.deepEqual((await collect(store.ledger.readSpans('minute', T0, T0 + 1)))[0]?.rows, [row()])
+  assert.deepEqual((await collect(store.ledger.readBuckets('minute', T0, T0 + 1)))[0]?.rows, [row()])
   const sums = { model: [row({ tenant: null })], tenant: [] }
-  await store.ledger.replaceSpans([span({ rev: 1, rows: [row()], sums })])
-  assert.deepEqual((await collect(store.ledger.readSums('model', 'minute', T0, T0 + 1)))[0]?.rows, sums.model)
+  await store.ledger.replaceBuckets([span({ rev: 1, rows: [row()], sums })])
+  assert.deepEqual((await collect(store.ledger.readRollups('model', 'minute', T0, T0 + 1)))[0]?.rows, sums.model)
 })

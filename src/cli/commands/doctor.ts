@@ -11,7 +11,7 @@ import { readEnvFile } from '../config.ts'
 import { clockFindings } from '../doctor/clock-findings.ts'
 import { type Disk, diskFindings, diskOf } from '../doctor/disk-findings.ts'
 import type { Finding } from '../doctor/finding.ts'
-import { type HostLook, hostFindings, lookAtHosts } from '../doctor/host-findings.ts'
+import { type HostLook, hostFindings, probeHosts } from '../doctor/host-findings.ts'
 import { checkOwnHttp } from '../doctor/http-findings.ts'
 import { checkLog, isLogUsable } from '../doctor/log-findings.ts'
 import { checkSettings } from '../doctor/settings-findings.ts'
@@ -109,7 +109,7 @@ async function checkOpened(place: Place, { log, store }: Opened): Promise<Findin
   const mayStart = isLogUsed && ofLog.every(({ part, ok }) => part !== 'group' || ok)
   const ofMongo = usableStore === null ? null : await lookAtMongoOf(place)
   const ofKafka = isLogUsed ? await lookAtKafkaOf(config) : null
-  const look = usableStore === null ? NO_HOSTS : await lookAtHosts(usableStore)
+  const look = usableStore === null ? NO_HOSTS : await probeHosts(usableStore)
   const aheadMs = (ms: number | null | undefined) => (ms === null || ms === undefined ? null : ms - nowMs())
   const hosts = [...look.newestMs].map(([host, ms]) => ({ host, aheadMs: ms - nowMs() }))
   return [
@@ -133,8 +133,8 @@ function ownDisk({ config, isProducer }: Place): Disk[] {
 async function lookAtMongoOf({ config, nowMs }: Place): Promise<{ aheadMs: number; disks: Disk[] } | null> {
   const options = mongoOptions(config, quietLogger(config))
   if (options === null) return null
-  const { lookAtMongo } = await import('../../store/mongo/diagnostics.ts')
-  const { aheadMs, disk } = await lookAtMongo(options, nowMs)
+  const { probeMongo } = await import('../../store/mongo/diagnostics.ts')
+  const { aheadMs, disk } = await probeMongo(options, nowMs)
   return { aheadMs, disks: disk === null ? [] : [{ name: 'MongoDB', ...disk }] }
 }
 
@@ -142,8 +142,8 @@ async function lookAtKafkaOf(config: Config): Promise<{ newestMs: number | null;
   const options = kafkaOptions(config, quietLogger(config))
   if (options === null) return null
   const topics = [config.TOPIC_METRIC, config.TOPIC_TOKEN]
-  const { lookAtDisks, newestRecordMs } = await import('../../log/kafka/diagnostics.ts')
-  const disks = await lookAtDisks(options, topics)
+  const { probeDisks, newestRecordMs } = await import('../../log/kafka/diagnostics.ts')
+  const disks = await probeDisks(options, topics)
   return {
     newestMs: await newestRecordMs(options, topics),
     disks: disks.map(({ node, directory, ...sizes }) => ({ name: `Kafka broker ${node} (${directory})`, ...sizes })),

@@ -4,17 +4,17 @@
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import { problemText } from '../../domain/prices/price-book-check.ts'
-import type { PriceBookData } from '../../domain/prices/price-book-schema.ts'
+import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import { priceListing } from '../../http/routes/price.ts'
 import { setBook } from '../../processor/prices/book-versions.ts'
-import { Books } from '../../processor/prices/price-book-versions.ts'
+import { PriceBookVersions } from '../../processor/prices/price-book-versions.ts'
 import { explainPrice, type PriceExplanation } from '../../processor/prices/price-explanation.ts'
 import { WHAT_IF_MS, whatIf } from '../../processor/recompute/price-change.ts'
 import { textTable } from '../../report/table.ts'
 import type { EventStore } from '../../store/event-store.ts'
-import { Remote } from '../api-client.ts'
+import { ApiClient } from '../api-client.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
-import { momentFlag } from '../parse-instant.ts'
+import { instantFlag } from '../parse-instant.ts'
 import { priceChangeText } from '../price-change-text.ts'
 import { ProgressLine } from '../progress-line.ts'
 import { readPriceBook } from '../wiring/price-book-file.ts'
@@ -22,7 +22,7 @@ import { makeLogger, openStore } from '../wiring/wire.ts'
 
 /** What GET /api/v1/prices and priceListing say. */
 interface Listing {
-  in_force: { version: number; book: PriceBookData } | null
+  in_force: { version: number; book: PriceBookDocument } | null
   versions: { version: number; from: string | null; at: string; origin: string; rules: number }[]
   revisions: { revision: number; from: string; to: string; book_version: number; at: string }[]
 }
@@ -48,7 +48,7 @@ export const prices: Command = {
       throw new UsageError('Expected list, set FILE or explain --host NAME --gpu INDEX\nSee: pertoken prices --help')
     }
     const url = textFlag(context.flags, 'url')
-    if (url !== undefined) return remotely(context, new Remote(url, context.config.API_TOKEN), { action, file })
+    if (url !== undefined) return remotely(context, new ApiClient(url, context.config.API_TOKEN), { action, file })
     const store = await openStore(context.config, makeLogger(context.config))
     try {
       await store.prepare()
@@ -73,12 +73,12 @@ async function locally(context: CommandContext, store: EventStore, { action, fil
     }
     return showExplanation(context, await explainPrice(store, slot))
   }
-  const books = new Books(store.ledger)
+  const books = new PriceBookVersions(store.ledger)
   await books.refresh()
   return showListing(context, priceListing(books, Date.now()) as Listing)
 }
 
-async function remotely(context: CommandContext, remote: Remote, { action, file }: Asked): Promise<number> {
+async function remotely(context: CommandContext, remote: ApiClient, { action, file }: Asked): Promise<number> {
   if (action === 'set') {
     const book = bookOf(context, file!)
     if (book === null) return 1
@@ -95,7 +95,7 @@ async function remotely(context: CommandContext, remote: Remote, { action, file 
 }
 
 /** The book of a file; null when it is wrong, and then all that is wrong has been said. */
-function bookOf({ say }: CommandContext, file: string): PriceBookData | null {
+function bookOf({ say }: CommandContext, file: string): PriceBookDocument | null {
   const { book, problems, warnings } = readPriceBook(file)
   for (const warning of warnings) say(`${file}: ${problemText(warning)} (allowed)\n`)
   if (book !== null) return book
@@ -127,7 +127,7 @@ function slotOf({ flags }: CommandContext): { host: string | null; gpuIndex: num
     throw new UsageError('Explain needs --gpu INDEX, and --host NAME where events have one')
   const gpuIndex = numberFlag(flags, 'gpu', { min: 0, max: 1023, default: 0, integer: true })
   const nowMs = Date.now()
-  return { host: textFlag(flags, 'host') ?? null, gpuIndex, atMs: momentFlag(flags, 'at', nowMs) ?? nowMs }
+  return { host: textFlag(flags, 'host') ?? null, gpuIndex, atMs: instantFlag(flags, 'at', nowMs) ?? nowMs }
 }
 
 function showVersion({ flags, print }: CommandContext, version: { version: number; is_new: boolean }): number {

@@ -4,7 +4,7 @@
 import type { StartFrom } from '../../processor/ingest/start.ts'
 import { type Command, type CommandContext, textFlag, UsageError } from '../command.ts'
 import type { OptionName } from '../options.ts'
-import { parseMoment } from '../parse-instant.ts'
+import { parseInstant } from '../parse-instant.ts'
 import { sampleSettings } from '../wiring/gpu-sources.ts'
 import { runService } from '../wiring/service.ts'
 
@@ -62,7 +62,7 @@ export const processor: Command = {
 function startFrom(flags: CommandContext['flags']): StartFrom | undefined {
   const text = textFlag(flags, 'from')
   if (text === undefined || text === 'earliest' || text === 'latest') return text
-  const ms = parseMoment(text.trim(), Date.now())
+  const ms = parseInstant(text.trim(), Date.now())
   if (ms >= 0) return ms
   throw new UsageError(
     `Flag --from is "${text}": expected earliest, latest, an ISO 8601 time like 2026-01-31T12:00:00Z, or so long ago: 90m, 24h, 7d`,

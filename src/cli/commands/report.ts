@@ -12,9 +12,9 @@ import { costCsv } from '../../report/csv.ts'
 import { focusFile, focusQuery } from '../../report/focus.ts'
 import { costTable } from '../../report/table.ts'
 import type { EventStore } from '../../store/event-store.ts'
-import { Remote } from '../api-client.ts'
+import { ApiClient } from '../api-client.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
-import { momentFlag } from '../parse-instant.ts'
+import { instantFlag } from '../parse-instant.ts'
 import { ProgressLine } from '../progress-line.ts'
 import { makeLogger, openStore } from '../wiring/wire.ts'
 
@@ -50,7 +50,7 @@ export const report: Command = {
     const query = questionOf(context, format)
     const url = textFlag(context.flags, 'url')
     if (url !== undefined)
-      await remoteReport(context, new Remote(url, context.config.API_TOKEN), { query, format, revision })
+      await remoteReport(context, new ApiClient(url, context.config.API_TOKEN), { query, format, revision })
     else await ownReport(context, { query, format, revision })
     return 0
   },
@@ -86,8 +86,8 @@ function questionOf({ flags }: CommandContext, format: Format): CostQuery {
   if (by === null) {
     throw new UsageError(`Flag --by is "${byText}": expected any of ${GROUPINGS.join(', ')}, each once`)
   }
-  const toMs = momentFlag(flags, 'to', nowMs) ?? nowMs
-  const fromMs = momentFlag(flags, 'from', nowMs) ?? toMs - DAY_MS
+  const toMs = instantFlag(flags, 'to', nowMs) ?? nowMs
+  const fromMs = instantFlag(flags, 'from', nowMs) ?? toMs - DAY_MS
   const checked = costQuery({
     ...{ fromMs, toMs, by },
     step: choiceFlag(flags, 'step', STEPS, isFocus ? '1d' : 'all'),
@@ -171,7 +171,7 @@ async function requireRevision(store: EventStore, revision: number | null): Prom
 
 async function remoteReport(
   context: CommandContext,
-  remote: Remote,
+  remote: ApiClient,
   { query, format, revision }: Asked,
 ): Promise<void> {
   const { step, by, idle, model, tenant, host } = query

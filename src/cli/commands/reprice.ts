@@ -5,7 +5,7 @@
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import { reprice as repriceRange } from '../../processor/recompute/reprice.ts'
 import { type Command, numberFlag, UsageError } from '../command.ts'
-import { momentFlag } from '../parse-instant.ts'
+import { instantFlag } from '../parse-instant.ts'
 import { priceChangeText } from '../price-change-text.ts'
 import { ProgressLine } from '../progress-line.ts'
 import { makeLogger, openStore } from '../wiring/wire.ts'
@@ -23,7 +23,7 @@ export const reprice: Command = {
   details: 'The range is widened to whole minutes. Frozen days are named and skipped.',
   async run({ config, flags, words, print, say }) {
     const nowMs = Date.now()
-    const [from, to] = [momentFlag(flags, 'from', nowMs), momentFlag(flags, 'to', nowMs)]
+    const [from, to] = [instantFlag(flags, 'from', nowMs), instantFlag(flags, 'to', nowMs)]
     if (words.length > 0 || from === undefined || to === undefined) {
       throw new UsageError('Expected --from TIME and --to TIME\nSee: pertoken reprice --help')
     }

@@ -30,7 +30,7 @@ import {
 } from '../../http/access/api-tokens.ts'
 import { textTable } from '../../report/table.ts'
 import { type Command, type CommandContext, textFlag, UsageError } from '../command.ts'
-import { parseMoment } from '../parse-instant.ts'
+import { parseInstant } from '../parse-instant.ts'
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
@@ -134,7 +134,7 @@ function wantedToken(flags: CommandContext['flags'], nowMs: number): Pick<ApiTok
 /** An instant, or so long from now; epoch milliseconds, NaN when it is neither. */
 function parseExpiry(text: string, nowMs: number): number {
   const fromNow = /^(\d{1,5})([dh])$/.exec(text)
-  if (fromNow === null) return parseMoment(text, nowMs)
+  if (fromNow === null) return parseInstant(text, nowMs)
   return nowMs + Number(fromNow[1]) * (fromNow[2] === 'd' ? DAY_MS : HOUR_MS)
 }
 

@@ -6,7 +6,7 @@ import { type VerifyResult, verify as verifyRange } from '../../processor/recomp
 import { textTable } from '../../report/table.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
 import { type Command, type CommandContext, UsageError } from '../command.ts'
-import { momentFlag } from '../parse-instant.ts'
+import { instantFlag } from '../parse-instant.ts'
 import { ProgressLine } from '../progress-line.ts'
 import { makeLogger, openStore } from '../wiring/wire.ts'
 
@@ -57,7 +57,7 @@ async function rangeOf(
   ledger: LedgerStore,
 ): Promise<{ fromMs: number; toMs: number } | null> {
   const nowMs = Date.now()
-  const [from, to] = [momentFlag(flags, 'from', nowMs), momentFlag(flags, 'to', nowMs)]
+  const [from, to] = [instantFlag(flags, 'from', nowMs), instantFlag(flags, 'to', nowMs)]
   const raw = from === undefined || to === undefined ? await ledger.rawRange() : null
   if (raw === null && (from === undefined || to === undefined)) return null
   // A sample covers time up to two minutes away from its own.

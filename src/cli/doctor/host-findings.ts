@@ -23,7 +23,7 @@ const CONTAINER_ID = /^[0-9a-f]{12}$/
 const MAX_LISTED = 5
 
 /** Looks at the samples of the last hour of event time. */
-export async function lookAtHosts(store: EventStore): Promise<HostLook> {
+export async function probeHosts(store: EventStore): Promise<HostLook> {
   const look: HostLook = { newestMs: new Map(), conflicts: [] }
   const newestMs = await store.newestMs('gpu')
   if (newestMs === null) return look

@@ -42,8 +42,8 @@ export function isLogUsable(findings: readonly Finding[]): boolean {
 
 /** One finding for each broker that cannot be used. */
 async function checkBrokers(kafka: KafkaLogOptions): Promise<Finding[]> {
-  const { lookAtBrokers } = await import('../../log/kafka/diagnostics.ts')
-  const brokers = await lookAtBrokers(kafka)
+  const { probeBrokers } = await import('../../log/kafka/diagnostics.ts')
+  const brokers = await probeBrokers(kafka)
   return brokers.flatMap(({ address, node, problem }) => {
     if (problem === null) return []
     const message =
@@ -62,8 +62,8 @@ async function checkTopics(log: EventLog, names: readonly string[]): Promise<Fin
 }
 
 async function checkGroup(kafka: KafkaLogOptions, group: string): Promise<Finding[]> {
-  const { lookAtGroup } = await import('../../log/kafka/diagnostics.ts')
-  const look = await lookAtGroup(kafka, group).catch((error: Error) => error)
+  const { probeGroup } = await import('../../log/kafka/diagnostics.ts')
+  const look = await probeGroup(kafka, group).catch((error: Error) => error)
   if (look instanceof Error) return [{ part: 'group', ok: false, message: look.message }]
   const { members, others } = look
   if (others.length > 0) {

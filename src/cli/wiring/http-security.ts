@@ -4,13 +4,13 @@
 import { readTokens } from '../../http/access/api-tokens.ts'
 import { Access } from '../../http/access/auth.ts'
 import { readCertificate } from '../../http/access/certificate.ts'
-import type { HttpParts } from '../../http/dependencies.ts'
+import type { HttpDependencies } from '../../http/dependencies.ts'
 import type { Logger } from '../../runtime/logger.ts'
-import { FreshFile } from '../../runtime/watched-file.ts'
+import { WatchedFile } from '../../runtime/watched-file.ts'
 import { UsageError } from '../command.ts'
 import type { Config } from '../options.ts'
 
-type Security = Pick<HttpParts, 'access' | 'certificate'>
+type Security = Pick<HttpDependencies, 'access' | 'certificate'>
 
 /** What the settings say; throws a UsageError that names everything that is wrong. */
 export function httpSecurity(config: Config, logger: Logger): Security {
@@ -32,7 +32,7 @@ function accessOf(config: Config, logger: Logger): Security {
   const { API_TOKENS_FILE: path, HTTP_RATE_REQUESTS: requestsPerS, HTTP_RATE_EVENTS: eventsPerS } = config
   if (path === null) return {}
   const read = () => readTokens(path)
-  const tokens = new FreshFile({ code: 'api_tokens', what: 'API tokens', paths: [path], read, logger })
+  const tokens = new WatchedFile({ code: 'api_tokens', what: 'API tokens', paths: [path], read, logger })
   if (tokens.value.length === 0)
     logger.warn({ path }, 'There is no API token: nobody may read or write until one is added')
   return { access: new Access({ tokens, limits: { requestsPerS, eventsPerS }, logger }) }
@@ -42,5 +42,5 @@ function certificateOf({ HTTP_TLS_CERT: cert, HTTP_TLS_KEY: key }: Config, logge
   if (cert === null || key === null) return {}
   const read = () => readCertificate(cert, key)
   const what = 'certificate and key'
-  return { certificate: new FreshFile({ code: 'certificate', what, paths: [cert, key], read, logger }) }
+  return { certificate: new WatchedFile({ code: 'certificate', what, paths: [cert, key], read, logger }) }
 }

@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs'
 import { getCACertificates } from 'node:tls'
 import { readCertificate } from '../../http/access/certificate.ts'
 import type { Logger } from '../../runtime/logger.ts'
-import { FreshFile } from '../../runtime/watched-file.ts'
+import { WatchedFile } from '../../runtime/watched-file.ts'
 import { UsageError } from '../command.ts'
 import type { Config } from '../options.ts'
 
@@ -27,7 +27,7 @@ export function kafkaTls(config: Config, logger: Logger): (() => Texts) | undefi
   })
   const paths = [ca, cert, key].flatMap((path) => (path === null || path === 'system' ? [] : [path]))
   try {
-    const files = new FreshFile({ code: 'kafka_certificates', what: 'certificates for Kafka', paths, read, logger })
+    const files = new WatchedFile({ code: 'kafka_certificates', what: 'certificates for Kafka', paths, read, logger })
     return () => {
       files.look()
       return files.value

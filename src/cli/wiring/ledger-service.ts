@@ -4,14 +4,14 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { problemText } from '../../domain/prices/price-book-check.ts'
-import type { PriceBookData } from '../../domain/prices/price-book-schema.ts'
+import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import type { EventLog } from '../../log/event-log.ts'
 import { ReadProgress } from '../../processor/cost/read-progress.ts'
 import { LivePrice } from '../../processor/ingest/live-price.ts'
 import { Keeper } from '../../processor/ledger/keeper.ts'
 import { Retention } from '../../processor/ledger/retention.ts'
 import { ensureDefault, setBook } from '../../processor/prices/book-versions.ts'
-import { Books } from '../../processor/prices/price-book-versions.ts'
+import { PriceBookVersions } from '../../processor/prices/price-book-versions.ts'
 import { Retrier } from '../../processor/retry.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import type { EventStore } from '../../store/event-store.ts'
@@ -35,14 +35,14 @@ export class LedgerService {
   readonly progress: ReadProgress
   readonly keeper: Keeper
   readonly #options: LedgerServiceOptions
-  readonly #books: Books
+  readonly #books: PriceBookVersions
   readonly #retention: Retention
   readonly #retrier: Retrier
 
   constructor(options: LedgerServiceOptions) {
     const { config, log, store, logger } = options
     this.#options = options
-    this.#books = new Books(store.ledger)
+    this.#books = new PriceBookVersions(store.ledger)
     this.#retrier = new Retrier(logger, Date.now)
     this.#retention = new Retention(store, { days: config.RAW_RETENTION_DAYS, log: logger })
     this.livePrice = new LivePrice(this.#books, config.PRICE_PER_HOUR_USD)
@@ -84,7 +84,7 @@ export class LedgerService {
 
   async #watch(path: string, signal: AbortSignal): Promise<void> {
     const { store, logger, config } = this.#options
-    const onBook = async (book: PriceBookData, warnings: readonly Parameters<typeof problemText>[0][]) => {
+    const onBook = async (book: PriceBookDocument, warnings: readonly Parameters<typeof problemText>[0][]) => {
       const hasDefault = book.default_usd_per_hour !== undefined || book.defaults !== undefined
       const next = hasDefault ? book : { ...book, default_usd_per_hour: config.PRICE_PER_HOUR_USD }
       const { version, isNew } = await setBook(store.ledger, next, { origin: 'file', nowMs: Date.now() })

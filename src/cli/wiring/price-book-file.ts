@@ -8,7 +8,7 @@ import { stat } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
 import { isNode, LineCounter, parseDocument, type YAMLError } from 'yaml'
 import { checkPriceBook, type PriceBookCheck } from '../../domain/prices/price-book-check.ts'
-import type { PriceBookData } from '../../domain/prices/price-book-schema.ts'
+import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import type { Problem } from '../../domain/prices/schema-errors.ts'
 
 /** Largest file that is read, bytes. */
@@ -67,7 +67,7 @@ export function readPriceBook(path: string): PriceBookCheck {
  */
 export async function watchPriceBook(
   path: string,
-  onBook: (book: PriceBookData, warnings: readonly Problem[]) => unknown,
+  onBook: (book: PriceBookDocument, warnings: readonly Problem[]) => unknown,
   onProblems: (problems: readonly Problem[]) => unknown,
   signal: AbortSignal,
 ): Promise<void> {
@@ -79,7 +79,7 @@ export async function watchPriceBook(
     if (text !== told) await onProblems(problems)
     told = text
   }
-  const takeOver = async (book: PriceBookData, warnings: readonly Problem[]) => {
+  const takeOver = async (book: PriceBookDocument, warnings: readonly Problem[]) => {
     await onBook(book, warnings)
     told = ''
   }
@@ -110,7 +110,7 @@ export async function watchPriceBook(
 /** Hands over what the file says; whether that is settled. */
 async function deliver(
   path: string,
-  onBook: (book: PriceBookData, warnings: readonly Problem[]) => unknown,
+  onBook: (book: PriceBookDocument, warnings: readonly Problem[]) => unknown,
   onProblems: (problems: readonly Problem[]) => unknown,
 ): Promise<boolean> {
   try {

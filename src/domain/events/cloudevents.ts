@@ -3,7 +3,7 @@
 // source and id, which name the event, and type and time, which may say what it is.
 // Source: CloudEvents specification 1.0.2, Kafka protocol binding, sections 3.1 to 3.3.
 
-import { Refusal } from './rejection.ts'
+import { Rejection } from './rejection.ts'
 
 /** The attributes of an envelope that pertoken uses. */
 export interface CloudEventAttributes {
@@ -16,17 +16,17 @@ export interface CloudEventAttributes {
 const MAX_ATTRIBUTE_LENGTH = 1024
 
 /** Reads and checks the attributes from a plain object of attribute values. */
-export function readAttributes(from: Record<string, unknown>): CloudEventAttributes | Refusal {
+export function readAttributes(from: Record<string, unknown>): CloudEventAttributes | Rejection {
   const version = from['specversion']
   if (version !== '1.0') {
-    return Refusal.of('bad_cloudevent', `specversion is ${JSON.stringify(version)?.slice(0, 80)}: expected "1.0"`)
+    return Rejection.of('bad_cloudevent', `specversion is ${JSON.stringify(version)?.slice(0, 80)}: expected "1.0"`)
   }
   const values: Record<string, string> = {}
   for (const name of ['source', 'id', 'type']) {
     const value = from[name]
     if (typeof value !== 'string' || value.length === 0 || value.length > MAX_ATTRIBUTE_LENGTH) {
       const found = JSON.stringify(value)?.slice(0, 80)
-      return Refusal.of(
+      return Rejection.of(
         'bad_cloudevent',
         `${name} is ${found}: expected text of 1 to ${MAX_ATTRIBUTE_LENGTH} characters`,
       )
@@ -39,13 +39,13 @@ export function readAttributes(from: Record<string, unknown>): CloudEventAttribu
 /** Takes a structured CloudEvent apart: its attributes and its data, which must be a JSON object. */
 export function unwrapStructured(
   envelope: Record<string, unknown>,
-): { attributes: CloudEventAttributes; data: Record<string, unknown> } | Refusal {
+): { attributes: CloudEventAttributes; data: Record<string, unknown> } | Rejection {
   const attributes = readAttributes(envelope)
-  if (attributes instanceof Refusal) return attributes
+  if (attributes instanceof Rejection) return attributes
   const data = envelope['data']
   if (typeof data !== 'object' || data === null || Array.isArray(data)) {
     const hint = 'data_base64' in envelope ? ' (data_base64 is not taken: send JSON in data)' : ''
-    return Refusal.of('bad_cloudevent', `data is not a JSON object: expected the event there${hint}`, '/data')
+    return Rejection.of('bad_cloudevent', `data is not a JSON object: expected the event there${hint}`, '/data')
   }
   return { attributes, data: data as Record<string, unknown> }
 }

@@ -6,9 +6,9 @@
 import { Compile } from 'typebox/compile'
 import { type CloudEventAttributes, unwrapStructured } from './cloudevents.ts'
 import type { EventKind, GpuDocument, TokenDocument } from './documents.ts'
-import { hasRepeatedKey } from './duplicate-keys.ts'
+import { hasDuplicateKey } from './duplicate-keys.ts'
 import { logEventId, ownEventId } from './event-id.ts'
-import { type Issue, Refusal } from './rejection.ts'
+import { type Issue, Rejection } from './rejection.ts'
 import { GpuSampleSchema, KNOWN_FIELDS, TokenUsageSchema } from './schemas.ts'
 import { parseIsoMs } from './timestamp.ts'
 import { explain } from './validation-errors.ts'
@@ -45,22 +45,22 @@ export function decodeRecord<K extends EventKind>(
   idPrefix: string,
   record: RawRecord,
   crc32: (bytes: Uint8Array) => number,
-): DocumentOf<K> | Refusal {
+): DocumentOf<K> | Rejection {
   const value = record.value
-  if (value === null) return Refusal.of('tombstone', 'Record has no value: expected a JSON object')
+  if (value === null) return Rejection.of('tombstone', 'Record has no value: expected a JSON object')
   const text = decodeText(value)
   if (typeof text !== 'string') return text
   let event = parseObject(text)
-  if (event instanceof Refusal) return event
+  if (event instanceof Rejection) return event
   let attributes = record.cloudEvent
   if (record.structured) {
     const unwrapped = unwrapStructured(event)
-    if (unwrapped instanceof Refusal) return unwrapped
+    if (unwrapped instanceof Rejection) return unwrapped
     event = unwrapped.data
     attributes = unwrapped.attributes
   }
-  if (hasRepeatedKey(value, event)) {
-    return Refusal.of('duplicate_field', 'Field is there twice: a JSON object with each name once was expected')
+  if (hasDuplicateKey(value, event)) {
+    return Rejection.of('duplicate_field', 'Field is there twice: a JSON object with each name once was expected')
   }
   const refusal = checkEvent(kind, event, record.timestampMs)
   if (refusal !== null) return refusal
@@ -76,7 +76,7 @@ export type DocumentOf<K extends EventKind> = K extends 'gpu' ? GpuDocument : To
  * Checks a parsed event against all that the log's decoder checks; null when it is good. `recordMs` is the time that
  * "one hour ahead" is measured from, milliseconds.
  */
-export function checkEvent(kind: EventKind, event: Record<string, unknown>, recordMs: number): Refusal | null {
+export function checkEvent(kind: EventKind, event: Record<string, unknown>, recordMs: number): Rejection | null {
   const wrong = checkSchema(kind, event)
   if (wrong !== null) return wrong
   const known: ReadonlySet<string> = KNOWN_FIELDS[kind]
@@ -88,22 +88,23 @@ export function checkEvent(kind: EventKind, event: Record<string, unknown>, reco
   }
   const ts = event['ts']
   const tsMs = typeof ts === 'number' ? ts : parseIsoMs(ts as string)
-  if (!(tsMs >= OLDEST_MS && tsMs <= recordMs + HOUR_MS)) return new Refusal([explainTime(ts, tsMs, recordMs)])
+  if (!(tsMs >= OLDEST_MS && tsMs <= recordMs + HOUR_MS)) return new Rejection([explainTime(ts, tsMs, recordMs)])
   const cached = event['cached_prompt_tokens']
   if (cached !== undefined && kind === 'token' && (cached as number) > (event['prompt_tokens'] as number)) {
     const message = `Is ${cached}: expected at most prompt_tokens, which is ${event['prompt_tokens']}`
-    return Refusal.of('cached_exceeds_prompt', message, '/cached_prompt_tokens')
+    return Rejection.of('cached_exceeds_prompt', message, '/cached_prompt_tokens')
   }
   return null
 }
 
-function checkSchema(kind: EventKind, event: unknown): Refusal | null {
+function checkSchema(kind: EventKind, event: unknown): Rejection | null {
   try {
     if (validators[kind].Check(event)) return null
-    return new Refusal(explain(event as Record<string, unknown>, validators[kind].Errors(event)))
+    return new Rejection(explain(event as Record<string, unknown>, validators[kind].Errors(event)))
   } catch (error) {
     // The validator and JSON.stringify recurse: a known field that nests thousands deep overflows the stack.
-    if (error instanceof RangeError) return Refusal.of('too_deep', `Nests deeper than ${MAX_DEPTH} levels: flatten it`)
+    if (error instanceof RangeError)
+      return Rejection.of('too_deep', `Nests deeper than ${MAX_DEPTH} levels: flatten it`)
     throw error
   }
 }
@@ -114,36 +115,36 @@ export function kindByShape(event: Record<string, unknown>): EventKind {
 }
 
 /** The text of a record's bytes, or why it is none. */
-function decodeText(value: Buffer): string | Refusal {
-  if (value.length === 0) return Refusal.of('empty_value', 'Record is empty: expected a JSON object')
+function decodeText(value: Buffer): string | Rejection {
+  if (value.length === 0) return Rejection.of('empty_value', 'Record is empty: expected a JSON object')
   if (value.length > MAX_RECORD_BYTES) {
-    return Refusal.of('too_large', `Record has ${value.length} bytes: expected at most ${MAX_RECORD_BYTES}`)
+    return Rejection.of('too_large', `Record has ${value.length} bytes: expected at most ${MAX_RECORD_BYTES}`)
   }
   const text = value.toString('utf8')
   if (!text.includes('\ufffd')) return text
   try {
     return fatalUtf8.decode(value)
   } catch {
-    return Refusal.of('not_utf8', 'Record is not valid UTF-8: expected UTF-8 JSON')
+    return Rejection.of('not_utf8', 'Record is not valid UTF-8: expected UTF-8 JSON')
   }
 }
 
 /** Parses text to a JSON object, or says why it is none. */
-export function parseObject(text: string): Record<string, unknown> | Refusal {
+export function parseObject(text: string): Record<string, unknown> | Rejection {
   let parsed: unknown
   try {
     parsed = JSON.parse(text)
   } catch (error) {
-    return Refusal.of('not_json', `Not JSON: ${(error as Error).message.slice(0, 200)}`)
+    return Rejection.of('not_json', `Not JSON: ${(error as Error).message.slice(0, 200)}`)
   }
   return asObject(parsed)
 }
 
 /** A parsed value as a JSON object, or why it is none. */
-export function asObject(parsed: unknown): Record<string, unknown> | Refusal {
+export function asObject(parsed: unknown): Record<string, unknown> | Rejection {
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) {
     const found = parsed === null ? 'null' : Array.isArray(parsed) ? 'an array' : `a ${typeof parsed}`
-    return Refusal.of('not_an_object', `Is ${found}: expected a JSON object`)
+    return Rejection.of('not_an_object', `Is ${found}: expected a JSON object`)
   }
   return parsed as Record<string, unknown>
 }
@@ -163,9 +164,12 @@ function toDocument<T>(event: Record<string, unknown>): T {
 }
 
 /** A field that the schema does not know is kept if every store can keep it. */
-function checkUnknown(name: string, value: unknown): Refusal | null {
+function checkUnknown(name: string, value: unknown): Rejection | null {
   if (isForbidden(name)) {
-    return Refusal.of('forbidden_field', `Name ${JSON.stringify(name.slice(0, 80))} cannot be stored: rename the field`)
+    return Rejection.of(
+      'forbidden_field',
+      `Name ${JSON.stringify(name.slice(0, 80))} cannot be stored: rename the field`,
+    )
   }
   return typeof value === 'object' && value !== null ? checkNested(name, value) : null
 }
@@ -175,11 +179,11 @@ function isForbidden(name: string): boolean {
   return name === '__proto__' || name === '_bsontype' || name === '' || name.length > 256 || name.includes('\0')
 }
 
-function checkNested(field: string, root: object): Refusal | null {
+function checkNested(field: string, root: object): Rejection | null {
   const open: { value: object; depth: number }[] = [{ value: root, depth: 1 }]
   for (let node = open.pop(); node !== undefined; node = open.pop()) {
     if (node.depth > MAX_DEPTH) {
-      return Refusal.of('too_deep', `Nests deeper than ${MAX_DEPTH} levels: flatten it`, `/${field.slice(0, 80)}`)
+      return Rejection.of('too_deep', `Nests deeper than ${MAX_DEPTH} levels: flatten it`, `/${field.slice(0, 80)}`)
     }
     for (const [name, value] of Object.entries(node.value)) {
       if (isForbidden(name)) return checkUnknown(name, null)

@@ -7,7 +7,7 @@ const QUOTE = 34
 const utf8 = new TextDecoder()
 
 /** Whether the top level of a JSON text names a field twice: `bytes` is the text as UTF-8, of which JSON.parse made `event`. */
-export function hasRepeatedKey(bytes: Uint8Array, event: Record<string, unknown>): boolean {
+export function hasDuplicateKey(bytes: Uint8Array, event: Record<string, unknown>): boolean {
   let expected = 0
   for (const name in event) {
     expected += typeof event[name] === 'string' ? 4 : 2

@@ -38,15 +38,15 @@ export interface Issue {
 const MAX_ISSUES = 20
 
 /** A record that is refused for good, with all that is wrong; `reason` and `message` are those of the first issue. */
-export class Refusal {
+export class Rejection {
   readonly issues: readonly Issue[]
 
   constructor(issues: readonly Issue[]) {
     this.issues = issues.slice(0, MAX_ISSUES)
   }
 
-  static of(reason: ReasonCode, message: string, path = ''): Refusal {
-    return new Refusal([{ reason, path, message }])
+  static of(reason: ReasonCode, message: string, path = ''): Rejection {
+    return new Rejection([{ reason, path, message }])
   }
 
   get reason(): ReasonCode {

@@ -6,9 +6,9 @@
 
 import type { PriceBook } from '../prices/price-book.ts'
 import { CELL_MS } from './buckets.ts'
-import { type CoveredSpan, firstPerInstant, SlotCoverage } from './coverage.ts'
+import { type CoveredInterval, firstPerInstant, SlotCoverage } from './coverage.ts'
 import { usageRows } from './minute-with-tokens.ts'
-import { loadedRows, uncoveredRows } from './minute-without-tokens.ts'
+import { idleRows, uncoveredRows } from './minute-without-tokens.ts'
 import { compareRows, isNothing } from './rows.ts'
 import { isUsage, keptName, keptNames, usageBySlot } from './token-totals.ts'
 import type { Cell, CellRow, LedgerSample, TokenTotals } from './types.ts'
@@ -54,7 +54,7 @@ export function computeCell(input: CellInput): Cell {
     if (usage !== undefined) rows.push(...usageRows(coverage, usage, book.weights))
     else {
       const covered = coverage.covered.map((span) => withKeptModel(span, kept.models))
-      rows.push(...uncoveredRows(coverage, loadedRows(coverage, covered)))
+      rows.push(...uncoveredRows(coverage, idleRows(coverage, covered)))
     }
   }
   return {
@@ -70,6 +70,6 @@ function* loadedModelsOf(coverages: readonly SlotCoverage[]): Iterable<string> {
   for (const { covered } of coverages) for (const span of covered) if (span.modelLoaded !== null) yield span.modelLoaded
 }
 
-function withKeptModel(span: CoveredSpan, models: ReadonlySet<string> | null): CoveredSpan {
+function withKeptModel(span: CoveredInterval, models: ReadonlySet<string> | null): CoveredInterval {
   return models === null ? span : { ...span, modelLoaded: keptName(span.modelLoaded, models) }
 }

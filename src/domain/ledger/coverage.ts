@@ -13,7 +13,7 @@ import type { LedgerSample } from './types.ts'
 export const UTILIZATION_SCALE = 10_000
 
 /** A span of one slot with one price. */
-export interface PricedSpan {
+export interface PricedInterval {
   ms: number
   nanoUsdPerHour: bigint
   kind: PriceKind
@@ -22,7 +22,7 @@ export interface PricedSpan {
 }
 
 /** A span that a sample covers. */
-export interface CoveredSpan extends PricedSpan {
+export interface CoveredInterval extends PricedInterval {
   /** Utilisation in 1/10,000; null where the sample has none, and then it counts as busy. */
   utilization: number | null
   modelLoaded: string | null
@@ -40,7 +40,7 @@ interface Gap {
 /** One slot in one minute, as its samples show it. */
 export class SlotCoverage {
   readonly gpuIndex: number
-  readonly covered: CoveredSpan[] = []
+  readonly covered: CoveredInterval[] = []
   readonly uuid: string | null
   readonly name: string | null
   readonly #gaps: Gap[] = []
@@ -70,8 +70,8 @@ export class SlotCoverage {
   }
 
   /** The uncovered time as time that is assumed present: rule, else the nearest sample's price, else the default. */
-  assumedSpans(): PricedSpan[] {
-    const spans: PricedSpan[] = []
+  assumedSpans(): PricedInterval[] {
+    const spans: PricedInterval[] = []
     for (const gap of this.#gaps) {
       for (const segment of this.#book.segments(this.#slot, gap.fromMs, gap.toMs)) {
         const price = priceOf(segment, this.#nearestUsdPerHour)
@@ -82,8 +82,8 @@ export class SlotCoverage {
   }
 
   /** The uncovered time that rules naming this slot or its uuid say is paid for. */
-  uncoveredSpans(): PricedSpan[] {
-    const spans: PricedSpan[] = []
+  uncoveredSpans(): PricedInterval[] {
+    const spans: PricedInterval[] = []
     for (const gap of this.#gaps) {
       for (const segment of this.#book.segments(this.#slot, gap.fromMs, gap.toMs)) {
         if (!segment.rule?.claimsPresence) continue

@@ -6,7 +6,7 @@
 import { divideRounded, MS_PER_HOUR } from '../prices/money.ts'
 import type { PriceKind } from '../prices/price-rule.ts'
 import { apportion } from './apportion.ts'
-import { type CoveredSpan, type SlotCoverage, UTILIZATION_SCALE } from './coverage.ts'
+import { type CoveredInterval, type SlotCoverage, UTILIZATION_SCALE } from './coverage.ts'
 import { AMOUNT_DIVISOR } from './minute-with-tokens.ts'
 import { addAmounts, compareRows, emptyRow, noAmounts } from './rows.ts'
 import type { CellRow } from './types.ts'
@@ -20,7 +20,7 @@ interface OpenRow {
 }
 
 /** The rows of a slot's covered time without tokens: one for each loaded model (or null) and price kind. */
-export function loadedRows(coverage: SlotCoverage, covered: readonly CoveredSpan[]): CellRow[] {
+export function idleRows(coverage: SlotCoverage, covered: readonly CoveredInterval[]): CellRow[] {
   const open = new Map<string, OpenRow>()
   for (const span of covered) addSpan(openRow(open, coverage, span), span)
   const sorted = [...open.values()].sort((a, b) => compareRows(a.row, b.row))
@@ -54,7 +54,7 @@ export function uncoveredRows(coverage: SlotCoverage, rows: CellRow[]): CellRow[
   return result
 }
 
-function openRow(open: Map<string, OpenRow>, coverage: SlotCoverage, span: CoveredSpan): OpenRow {
+function openRow(open: Map<string, OpenRow>, coverage: SlotCoverage, span: CoveredInterval): OpenRow {
   const key = JSON.stringify([span.modelLoaded, span.kind])
   let found = open.get(key)
   if (found === undefined) {
@@ -68,7 +68,7 @@ function rowOf({ gpuIndex, uuid, name }: SlotCoverage, model: string | null, kin
   return emptyRow({ gpu_index: gpuIndex, gpu_uuid: uuid, gpu_name: name, model, tenant: null, price_kind: kind })
 }
 
-function addSpan(open: OpenRow, span: CoveredSpan): void {
+function addSpan(open: OpenRow, span: CoveredInterval): void {
   const used = span.utilization ?? UTILIZATION_SCALE
   const idle = span.nanoUsdPerHour * BigInt(span.ms * (UTILIZATION_SCALE - used))
   const isHeld = span.modelLoaded !== null || span.memoryHeld

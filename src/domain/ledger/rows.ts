@@ -4,7 +4,7 @@
 // method) or the greater text (a GPU's name), and null or `none` gives way.
 
 import { apportion } from './apportion.ts'
-import type { Basis, CellRow, LedgerAmounts, LedgerKey, Method, RowSums } from './types.ts'
+import type { Basis, CellRow, LedgerAmounts, LedgerKey, Method, RowTotals } from './types.ts'
 
 /** The quantities of a row that are never null, for all that treats them alike. */
 export const AMOUNT_FIELDS = [
@@ -152,7 +152,7 @@ export function compareText(a: string | null, b: string | null): number {
 }
 
 /** Rows of one host as they are summed by their key. */
-export class RowSum {
+export class RowTotal {
   readonly #sums = new Map<string, CellRow>()
 
   /** Adds rows, which stay as they are. */
@@ -176,7 +176,7 @@ export class RowSum {
 
 /** The rows of one host summed by their key, sorted. The rows that are handed in stay as they are. */
 export function sumRows(rows: Iterable<CellRow>): CellRow[] {
-  const sum = new RowSum()
+  const sum = new RowTotal()
   sum.add(rows)
   return sum.rows()
 }
@@ -185,7 +185,7 @@ export function sumRows(rows: Iterable<CellRow>): CellRow[] {
 const MIN_SUMMED_ROWS = 32
 
 /** The sums that a span carries beside its rows; null where the rows are few. */
-export function rowSumsOf(rows: readonly CellRow[]): RowSums | null {
+export function rowTotalsOf(rows: readonly CellRow[]): RowTotals | null {
   if (rows.length < MIN_SUMMED_ROWS) return null
   return { model: sumsBy('model', rows), tenant: sumsBy('tenant', rows) }
 }

@@ -140,7 +140,7 @@ export type CellRow = LedgerKey & LedgerAmounts
  * The rows of a span summed for questions that name no GPU: by model and price kind, and by tenant and price kind. In
  * these rows the GPU, and the tenant or model, say nothing: index 0 and null.
  */
-export interface RowSums {
+export interface RowTotals {
   model: CellRow[]
   tenant: CellRow[]
 }

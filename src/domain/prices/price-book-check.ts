@@ -3,13 +3,13 @@
 // schema of price-book-schema.ts (the one definition); what single fields cannot tell is checked after them: reversed
 // validities, matches without sense, ids used twice, salvage above purchase, overlaps. Gaps in time are only warnings.
 
-import { type PriceBookData, PriceBookSchema, type PriceRuleData } from './price-book-schema.ts'
+import { type PriceBookDocument, PriceBookSchema, type PriceRuleData } from './price-book-schema.ts'
 import { matchKey, matchLevel, parseInstantMs } from './price-rule.ts'
 import { checkValue, type Problem, problem } from './schema-errors.ts'
 
 /** What a check found; `book` is null when there are problems. */
 export interface PriceBookCheck {
-  book: PriceBookData | null
+  book: PriceBookDocument | null
   problems: Problem[]
   /** Odd, but allowed: gaps between rules for the same GPUs. */
   warnings: Problem[]
@@ -45,7 +45,7 @@ export function checkPriceBook(value: unknown, lineOf: LineOf = () => undefined)
   const placed = (found: Problem[]): Problem[] =>
     found.map((one) => ({ ...one, line: lineOf(one.path) ?? null })).sort((a, b) => ruleIndex(a) - ruleIndex(b))
   return {
-    book: problems.length === 0 ? (value as PriceBookData) : null,
+    book: problems.length === 0 ? (value as PriceBookDocument) : null,
     problems: placed(problems),
     warnings: placed(warnings),
   }

@@ -129,4 +129,4 @@ export const PriceBookSchema = Type.Object(
 export type PriceMatch = Type.Static<typeof PriceMatchSchema>
 export type PriceRuleData = Type.Static<typeof PriceRuleSchema>
 export type DefaultPrice = Type.Static<typeof DefaultPriceSchema>
-export type PriceBookData = Type.Static<typeof PriceBookSchema>
+export type PriceBookDocument = Type.Static<typeof PriceBookSchema>

@@ -5,7 +5,12 @@
 
 import { nanoUsd } from './money.ts'
 import { NamePattern } from './name-pattern.ts'
-import { DEFAULT_USD_PER_HOUR, type DefaultPrice, type PriceBookData, type PriceMatch } from './price-book-schema.ts'
+import {
+  DEFAULT_USD_PER_HOUR,
+  type DefaultPrice,
+  type PriceBookDocument,
+  type PriceMatch,
+} from './price-book-schema.ts'
 import { MATCH_LEVELS, type MatchLevel, matchKey, type PricedSlot, PriceRule } from './price-rule.ts'
 
 /** A part of a range over which rule and default stay the same; `toMs` is exclusive. */
@@ -48,7 +53,7 @@ type RuleGroup = PriceRule[]
 
 export class PriceBook {
   readonly version: number
-  readonly data: PriceBookData
+  readonly data: PriceBookDocument
   readonly rules: readonly PriceRule[]
   readonly weights: Readonly<TokenWeights>
   /** G: a sample covers the time back to the sample before it if that is at most this far, milliseconds. */
@@ -64,7 +69,7 @@ export class PriceBook {
   readonly #levels = new Set<MatchLevel>()
 
   /** `data` has passed the check of price-book-check.ts. */
-  constructor(data: PriceBookData, version: number) {
+  constructor(data: PriceBookDocument, version: number) {
     this.version = version
     this.data = data
     const { weights, limits } = data
@@ -222,7 +227,7 @@ function inLowestTerms({ input, cached, output }: TokenWeights): TokenWeights {
 }
 
 /** The default over time of a book, in order of time; the first entry counts since ever. */
-export function defaultsOf(data: PriceBookData): DefaultPrice[] {
+export function defaultsOf(data: PriceBookDocument): DefaultPrice[] {
   if (data.defaults === undefined) {
     return [{ from_ms: null, usd_per_hour: data.default_usd_per_hour ?? DEFAULT_USD_PER_HOUR }]
   }
@@ -230,7 +235,7 @@ export function defaultsOf(data: PriceBookData): DefaultPrice[] {
 }
 
 /** The book of a new store: no rules, and this default since ever. */
-export function initialBook(usdPerHour: number): PriceBookData {
+export function initialBook(usdPerHour: number): PriceBookDocument {
   return { currency: 'USD', default_usd_per_hour: usdPerHour, rules: [] }
 }
 
@@ -238,7 +243,7 @@ export function initialBook(usdPerHour: number): PriceBookData {
  * The book with another default from an instant on, or null when that is its default then already: the past keeps its
  * price. `PRICE_PER_HOUR_USD` at start is such a change. Changes planned for later instants are dropped.
  */
-export function withDefault(data: PriceBookData, usdPerHour: number, fromMs: number): PriceBookData | null {
+export function withDefault(data: PriceBookDocument, usdPerHour: number, fromMs: number): PriceBookDocument | null {
   const { default_usd_per_hour: _, ...rest } = data
   const kept = defaultsOf(data).filter((entry) => entry.from_ms === null || entry.from_ms <= fromMs)
   if (kept.at(-1)!.usd_per_hour === usdPerHour) return null
@@ -247,7 +252,7 @@ export function withDefault(data: PriceBookData, usdPerHour: number, fromMs: num
 }
 
 /** A new book in place of an old one: the default's history goes on, a new default counts from `atMs`. */
-export function succeed(old: PriceBookData, next: PriceBookData, atMs: number): PriceBookData {
+export function succeed(old: PriceBookDocument, next: PriceBookDocument, atMs: number): PriceBookDocument {
   if (next.defaults !== undefined) return next
   const { default_usd_per_hour: usdPerHour, ...rest } = next
   const carried = { ...rest, defaults: defaultsOf(old) }

@@ -14,7 +14,7 @@
 
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Logger } from '../../runtime/logger.ts'
-import type { FreshFile } from '../../runtime/watched-file.ts'
+import type { WatchedFile } from '../../runtime/watched-file.ts'
 import { DOCS_PATH } from '../open-api.ts'
 import { HttpProblem } from '../problem.ts'
 import { type ApiToken, allows, findToken, type Scope } from './api-tokens.ts'
@@ -69,14 +69,14 @@ interface AuthParts {
 }
 
 export interface AccessOptions {
-  tokens: FreshFile<readonly ApiToken[]>
+  tokens: WatchedFile<readonly ApiToken[]>
   limits: RateLimits
   logger: Logger
 }
 
 /** The API tokens that are in force, the limits on who uses them, and how many requests were refused. */
 export class Access {
-  readonly tokens: FreshFile<readonly ApiToken[]>
+  readonly tokens: WatchedFile<readonly ApiToken[]>
   readonly limiter: RateLimiter
   readonly refused: Record<RefusalReason, number>
   readonly #logger: Logger

@@ -6,7 +6,7 @@
 import type { FastifyInstance } from 'fastify'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { LiveModel } from '../../domain/live/sliding-window.ts'
-import type { HttpParts } from '../dependencies.ts'
+import type { HttpDependencies } from '../dependencies.ts'
 import { byModel, type LiveView, liveView } from '../live-view.ts'
 import { costSourceOf } from '../routes/cost.ts'
 import { withFileProblems } from '../routes/health.ts'
@@ -17,7 +17,7 @@ const MAX_MODELS = 100
 const MAX_SLOTS = 1000
 const OTHER = 'other'
 
-export function addMetricsRoute(app: FastifyInstance, parts: HttpParts): void {
+export function addMetricsRoute(app: FastifyInstance, parts: HttpDependencies): void {
   const metrics = new Metrics(parts)
   const schema = {
     tags: ['operations'],
@@ -33,7 +33,7 @@ export function addMetricsRoute(app: FastifyInstance, parts: HttpParts): void {
 }
 
 class Metrics {
-  readonly #parts: HttpParts
+  readonly #parts: HttpDependencies
   readonly #registry = new Registry()
   readonly #records = this.#counter('pertoken_records_total', 'Records of the log by what became of them', ['outcome'])
   readonly #rejected = this.#counter('pertoken_records_rejected_total', 'Refused records by reason', ['reason'])
@@ -55,7 +55,7 @@ class Metrics {
   readonly #keeper: KeeperGauges | null
   readonly #refused: Counter<'reason'> | null
 
-  constructor(parts: HttpParts) {
+  constructor(parts: HttpDependencies) {
     this.#parts = parts
     collectDefaultMetrics({ register: this.#registry })
     const [registry, costPerMillion] = [this.#registry, this.#cost]

@@ -13,7 +13,7 @@ import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS 
 import { costCsv, PIECE_CHARS } from '../../report/csv.ts'
 import { focusFile, focusQuery } from '../../report/focus.ts'
 import { placeOf } from '../../report/page-cursor.ts'
-import type { HttpParts } from '../dependencies.ts'
+import type { HttpDependencies } from '../dependencies.ts'
 import { nullable, object, problemAnswer } from '../open-api.ts'
 import { HttpProblem } from '../problem.ts'
 import {
@@ -72,7 +72,7 @@ const query = new Query({
   cursor: optional(text(16_384, 'Where the page before ended: its `cursor`; json only')),
 })
 
-export function addCostRoutes(app: FastifyInstance, parts: HttpParts): void {
+export function addCostRoutes(app: FastifyInstance, parts: HttpDependencies): void {
   const source = costSourceOf(parts)
   let open = 0
   app.route({
@@ -110,7 +110,7 @@ export function addCostRoutes(app: FastifyInstance, parts: HttpParts): void {
 }
 
 /** What cost is answered from; the gauges and the route use the same. */
-export function costSourceOf(parts: HttpParts): CostSource {
+export function costSourceOf(parts: HttpDependencies): CostSource {
   return {
     ledger: parts.store.ledger,
     progress: parts.progress ?? UNKNOWN_PROGRESS,

@@ -5,7 +5,7 @@ import { isUtf8 } from 'node:buffer'
 import type { FastifyInstance } from 'fastify'
 import { REASON_CODES, type ReasonCode } from '../../domain/events/rejection.ts'
 import type { DeadLetter } from '../../store/event-store.ts'
-import type { HttpParts } from '../dependencies.ts'
+import type { HttpDependencies } from '../dependencies.ts'
 import { answer, nullable, object, page, problemAnswer } from '../open-api.ts'
 import { cursorParameter, readPage } from '../paging.ts'
 import { HttpProblem } from '../problem.ts'
@@ -27,7 +27,7 @@ const summaryFields = {
   redriven_at: nullable('string', 'When it was put back into its topic'),
 }
 
-export function addDeadLetterRoutes(app: FastifyInstance, { store }: HttpParts): void {
+export function addDeadLetterRoutes(app: FastifyInstance, { store }: HttpDependencies): void {
   const query = new Query({
     reason: optional(choice(REASONS, 'Only those refused for this reason')),
     topic: optional(text(249, 'Only those of this topic')),

@@ -7,7 +7,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { EventKind } from '../../domain/events/documents.ts'
 import { LogError } from '../../log/event-log.ts'
 import { requireEventAllowance } from '../access/auth.ts'
-import type { HttpParts } from '../dependencies.ts'
+import type { HttpDependencies } from '../dependencies.ts'
 import { answer, object, page, problemAnswer } from '../open-api.ts'
 import { cursorParameter, readPage } from '../paging.ts'
 import { HttpProblem, type ProblemIssue, unsupportedMediaType } from '../problem.ts'
@@ -43,12 +43,12 @@ const FORMS: Readonly<Record<string, BodyForm>> = {
 }
 const FORM_NAMES = Object.keys(FORMS)
 
-export function addEventRoutes(app: FastifyInstance, parts: HttpParts): void {
+export function addEventRoutes(app: FastifyInstance, parts: HttpDependencies): void {
   addListing(app, parts)
   addPosting(app, parts)
 }
 
-function addListing(app: FastifyInstance, { store }: HttpParts): void {
+function addListing(app: FastifyInstance, { store }: HttpDependencies): void {
   const query = new Query({
     collection: required(collection),
     from: optional(instant('Event time of the first')),
@@ -83,7 +83,7 @@ function addListing(app: FastifyInstance, { store }: HttpParts): void {
   })
 }
 
-function addPosting(app: FastifyInstance, parts: HttpParts): void {
+function addPosting(app: FastifyInstance, parts: HttpDependencies): void {
   const query = new Query({ collection: optional(collection) })
   let open = 0
 
@@ -195,7 +195,7 @@ function percentDecoded(value: string): string {
   }
 }
 
-async function append({ log, topics, logger }: HttpParts, records: PostedRecords): Promise<void> {
+async function append({ log, topics, logger }: HttpDependencies, records: PostedRecords): Promise<void> {
   const topicOf: Record<EventKind, string> = { gpu: topics.metric, token: topics.token }
   try {
     for (const kind of ['gpu', 'token'] as const) {

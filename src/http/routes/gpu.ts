@@ -4,7 +4,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { GpuDocument } from '../../domain/events/documents.ts'
 import type { LiveSlot } from '../../domain/live/sliding-window.ts'
-import type { HttpParts } from '../dependencies.ts'
+import type { HttpDependencies } from '../dependencies.ts'
 import { GpuConflicts } from '../gpu-conflicts.ts'
 import { bySlot, liveView } from '../live-view.ts'
 import { answer, nullable, object, problemAnswer } from '../open-api.ts'
@@ -45,7 +45,7 @@ const liveHead = {
   stale: { type: 'boolean', description: 'The figures are of the past' },
 }
 
-export function addGpuRoutes(app: FastifyInstance, parts: HttpParts): void {
+export function addGpuRoutes(app: FastifyInstance, parts: HttpDependencies): void {
   const { processor, store } = parts
 
   const infoQuery = new Query({ host: optional(hostParameter), gpu_index: optional(gpuIndexParameter) })
@@ -146,7 +146,7 @@ function joinSlots(samples: readonly GpuDocument[], live: readonly LiveSlot[]): 
   return [...slots.values()].sort(bySlot)
 }
 
-async function findConflicts({ store }: HttpParts, latest: readonly GpuDocument[], newestMs: number) {
+async function findConflicts({ store }: HttpDependencies, latest: readonly GpuDocument[], newestMs: number) {
   const conflicts = new GpuConflicts()
   for (const sample of latest) conflicts.add(sample)
   let looked = 0

@@ -6,8 +6,8 @@ import { isUtf8 } from 'node:buffer'
 import { type CloudEventAttributes, readAttributes, unwrapStructured } from '../../domain/events/cloudevents.ts'
 import { asObject, checkEvent, kindByShape, MAX_RECORD_BYTES, parseObject } from '../../domain/events/decode.ts'
 import type { EventKind } from '../../domain/events/documents.ts'
-import { hasRepeatedKey } from '../../domain/events/duplicate-keys.ts'
-import { type Issue, Refusal } from '../../domain/events/rejection.ts'
+import { hasDuplicateKey } from '../../domain/events/duplicate-keys.ts'
+import { type Issue, Rejection } from '../../domain/events/rejection.ts'
 import type { NewRecord } from '../../log/event-log.ts'
 import { elementsOf } from './json-array.ts'
 
@@ -53,7 +53,7 @@ export function readPosted(body: PostedBody): PostedRecords | PostRefusal {
   const isArray = /^[ \t\r\n]*\[/.test(text)
   if (body.form === 'batch' || (isArray && body.form === 'json')) return readArray(body, text, isArray)
   const event = readEvent(body, bytes, () => parseObject(text))
-  if (event instanceof Refusal) return new PostRefusal(event.issues)
+  if (event instanceof Rejection) return new PostRefusal(event.issues)
   return { gpu: [], token: [], [event.kind]: [event.record] }
 }
 
@@ -77,7 +77,7 @@ function readArray(body: PostedBody, text: string, isArray: boolean): PostedReco
   let wrong = 0
   elementsOf(body.bytes).forEach((element, index) => {
     const event = readEvent(body, element, () => asObject(parsed[index]))
-    if (event instanceof Refusal) {
+    if (event instanceof Rejection) {
       wrong++
       for (const issue of event.issues) issues.push({ ...issue, path: `/${index}${issue.path}` })
     } else {
@@ -91,20 +91,20 @@ function readArray(body: PostedBody, text: string, isArray: boolean): PostedReco
 function readEvent(
   body: PostedBody,
   bytes: Buffer,
-  read: () => Record<string, unknown> | Refusal,
-): { kind: EventKind; record: NewRecord } | Refusal {
+  read: () => Record<string, unknown> | Rejection,
+): { kind: EventKind; record: NewRecord } | Rejection {
   if (bytes.length > MAX_RECORD_BYTES) {
-    return Refusal.of('too_large', `Event has ${bytes.length} bytes: expected at most ${MAX_RECORD_BYTES}`)
+    return Rejection.of('too_large', `Event has ${bytes.length} bytes: expected at most ${MAX_RECORD_BYTES}`)
   }
   const parsed = read()
-  if (parsed instanceof Refusal) return parsed
+  if (parsed instanceof Rejection) return parsed
   const isEnvelope = body.form !== 'json'
   const opened = isEnvelope ? unwrapStructured(parsed) : { data: parsed, attributes: binaryAttributes(body) }
-  if (opened instanceof Refusal) return opened
+  if (opened instanceof Rejection) return opened
   const { data, attributes } = opened
-  if (attributes instanceof Refusal) return attributes
-  if (hasRepeatedKey(bytes, data)) {
-    return Refusal.of('duplicate_field', 'Field is there twice: a JSON object with each name once was expected')
+  if (attributes instanceof Rejection) return attributes
+  if (hasDuplicateKey(bytes, data)) {
+    return Rejection.of('duplicate_field', 'Field is there twice: a JSON object with each name once was expected')
   }
   const kind = body.kind ?? (attributes === null ? null : kindByType(attributes.type)) ?? kindByShape(data)
   const refusal = checkEvent(kind, data, body.nowMs)
@@ -113,7 +113,7 @@ function readEvent(
   return { kind, record: { key, value: bytes, ...headersOf(body) } }
 }
 
-function binaryAttributes(body: PostedBody): CloudEventAttributes | Refusal | null {
+function binaryAttributes(body: PostedBody): CloudEventAttributes | Rejection | null {
   return body.attributes === null ? null : readAttributes(body.attributes)
 }
 
@@ -122,8 +122,8 @@ function kindByType(type: string): EventKind | null {
   return type.endsWith('gpu.metrics.v1') ? 'gpu' : type.endsWith('token.usage.v1') ? 'token' : null
 }
 
-function insideData(refusal: Refusal): Refusal {
-  return new Refusal(refusal.issues.map((issue) => ({ ...issue, path: `/data${issue.path}` })))
+function insideData(refusal: Rejection): Rejection {
+  return new Rejection(refusal.issues.map((issue) => ({ ...issue, path: `/data${issue.path}` })))
 }
 
 /** The record's headers, as the Kafka binding of CloudEvents has them. */

@@ -7,10 +7,10 @@ import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import { PriceBookSchema } from '../../domain/prices/price-book-schema.ts'
 import type { Problem } from '../../domain/prices/schema-errors.ts'
 import { InvalidPriceBook, setBook } from '../../processor/prices/book-versions.ts'
-import { Books } from '../../processor/prices/price-book-versions.ts'
+import { PriceBookVersions } from '../../processor/prices/price-book-versions.ts'
 import { explainPrice } from '../../processor/prices/price-explanation.ts'
-import type { BookVersion, Revision } from '../../store/ledger-store.ts'
-import type { HttpParts } from '../dependencies.ts'
+import type { PriceBookVersion, Revision } from '../../store/ledger-store.ts'
+import type { HttpDependencies } from '../dependencies.ts'
 import { answer, nullable, object, problemAnswer } from '../open-api.ts'
 import { HttpProblem, unsupportedMediaType } from '../problem.ts'
 import { instant, NO_QUERY, optional, Query, required } from '../query.ts'
@@ -35,13 +35,13 @@ const revisionFields = {
   summary: { description: 'Before and after, by model and tenant' },
 }
 
-export function addPriceRoutes(app: FastifyInstance, parts: HttpParts): void {
+export function addPriceRoutes(app: FastifyInstance, parts: HttpDependencies): void {
   addListing(app, parts)
   addSetting(app, parts)
   addExplaining(app, parts)
 }
 
-function addListing(app: FastifyInstance, { store, now }: HttpParts): void {
+function addListing(app: FastifyInstance, { store, now }: HttpDependencies): void {
   const schema = {
     tags: ['cost'],
     summary: 'The price book in force, its versions, and the revisions of the past',
@@ -60,14 +60,14 @@ function addListing(app: FastifyInstance, { store, now }: HttpParts): void {
   }
   app.get('/api/v1/prices', { schema, config: { scope: 'read' } }, async (request) => {
     NO_QUERY.parse(request.query)
-    const books = new Books(store.ledger)
+    const books = new PriceBookVersions(store.ledger)
     await books.refresh()
     return priceListing(books, now())
   })
 }
 
 /** What is said about all price books; the command line says the same. */
-export function priceListing(books: Books, nowMs: number): object {
+export function priceListing(books: PriceBookVersions, nowMs: number): object {
   const inForce = books.versions.length === 0 ? null : books.bookFor(floorTo(CELL_MS, nowMs))
   return {
     in_force: inForce === null ? null : { version: inForce.version, book: inForce.data },
@@ -76,7 +76,7 @@ export function priceListing(books: Books, nowMs: number): object {
   }
 }
 
-function addSetting(app: FastifyInstance, { store, now }: HttpParts): void {
+function addSetting(app: FastifyInstance, { store, now }: HttpDependencies): void {
   const schema = {
     tags: ['cost'],
     summary: 'Sets the price book: a new version from the next minute on',
@@ -116,7 +116,7 @@ function addSetting(app: FastifyInstance, { store, now }: HttpParts): void {
   })
 }
 
-function addExplaining(app: FastifyInstance, { store, now }: HttpParts): void {
+function addExplaining(app: FastifyInstance, { store, now }: HttpDependencies): void {
   const query = new Query({
     host: optional(hostParameter),
     gpu_index: required(gpuIndexParameter),
@@ -177,7 +177,7 @@ function issueOf({ path, value, expected }: Problem): { path: string; reason: st
   return { path, reason: 'wrong_value', message: `Is ${value}: expected ${expected}` }
 }
 
-function versionView({ version, fromMs, atMs, origin, book }: BookVersion): object {
+function versionView({ version, fromMs, atMs, origin, book }: PriceBookVersion): object {
   const { rules } = book as { rules: unknown[] }
   return { version, from: iso(fromMs), at: iso(atMs), origin, rules: rules.length }
 }

@@ -19,7 +19,7 @@ export interface TopicFacts {
   leaders: number[]
 }
 
-export interface ClusterFacts {
+export interface ClusterMetadata {
   topics: Map<string, TopicFacts>
   brokers: Map<number, Broker>
 }
@@ -36,8 +36,8 @@ export class KafkaCluster {
   }
 
   /** Fresh facts about those of the topics that exist. */
-  async facts(names: readonly string[]): Promise<ClusterFacts> {
-    const facts: ClusterFacts = { topics: new Map(), brokers: new Map() }
+  async facts(names: readonly string[]): Promise<ClusterMetadata> {
+    const facts: ClusterMetadata = { topics: new Map(), brokers: new Map() }
     try {
       await this.#factsInto(facts, [...names])
     } catch (error) {
@@ -52,7 +52,7 @@ export class KafkaCluster {
     return facts
   }
 
-  async #factsInto(facts: ClusterFacts, names: string[]): Promise<void> {
+  async #factsInto(facts: ClusterMetadata, names: string[]): Promise<void> {
     const metadata = await this.admin.metadata({ topics: names, forceUpdate: true, retries: 0 })
     facts.brokers = metadata.brokers
     for (const name of names) {

@@ -22,7 +22,7 @@ export interface TlsTexts {
 /** Asked for each new connection, so that files which were renewed count at once. Must not throw. */
 export type TlsSource = () => TlsTexts
 
-export interface ConnectionNotes {
+export interface ConnectionTracker {
   readonly tlsSource: TlsSource | undefined
   /** Of the connection that was opened last. */
   host: string
@@ -43,20 +43,20 @@ export interface ConnectionEnd {
 }
 
 /** Notes of one log; they are handed to its clients as their `context`, by which the channel finds them again. */
-export function newConnectionNotes(tlsSource: TlsSource | undefined): ConnectionNotes {
-  const notes: ConnectionNotes = { tlsSource, host: '', tls: {}, lastEnd: null, open: new Set() }
+export function newConnectionTracker(tlsSource: TlsSource | undefined): ConnectionTracker {
+  const notes: ConnectionTracker = { tlsSource, host: '', tls: {}, lastEnd: null, open: new Set() }
   ours.add(notes)
   return notes
 }
 
 /** Ends all connections of the log, known to their pools or not. Nothing may be under way on them that is still wanted. */
-export function closeConnections(notes: ConnectionNotes): void {
+export function closeConnections(notes: ConnectionTracker): void {
   for (const connection of notes.open) connection.socket?.destroy()
   notes.open.clear()
 }
 
 /** Options for the library, which reads them right after the channel has told whose connection it opens. */
-export function tlsOptions(notes: ConnectionNotes): ConnectionOptions {
+export function tlsOptions(notes: ConnectionTracker): ConnectionOptions {
   const options = {
     get ca() {
       return notes.tls.ca
@@ -80,10 +80,10 @@ connectionsConnectsChannel.start.subscribe((message) => {
   const { connection, host, port } = message as { connection: Connection; host: string; port: number }
   const notes = connection.context
   if (typeof notes !== 'object' || notes === null || !ours.has(notes)) return
-  takeNotes(connection, notes as ConnectionNotes, { host, address: `${host}:${port}` })
+  takeNotes(connection, notes as ConnectionTracker, { host, address: `${host}:${port}` })
 })
 
-function takeNotes(connection: Connection, notes: ConnectionNotes, to: { host: string; address: string }): void {
+function takeNotes(connection: Connection, notes: ConnectionTracker, to: { host: string; address: string }): void {
   notes.host = to.host
   notes.tls = notes.tlsSource?.() ?? {}
   let openedAtMs = performance.now()

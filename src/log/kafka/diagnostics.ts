@@ -38,7 +38,7 @@ export interface KafkaDisk {
 }
 
 /** Asks the bootstrap servers for all brokers, and each of them whether it answers at its own address. */
-export async function lookAtBrokers(options: KafkaLogOptions): Promise<BrokerFacts[]> {
+export async function probeBrokers(options: KafkaLogOptions): Promise<BrokerFacts[]> {
   const brokers = await withCluster(options, async (cluster) => (await cluster.facts([])).brokers)
   return Promise.all(
     [...brokers].map(async ([node, { host, port }]) => {
@@ -61,7 +61,7 @@ async function problemAt(options: KafkaLogOptions): Promise<string | null> {
 }
 
 /** A group names how it shares partitions only while it is not just sharing them out, so that is waited for, briefly. */
-export async function lookAtGroup(options: KafkaLogOptions, group: string): Promise<GroupFacts> {
+export async function probeGroup(options: KafkaLogOptions, group: string): Promise<GroupFacts> {
   return withCluster(options, async (cluster) => {
     for (const untilMs = performance.now() + SETTLED_LIMIT_MS; ; await sleep(SETTLED_POLL_MS)) {
       const found = await cluster.group(group)
@@ -84,7 +84,7 @@ function describe({ clientId, clientHost }: GroupMember, protocol: string): stri
 }
 
 /** Disks of the brokers; empty where they do not tell (before Kafka 3.3, or no right to ask). */
-export async function lookAtDisks(options: KafkaLogOptions, topics: readonly string[]): Promise<KafkaDisk[]> {
+export async function probeDisks(options: KafkaLogOptions, topics: readonly string[]): Promise<KafkaDisk[]> {
   try {
     return await withCluster(options, async (cluster) => {
       const asked = topics.map((name) => ({ name, partitions: [0] }))

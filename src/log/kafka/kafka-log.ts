@@ -1,7 +1,7 @@
 // The EventLog on Apache Kafka (2.7 or later; topic ids need 2.8). Nothing connects before it is used: a log object can be
 // made while the broker is away. Subscriptions have clients of their own, see kafka-subscription.ts.
 
-import { Backoff, within } from '../../runtime/waiting.ts'
+import { Backoff, settlesWithin } from '../../runtime/waiting.ts'
 import type {
   EventLog,
   NewRecord,
@@ -66,7 +66,7 @@ export class KafkaLog implements EventLog {
         const pauseMs = backoff.next()
         const mayPass = error instanceof LogError && error.retriable && !this.#closed && !this.#isRefusal(error)
         if (!mayPass || performance.now() + pauseMs > untilMs) throw error
-        await within(pauseMs, new Promise(() => {}))
+        await settlesWithin(pauseMs, new Promise(() => {}))
       }
     }
   }
@@ -145,7 +145,7 @@ export class KafkaLog implements EventLog {
   async ping(): Promise<void> {
     await this.#doing('Cannot reach Kafka', async () => {
       const answer = this.#cluster.admin.metadata({ topics: [], forceUpdate: true, retries: 0 })
-      if (!(await within(PING_LIMIT_MS, answer))) {
+      if (!(await settlesWithin(PING_LIMIT_MS, answer))) {
         throw new LogError(`Cannot reach Kafka at ${this.#settings.bootstrap}: no answer within ${PING_LIMIT_MS} ms`, {
           retriable: true,
         })
@@ -158,7 +158,7 @@ export class KafkaLog implements EventLog {
     if (this.#closed) return
     this.#closed = true
     await Promise.all([...this.#subscriptions].map((each) => each.close()))
-    await within(CLOSE_LIMIT_MS, Promise.allSettled([this.#producer.close(), this.#cluster.close()]))
+    await settlesWithin(CLOSE_LIMIT_MS, Promise.allSettled([this.#producer.close(), this.#cluster.close()]))
     closeConnections(this.#settings.connections)
   }
 

@@ -4,7 +4,7 @@
 // rejoins by itself and sends old offsets under it (SPIKE.md, trap 2). Our loops retry instead; they know when to stop.
 
 import type { BaseOptions } from '@platformatic/kafka'
-import { type ConnectionNotes, newConnectionNotes, type TlsSource, tlsOptions } from './connection-tracker.ts'
+import { type ConnectionTracker, newConnectionTracker, type TlsSource, tlsOptions } from './connection-tracker.ts'
 
 export interface KafkaLogger {
   debug?(object: object, message: string): void
@@ -41,7 +41,7 @@ export interface KafkaLogOptions {
 }
 
 export type KafkaSettings = Required<Omit<KafkaLogOptions, 'sasl' | 'tls'>> &
-  Pick<KafkaLogOptions, 'sasl' | 'tls'> & { connections: ConnectionNotes }
+  Pick<KafkaLogOptions, 'sasl' | 'tls'> & { connections: ConnectionTracker }
 
 export function kafkaSettings(options: KafkaLogOptions): KafkaSettings {
   const sessionTimeoutMs = options.sessionTimeoutMs ?? 10_000
@@ -55,7 +55,7 @@ export function kafkaSettings(options: KafkaLogOptions): KafkaSettings {
     blockedRetryMs: 5_000,
     stalledMs: 60_000,
     ...options,
-    connections: newConnectionNotes(options.tls),
+    connections: newConnectionTracker(options.tls),
     sessionTimeoutMs,
     rebalanceTimeoutMs: Math.max(options.rebalanceTimeoutMs ?? sessionTimeoutMs + 5_000, sessionTimeoutMs),
   }

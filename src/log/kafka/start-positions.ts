@@ -6,7 +6,7 @@ import type { AssignedPartition, StartDecision } from '../event-log.ts'
 import { EARLIEST, type KafkaCluster, LATEST, partitionKey } from './cluster.ts'
 import type { PartitionState } from './fetch-loop.ts'
 
-export async function askCluster(
+export async function describePartitions(
   cluster: KafkaCluster,
   group: string,
   states: readonly PartitionState[],

@@ -10,7 +10,7 @@
 // stand alone is a file of its own already.
 
 import type { Broker, GroupAssignment } from '@platformatic/kafka'
-import { Backoff, Bell, within } from '../../runtime/waiting.ts'
+import { Backoff, Notifier, settlesWithin } from '../../runtime/waiting.ts'
 import type {
   AssignedPartition,
   LogProblem,
@@ -22,7 +22,7 @@ import type {
   Subscription,
   TopicPartition,
 } from '../event-log.ts'
-import { type ClusterFacts, type KafkaCluster, partitionKey } from './cluster.ts'
+import { type ClusterMetadata, type KafkaCluster, partitionKey } from './cluster.ts'
 import { explain } from './errors.ts'
 import { newPartitionState, PartitionReader, type PartitionState } from './fetch-loop.ts'
 import { Fetcher } from './fetch-protocol.ts'
@@ -31,7 +31,7 @@ import { GroupMember } from './membership/membership.ts'
 import type { KafkaSettings } from './options.ts'
 import { Problems } from './problems.ts'
 import { securityFault, TOPIC_RIGHT_MISSING } from './security-faults.ts'
-import { askCluster, checkedStart } from './start-positions.ts'
+import { checkedStart, describePartitions } from './start-positions.ts'
 
 const NEXT_WAIT_MS = 250
 const DEFAULT_MAX_BYTES = 6 << 20
@@ -55,11 +55,11 @@ export class KafkaSubscription implements Subscription {
   readonly #member: GroupMember
   readonly #committer: Committer
   readonly #states = new Map<string, PartitionState>()
-  readonly #arrived = new Bell()
-  readonly #look = new Bell()
+  readonly #arrived = new Notifier()
+  readonly #look = new Notifier()
   readonly #backoff: Backoff
   readonly #watching: Promise<void>
-  #facts: ClusterFacts = { topics: new Map(), brokers: new Map() }
+  #facts: ClusterMetadata = { topics: new Map(), brokers: new Map() }
   #asking = false
   #askNotBeforeMs = 0
   #nextCalledAtMs = 0
@@ -149,7 +149,7 @@ export class KafkaSubscription implements Subscription {
     this.#reader.close()
     this.#look.ring()
     this.#arrived.ring()
-    await within(CLOSE_LIMIT_MS, Promise.all([this.#member.close(), this.#fetcher.close(), this.#watching]))
+    await settlesWithin(CLOSE_LIMIT_MS, Promise.all([this.#member.close(), this.#fetcher.close(), this.#watching]))
     this.#states.clear()
     this.#problems.clearAll()
     this.#context.closed(this)
@@ -296,7 +296,7 @@ export class KafkaSubscription implements Subscription {
     if (waiting.length === 0 || this.#asking || performance.now() < this.#askNotBeforeMs) return
     this.#asking = true
     try {
-      const questions = await askCluster(this.#context.cluster, this.#options.group, waiting)
+      const questions = await describePartitions(this.#context.cluster, this.#options.group, waiting)
       const decisions = await this.#options.onAssigned(questions)
       if (this.#closing) return
       for (const [i, state] of waiting.entries()) this.#decide(state, questions[i]!, decisions[i])

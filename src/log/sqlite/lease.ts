@@ -3,7 +3,7 @@
 // since ids are deterministic; so the wall clock is good enough. A heartbeat from the future (the clock was set back)
 // counts as no older than one from as far in the past.
 
-import type { LogFile } from './log-database.ts'
+import type { LogDatabase } from './log-database.ts'
 
 interface LeaseRow {
   owner: string
@@ -12,7 +12,7 @@ interface LeaseRow {
 
 /** Keeps or takes the lease; false when another member has it. A stand-by that finds it taken writes nothing. */
 export function holdLease(
-  file: LogFile,
+  file: LogDatabase,
   group: string,
   { member, leaseMs }: { member: string; leaseMs: number },
 ): boolean {
@@ -33,24 +33,24 @@ export function holdLease(
   })
 }
 
-export function releaseLease(file: LogFile, group: string, member: string): void {
+export function releaseLease(file: LogDatabase, group: string, member: string): void {
   file.transactLoosely('Leaving the group failed', () => {
     file.run('DELETE FROM leases WHERE group_name = ? AND owner = ?', group, member)
   })
 }
 
 /** Whether the member has the lease; only inside `use` or a transaction. */
-export function ownsLease(file: LogFile, group: string, member: string): boolean {
+export function ownsLease(file: LogDatabase, group: string, member: string): boolean {
   return readLease(file, group)?.owner === member
 }
 
 /** Whether anybody has the lease; only inside `use` or a transaction. */
-export function hasOwner(file: LogFile, group: string, leaseMs: number): boolean {
+export function hasOwner(file: LogDatabase, group: string, leaseMs: number): boolean {
   const row = readLease(file, group)
   return row !== undefined && isAlive(row, leaseMs)
 }
 
-function readLease(file: LogFile, group: string): LeaseRow | undefined {
+function readLease(file: LogDatabase, group: string): LeaseRow | undefined {
   return file.get<LeaseRow>('SELECT owner, heartbeat_ms FROM leases WHERE group_name = ?', group)
 }
 

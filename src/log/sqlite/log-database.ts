@@ -24,7 +24,7 @@ const SCHEMA = `
 `
 
 /** Its faults are LogErrors. */
-export class LogFile extends SqliteFile {
+export class LogDatabase extends SqliteFile {
   #pageBytes = 0
 
   constructor(path: string) {

@@ -4,7 +4,7 @@
 // it was told what to drop instead (a spool was: better a gap in old samples than none of today's).
 
 import { LogError } from '../event-log.ts'
-import type { LogFile } from './log-database.ts'
+import type { LogDatabase } from './log-database.ts'
 import { oldestRecord, partitionsOf } from './partition-tables.ts'
 
 /** Pruning goes on to this share of the bound, so that it does not begin again at once. */
@@ -37,7 +37,7 @@ interface Floor {
 }
 
 /** Inside the transaction of an append: prunes where a bound is passed, throws where nothing may go; answers drops by topic. */
-export function makeRoom(file: LogFile, { maxBytes, keepBytes, dropOldest }: RoomLimits): Map<string, number> {
+export function makeRoom(file: LogDatabase, { maxBytes, keepBytes, dropOldest }: RoomLimits): Map<string, number> {
   const dropped = new Map<string, number>()
   if (file.liveBytes() <= keepBytes || pruneCommitted(file, keepBytes) > 0 || file.liveBytes() <= maxBytes)
     return dropped
@@ -49,7 +49,7 @@ export function makeRoom(file: LogFile, { maxBytes, keepBytes, dropOldest }: Roo
 
 /** Drops records, read or not, until the bound is kept, the time is up or none is left. */
 function dropUntilBelow(
-  file: LogFile,
+  file: LogDatabase,
   maxBytes: number,
   { topics, dropped }: { topics: readonly string[]; dropped: Map<string, number> },
 ): void {
@@ -67,7 +67,7 @@ function dropUntilBelow(
 }
 
 /** Removes what may go until the live size is under the target or the time is up; answers how many records went. */
-function pruneCommitted(file: LogFile, maxBytes: number): number {
+function pruneCommitted(file: LogDatabase, maxBytes: number): number {
   const startedMs = performance.now()
   let pruned = 0
   while (performance.now() - startedMs < BUDGET_MS && file.liveBytes() > maxBytes * TARGET_SHARE) {
@@ -79,7 +79,7 @@ function pruneCommitted(file: LogFile, maxBytes: number): number {
 }
 
 /** Who keeps the log from being pruned, for people. */
-function whyNothingGoes(file: LogFile): string {
+function whyNothingGoes(file: LogDatabase): string {
   const behind = file.get<{ group_name: string; topic: string; partition: number }>(
     `SELECT group_name, name AS topic, partition FROM committed
      JOIN partitions ON partitions.id = partition_id JOIN topics ON topics.id = topic
@@ -89,7 +89,7 @@ function whyNothingGoes(file: LogFile): string {
   return `group "${behind.group_name}" is behind in ${behind.topic} partition ${behind.partition}, let it catch up`
 }
 
-function pruneOldestChunk(file: LogFile): number {
+function pruneOldestChunk(file: LogDatabase): number {
   let oldest: { id: number; from: number; to: number; timeMs: number } | null = null
   const floors = file.all<Floor>(
     'SELECT partition_id AS id, min(coalesce(offset, 0)) AS floor FROM committed GROUP BY partition_id',

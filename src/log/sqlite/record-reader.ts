@@ -3,7 +3,7 @@
 // times as fast (1.2 million records/s). Lengths and offsets come from the same pass, so slices always match them.
 
 import type { LogRecord } from '../event-log.ts'
-import type { LogFile } from './log-database.ts'
+import type { LogDatabase } from './log-database.ts'
 
 export interface ReadRange {
   /** The first offset wanted. */
@@ -28,7 +28,7 @@ interface Run {
 const NONE = Buffer.alloc(0)
 
 /** Records from an offset on, bounded; only inside `use` or `transaction`. */
-export function readRecords(file: LogFile, id: number, range: ReadRange): { records: LogRecord[]; bytes: number } {
+export function readRecords(file: LogDatabase, id: number, range: ReadRange): { records: LogRecord[]; bytes: number } {
   const { limit, bytes } = boundRange(file, id, range)
   // A null length is -1. Headers are rare: they come only where a record of the run has some.
   const run = file.get<Run>(
@@ -52,7 +52,7 @@ export function encodeHeaders(headers: Readonly<Record<string, string | Buffer>>
 
 /** How many records pass the bounds. Halving until they do looks at few, since records are of similar size. */
 function boundRange(
-  file: LogFile,
+  file: LogDatabase,
   id: number,
   { offset, limit, maxBytes }: ReadRange,
 ): { limit: number; bytes: number } {

@@ -18,7 +18,7 @@ import {
 } from '../event-log.ts'
 import { partitionForKey } from '../partitioner.ts'
 import { hasOwner } from './lease.ts'
-import { LogFile } from './log-database.ts'
+import { LogDatabase } from './log-database.ts'
 import {
   committedOffset,
   oldestRecord,
@@ -28,7 +28,7 @@ import {
 } from './partition-tables.ts'
 import { type DropOldest, makeRoom, type RoomLimits } from './prune.ts'
 import { encodeHeaders } from './record-reader.ts'
-import { GroupMember } from './sqlite-subscription.ts'
+import { SqliteSubscription } from './sqlite-subscription.ts'
 
 export interface SqliteLogOptions {
   /** The file; it is made when it is missing, its directory too. */
@@ -60,11 +60,11 @@ interface Append {
 
 export class SqliteLog implements EventLog {
   readonly description: string
-  readonly #file: LogFile
+  readonly #file: LogDatabase
   readonly #limits: RoomLimits
   readonly #leaseMs: number
   readonly #waiters = new Set<() => void>()
-  readonly #members = new Set<GroupMember>()
+  readonly #members = new Set<SqliteSubscription>()
   #queue: Append[] = []
   /** The writing of what is queued, while there is some. */
   #flushing: Promise<void> | null = null
@@ -72,7 +72,7 @@ export class SqliteLog implements EventLog {
   #turn = 0
 
   constructor({ path, maxBytes = DEFAULT_MAX_BYTES, keepBytes, dropOldest, leaseMs }: SqliteLogOptions) {
-    this.#file = new LogFile(path)
+    this.#file = new LogDatabase(path)
     this.#limits = { maxBytes, keepBytes: Math.min(keepBytes ?? maxBytes, maxBytes), dropOldest: dropOldest ?? null }
     this.#leaseMs = leaseMs ?? DEFAULT_LEASE_MS
     this.description = `embedded log ${this.#file.path}`
@@ -112,7 +112,7 @@ export class SqliteLog implements EventLog {
 
   subscribe(options: SubscribeOptions): Subscription {
     const log = { file: this.#file, leaseMs: this.#leaseMs, waiters: this.#waiters }
-    const member = new GroupMember(log, options)
+    const member = new SqliteSubscription(log, options)
     this.#members.add(member)
     return member
   }
@@ -251,7 +251,7 @@ export class SqliteLog implements EventLog {
   }
 }
 
-function checkAppend(file: LogFile, topic: string, records: readonly NewRecord[]): void {
+function checkAppend(file: LogDatabase, topic: string, records: readonly NewRecord[]): void {
   const { length } = partitionsOf(file, topic)
   if (length === 0) throw new LogError(`Appending failed: topic ${topic} does not exist, make it`, { retriable: true })
   for (const { partition } of records) {
@@ -260,6 +260,6 @@ function checkAppend(file: LogFile, topic: string, records: readonly NewRecord[]
   }
 }
 
-function setNextOffset(file: LogFile, { id, nextOffset }: PartitionRow): void {
+function setNextOffset(file: LogDatabase, { id, nextOffset }: PartitionRow): void {
   file.run('UPDATE partitions SET next_offset = ? WHERE id = ? AND next_offset < ?', nextOffset, id, nextOffset)
 }

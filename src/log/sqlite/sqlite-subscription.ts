@@ -18,7 +18,7 @@ import type {
   TopicPartition,
 } from '../event-log.ts'
 import { holdLease, ownsLease, releaseLease } from './lease.ts'
-import type { LogFile } from './log-database.ts'
+import type { LogDatabase } from './log-database.ts'
 import {
   committedOffset,
   endOffset,
@@ -50,13 +50,13 @@ interface OwnedPartition extends PartitionRow {
 
 /** What a member needs of the log that it reads. */
 export interface MemberLog {
-  file: LogFile
+  file: LogDatabase
   leaseMs: number
   /** Called after each append of this process. */
   waiters: Set<() => void>
 }
 
-export class GroupMember implements Subscription {
+export class SqliteSubscription implements Subscription {
   readonly #log: MemberLog
   readonly #options: SubscribeOptions
   readonly #member = randomUUID()

@@ -12,8 +12,8 @@ import type { CostQuery } from '../../report/cost-query.ts'
 import { cursorAfter, isAfter, type RowPlace } from '../../report/page-cursor.ts'
 import { type PlannedRead, planOf, sumsFor } from '../../report/read-plan.ts'
 import type { EventStore } from '../../store/event-store.ts'
-import type { LedgerStore, Span } from '../../store/ledger-store.ts'
-import { ledgerAt } from '../recompute/ledger-as-of.ts'
+import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
+import { ledgerAsOf } from '../recompute/ledger-as-of.ts'
 
 /** How far the log has been read. */
 export interface Progress {
@@ -103,19 +103,19 @@ export class CostReading {
     }
   }
 
-  async *#spans(): AsyncGenerator<Pick<Span, 'startMs' | 'host' | 'rows'>, void, undefined> {
+  async *#spans(): AsyncGenerator<Pick<LedgerBucket, 'startMs' | 'host' | 'rows'>, void, undefined> {
     const { ledger } = this.#source
     const { fromMs, toMs, host } = this.query
     if (this.#revision !== null) {
-      const cells = ledgerAt({ ledger, fromMs, toMs, revision: this.#revision })
+      const cells = ledgerAsOf({ ledger, fromMs, toMs, revision: this.#revision })
       for await (const cell of cells) if (host === undefined || cell.host === host) yield cell
       return
     }
     const hosts = host === undefined ? undefined : [host]
     const by = sumsFor(this.query)
     for (const { level, fromMs: startMs, toMs: endMs } of planOf(this.query)) {
-      if (by === null) yield* ledger.readSpans(level, startMs, endMs, hosts)
-      else yield* ledger.readSums(by, level, startMs, endMs, hosts)
+      if (by === null) yield* ledger.readBuckets(level, startMs, endMs, hosts)
+      else yield* ledger.readRollups(by, level, startMs, endMs, hosts)
     }
   }
 

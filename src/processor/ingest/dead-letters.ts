@@ -8,7 +8,7 @@ import { crc32 } from 'node:zlib'
 import { logEventId, logIdPrefix } from '../../domain/events/event-id.ts'
 import { type EventLog, LogError, type NewRecord } from '../../log/event-log.ts'
 import { DEAD_LETTER_COPY_BYTES, type DeadLetter, type EventStore } from '../../store/event-store.ts'
-import { REDRIVE_ID_HEADER, type Rejected } from './step.ts'
+import { REDRIVE_ID_HEADER, type RejectedRecord } from './step.ts'
 
 const EMPTY = Buffer.alloc(0)
 /** Longest header value that is copied from a refused record, characters. */
@@ -19,7 +19,7 @@ export async function writeDeadLetters(
   log: EventLog,
   store: EventStore,
   topic: string,
-  rejected: readonly Rejected[],
+  rejected: readonly RejectedRecord[],
   at: Date,
 ): Promise<void> {
   const letters = rejected.map((one) => deadLetterOf(one, at))
@@ -45,7 +45,7 @@ async function appendCutIfNeeded(log: EventLog, topic: string, record: NewRecord
   }
 }
 
-function deadLetterOf(one: Rejected, at: Date): DeadLetter {
+function deadLetterOf(one: RejectedRecord, at: Date): DeadLetter {
   const { batch, record, refusal } = one
   const value = record.value ?? EMPTY
   return {
@@ -66,7 +66,7 @@ function deadLetterOf(one: Rejected, at: Date): DeadLetter {
   }
 }
 
-function headersOf(one: Rejected): Record<string, string> {
+function headersOf(one: RejectedRecord): Record<string, string> {
   const headers: Record<string, string> = {}
   for (const [name, value] of one.record.headers ?? []) {
     headers[name.slice(0, MAX_HEADER_LENGTH)] = (value?.toString('utf8') ?? '').slice(0, MAX_HEADER_LENGTH)
@@ -74,7 +74,7 @@ function headersOf(one: Rejected): Record<string, string> {
   return headers
 }
 
-function recordOf(one: Rejected, letter: DeadLetter): NewRecord {
+function recordOf(one: RejectedRecord, letter: DeadLetter): NewRecord {
   const { record } = one
   const original: Record<string, string | Buffer> = {}
   for (const [name, value] of record.headers ?? []) original[name] = value ?? EMPTY

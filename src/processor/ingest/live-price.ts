@@ -6,16 +6,16 @@ import type { GpuDocument } from '../../domain/events/documents.ts'
 import { CELL_MS } from '../../domain/ledger/buckets.ts'
 import { usd } from '../../domain/prices/money.ts'
 import type { PriceBook } from '../../domain/prices/price-book.ts'
-import type { Books } from '../prices/price-book-versions.ts'
+import type { PriceBookVersions } from '../prices/price-book-versions.ts'
 
 export class LivePrice {
-  readonly #books: Books
+  readonly #books: PriceBookVersions
   readonly #defaultUsdPerHour: number
   #minute = Number.NaN
   #minuteBook: PriceBook | null = null
   #minuteDefaultUsdPerHour: number
 
-  constructor(books: Books, defaultUsdPerHour: number) {
+  constructor(books: PriceBookVersions, defaultUsdPerHour: number) {
     this.#books = books
     this.#defaultUsdPerHour = defaultUsdPerHour
     this.#minuteDefaultUsdPerHour = defaultUsdPerHour

@@ -5,7 +5,7 @@ import { isStructured, readAttributes } from '../../domain/events/cloudevents.ts
 import { decodeRecord, type RawRecord } from '../../domain/events/decode.ts'
 import type { EventKind, GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
 import { isOwnId, logIdPrefix } from '../../domain/events/event-id.ts'
-import { Refusal } from '../../domain/events/rejection.ts'
+import { Rejection } from '../../domain/events/rejection.ts'
 import { TouchedCells } from '../../domain/ledger/buckets.ts'
 import type { LogRecord, Position, RecordBatch } from '../../log/event-log.ts'
 
@@ -19,8 +19,8 @@ export interface Origin {
 }
 
 /** A refused record with where it lay. */
-export interface Rejected extends Origin {
-  refusal: Refusal
+export interface RejectedRecord extends Origin {
+  refusal: Rejection
 }
 
 /** What one step writes. */
@@ -30,7 +30,7 @@ export interface Step {
   /** The record of each sample and token event, in order, should one be refused after all; empty where none can be. */
   sampleOrigins: Origin[]
   tokenOrigins: Origin[]
-  rejected: Rejected[]
+  rejected: RejectedRecord[]
   cells: TouchedCells
   /** Where each partition of the step stands once the step is done. */
   positions: Position[]
@@ -95,9 +95,9 @@ function emptyStep(): Step {
 function admit(step: Step, batch: RecordBatch, idPrefix: string, record: LogRecord, context: StepContext): void {
   const kind = context.kindOf(batch.topic)
   const raw = record.headers === null ? plainRecord(record) : recordWithHeaders(record)
-  if (!(raw instanceof Refusal)) step.bytes += raw.value?.length ?? 0
-  const document = raw instanceof Refusal ? raw : decodeRecord(kind, idPrefix, raw, context.crc32)
-  if (document instanceof Refusal) {
+  if (!(raw instanceof Rejection)) step.bytes += raw.value?.length ?? 0
+  const document = raw instanceof Rejection ? raw : decodeRecord(kind, idPrefix, raw, context.crc32)
+  if (document instanceof Rejection) {
     step.rejected.push({ batch, record, refusal: document })
   } else if (kind === 'gpu') {
     const sample = document as GpuDocument
@@ -120,7 +120,7 @@ function plainRecord(record: LogRecord): RawRecord {
 }
 
 /** Reads the CloudEvents envelope of a record's headers, if there is one; other headers are nobody's business here. */
-function recordWithHeaders(record: LogRecord): RawRecord | Refusal {
+function recordWithHeaders(record: LogRecord): RawRecord | Rejection {
   const raw = plainRecord(record)
   const attributes: Record<string, unknown> = {}
   let binary = false
@@ -135,7 +135,7 @@ function recordWithHeaders(record: LogRecord): RawRecord | Refusal {
   }
   if (!binary || raw.structured) return raw
   const read = readAttributes(attributes)
-  if (read instanceof Refusal) return read
+  if (read instanceof Rejection) return read
   raw.cloudEvent = read
   return raw
 }
@@ -152,7 +152,7 @@ export function refuseClosedDays(step: Step, closedReason: (tsMs: number) => str
       )
     }
     reasons.forEach((reason, i) => {
-      if (reason !== null) step.rejected.push({ ...origins[i]!, refusal: Refusal.of('day_closed', reason, '/ts') })
+      if (reason !== null) step.rejected.push({ ...origins[i]!, refusal: Rejection.of('day_closed', reason, '/ts') })
     })
     return [documents.filter((_, i) => reasons[i] === null), origins.filter((_, i) => reasons[i] === null)]
   }

@@ -4,8 +4,8 @@
 // clock; and backward, an hour a pass, to the beginning of the raw events: after each start and each change of the books.
 
 import { CELL_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
-import type { KeeperParts } from './minute-keeper.ts'
-import { claimsWithin, markMissingClaims, markRepriced } from './stale-cells.ts'
+import type { KeeperDependencies } from './minute-keeper.ts'
+import { commitmentsWithin, invalidateMissingCommitments, invalidateRepriced } from './stale-cells.ts'
 
 /** A revision that is younger is left to who made it, milliseconds. */
 const REVISION_GRACE_MS = 60_000
@@ -17,7 +17,7 @@ const CLAIM_GRACE_MS = 45_000
 const MAX_HOURS_BACK = 200
 
 export class BookWatch {
-  readonly #parts: KeeperParts
+  readonly #parts: KeeperDependencies
   readonly #lagMs: number
   readonly #seenVersions = new Set<number>()
   #seenRevisions = 0
@@ -28,7 +28,7 @@ export class BookWatch {
   #floorMs: number | null = null
 
   /** `lagMs`: minutes are computed this long after their end, see DueRule. */
-  constructor(parts: KeeperParts, lagMs: number) {
+  constructor(parts: KeeperDependencies, lagMs: number) {
     this.#parts = parts
     this.#lagMs = lagMs
   }
@@ -48,7 +48,7 @@ export class BookWatch {
     for (const { revision, fromMs, toMs, atMs, summary } of books.revisions) {
       const known = summary as { done?: boolean } | null
       if (known?.done === true || atMs + REVISION_GRACE_MS > nowMs) continue
-      const marked = await markRepriced(ledger, books, { fromMs, toMs, nowMs })
+      const marked = await invalidateRepriced(ledger, books, { fromMs, toMs, nowMs })
       await ledger.updateRevisionSummary(revision, { ...known, done: true })
       log.warn({ revision, cells: marked }, 'Marked the cells of a revision that was left unfinished')
     }
@@ -59,7 +59,7 @@ export class BookWatch {
     for (const { version, fromMs, atMs } of books.versions) {
       if (this.#seenVersions.has(version)) continue
       const isYoung = fromMs !== null && atMs > nowMs - NEW_VERSION_MS
-      if (isYoung && fromMs < nowMs) await markRepriced(ledger, books, { fromMs, toMs: nowMs, nowMs })
+      if (isYoung && fromMs < nowMs) await invalidateRepriced(ledger, books, { fromMs, toMs: nowMs, nowMs })
       this.#seenVersions.add(version)
       this.#restart()
     }
@@ -81,15 +81,15 @@ export class BookWatch {
       this.#frontMs = frontMs
       this.#backMs = frontMs
     } else if (frontMs > this.#frontMs) {
-      await markMissingClaims(ledger, books, { fromMs: this.#frontMs, toMs: frontMs, nowMs })
+      await invalidateMissingCommitments(ledger, books, { fromMs: this.#frontMs, toMs: frontMs, nowMs })
       this.#frontMs = frontMs
     }
     this.#floorMs ??= floorTo(CELL_MS, (await ledger.rawRange())?.fromMs ?? this.#frontMs)
     for (let hours = 0; hours < MAX_HOURS_BACK && this.#backMs > this.#floorMs; hours++) {
       const fromMs = Math.max(this.#floorMs, floorTo(HOUR_MS, this.#backMs - 1))
       const hour = { fromMs, toMs: this.#backMs }
-      const isClaimed = claimsWithin(books, hour).length > 0
-      if (isClaimed) await markMissingClaims(ledger, books, { ...hour, nowMs })
+      const isClaimed = commitmentsWithin(books, hour).length > 0
+      if (isClaimed) await invalidateMissingCommitments(ledger, books, { ...hour, nowMs })
       this.#backMs = fromMs
       if (isClaimed) return
     }

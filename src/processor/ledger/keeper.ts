@@ -7,16 +7,16 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { CELL_MS } from '../../domain/ledger/buckets.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { StoreError } from '../../store/event-store.ts'
-import type { DirtySpan, LedgerStore, SpanLevel } from '../../store/ledger-store.ts'
-import type { Books } from '../prices/price-book-versions.ts'
+import type { BucketLevel, DirtyBucket, LedgerStore } from '../../store/ledger-store.ts'
+import type { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { Retrier } from '../retry.ts'
 import { BookWatch } from './book-watch.ts'
 import { CatchUp } from './catch-up.ts'
 import { KeeperCounters } from './keeper-counters.ts'
-import { type KeeperParts, MinuteKeeper } from './minute-keeper.ts'
+import { type KeeperDependencies, MinuteKeeper } from './minute-keeper.ts'
 import { RunLength } from './raw-run.ts'
-import { SumKeeper, type SumLevel } from './rollup-keeper.ts'
-import { type DueRule, isDue, runsOf, spreadOut } from './schedule.ts'
+import { RollupKeeper, type RollupLevel } from './rollup-keeper.ts'
+import { type DueRule, isDue, runsOf, staggerRuns } from './schedule.ts'
 
 export interface KeeperOptions {
   log: Logger
@@ -41,7 +41,7 @@ export interface KeeperOptions {
 /** What the keeper did since it started, and what it saw last; for /health and /metrics. */
 export interface KeeperStatus extends Readonly<KeeperCounters> {
   /** Span starts with marks, by level, as of the last pass; at most MAX_DIRTY each are looked at. */
-  backlog: Record<SpanLevel, number>
+  backlog: Record<BucketLevel, number>
   /** Age of the oldest mark that was seen, milliseconds; null when there is none. */
   oldestDirtyAgeMs: number | null
   /** When the last pass ended, epoch milliseconds; null before the first. */
@@ -72,25 +72,25 @@ const DAY_PATIENCE = 12
 
 export class Keeper {
   readonly counters = new KeeperCounters()
-  readonly #parts: KeeperParts
-  readonly #rules: Record<SpanLevel, DueRule & { seed: number }>
+  readonly #parts: KeeperDependencies
+  readonly #rules: Record<BucketLevel, DueRule & { seed: number }>
   readonly #intervalMs: number
   readonly #retrier: Retrier
   readonly #watch: BookWatch
   readonly #minutes: MinuteKeeper
-  readonly #sums: SumKeeper
+  readonly #sums: RollupKeeper
   readonly #length = new RunLength()
   readonly #catchUp: CatchUp
   /** Minutes that could not be computed: when they are tried again, alone. */
   readonly #putOff = new Map<string, number>()
-  readonly #seen: Record<SpanLevel, { count: number; oldestMs: number | null }> = {
+  readonly #seen: Record<BucketLevel, { count: number; oldestMs: number | null }> = {
     minute: { count: 0, oldestMs: null },
     hour: { count: 0, oldestMs: null },
     day: { count: 0, oldestMs: null },
   }
   #lastPassMs: number | null = null
 
-  constructor(ledger: LedgerStore, books: Books, options: KeeperOptions) {
+  constructor(ledger: LedgerStore, books: PriceBookVersions, options: KeeperOptions) {
     const { log, now = Date.now, random = Math.random, lagMs = 105_000, jitterMs = 5000 } = options
     const { sumSettleMs = 5000, sumMaxWaitMs = 30_000 } = options
     const seed = Math.floor(random() * 2 ** 31)
@@ -116,7 +116,7 @@ export class Keeper {
     this.#retrier = new Retrier(log, now)
     this.#watch = new BookWatch(this.#parts, CELL_MS + lagMs)
     this.#minutes = new MinuteKeeper(this.#parts, this.#length)
-    this.#sums = new SumKeeper(this.#parts)
+    this.#sums = new RollupKeeper(this.#parts)
     this.#catchUp = new CatchUp(log)
   }
 
@@ -164,7 +164,7 @@ export class Keeper {
     const due = await this.#due('minute', result)
     let left = due.length
     const runs = runsOf(due, this.#length.ms, (startMs) => this.#putOff.has(`minute ${startMs}`))
-    for (const run of spreadOut(runs, this.#rules.minute.seed)) {
+    for (const run of staggerRuns(runs, this.#rules.minute.seed)) {
       if (!mayGoOn()) break
       const computed = await this.#guarded('minute', run, () => this.#minutes.compute(run))
       result.minutes += computed ?? 0
@@ -174,7 +174,7 @@ export class Keeper {
     result.left += left
   }
 
-  async #passSums(level: SumLevel, result: PassResult, mayGoOn: () => boolean): Promise<number> {
+  async #passSums(level: RollupLevel, result: PassResult, mayGoOn: () => boolean): Promise<number> {
     const due = await this.#due(level, result)
     let computed = 0
     for (const [i, { startMs }] of due.entries()) {
@@ -187,11 +187,11 @@ export class Keeper {
     return computed
   }
 
-  async #due(level: SpanLevel, result: PassResult): Promise<DirtySpan[]> {
+  async #due(level: BucketLevel, result: PassResult): Promise<DirtyBucket[]> {
     const { ledger, now } = this.#parts
     // The clock is read before the marks: what comes in between waits for the next pass.
     const nowMs = now()
-    const dirty = await ledger.dirtySpans(level, MAX_DIRTY)
+    const dirty = await ledger.dirtyBuckets(level, MAX_DIRTY)
     const oldestMs = dirty.reduce((oldest, span) => Math.min(oldest, span.firstAtMs), Number.POSITIVE_INFINITY)
     this.#seen[level] = { count: dirty.length, oldestMs: dirty.length === 0 ? null : oldestMs }
     const due = dirty.filter(
@@ -205,7 +205,7 @@ export class Keeper {
    * Runs work that may fail for another reason than the store's (a document that nobody foresaw): that must not stop the
    * rest of the ledger. Spans that failed together are tried alone in the next pass; one that fails alone is put off.
    */
-  async #guarded<T>(level: SpanLevel, starts: readonly number[], work: () => Promise<T>): Promise<T | null> {
+  async #guarded<T>(level: BucketLevel, starts: readonly number[], work: () => Promise<T>): Promise<T | null> {
     const { log, now } = this.#parts
     try {
       const result = await work()

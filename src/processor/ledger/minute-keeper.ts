@@ -4,20 +4,20 @@
 // held by test/processor/protocol/protocol-model.test.ts. Nothing is skipped when a cell comes out as it was: see there.
 
 import { CELL_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
-import { rowSumsOf } from '../../domain/ledger/rows.ts'
+import { rowTotalsOf } from '../../domain/ledger/rows.ts'
 import type { Logger } from '../../runtime/logger.ts'
-import type { LedgerStore, Mark, Span } from '../../store/ledger-store.ts'
+import type { LedgerBucket, LedgerStore, Mark } from '../../store/ledger-store.ts'
 import { dayText, FrozenDays } from '../frozen-days.ts'
-import type { Books } from '../prices/price-book-versions.ts'
+import type { PriceBookVersions } from '../prices/price-book-versions.ts'
 import type { KeeperCounters } from './keeper-counters.ts'
-import { RawRun, type RunLength } from './raw-run.ts'
+import { GroupedCellInputs, type RunLength } from './raw-run.ts'
 
 /** Rows that are held before they are written. */
 const MAX_ROWS_PER_WRITE = 5000
 
-export interface KeeperParts {
+export interface KeeperDependencies {
   ledger: LedgerStore
-  books: Books
+  books: PriceBookVersions
   counters: KeeperCounters
   log: Logger
   now: () => number
@@ -32,14 +32,14 @@ interface Plan {
 
 interface Computed {
   plan: Plan
-  spans: Span[]
+  spans: LedgerBucket[]
 }
 
 export class MinuteKeeper {
-  readonly #parts: KeeperParts
+  readonly #parts: KeeperDependencies
   readonly #length: RunLength
 
-  constructor(parts: KeeperParts, length: RunLength) {
+  constructor(parts: KeeperDependencies, length: RunLength) {
     this.#parts = parts
     this.#length = length
   }
@@ -51,7 +51,7 @@ export class MinuteKeeper {
     if (first === undefined) return 0
     const range = { fromMs: first.startMs, toMs: plans.at(-1)!.startMs + CELL_MS }
     const hosts = new Set(plans.flatMap((plan) => [...plan.hosts]))
-    const run = await RawRun.open(this.#parts.ledger, range, hosts)
+    const run = await GroupedCellInputs.open(this.#parts.ledger, range, hosts)
     try {
       this.#length.learn(range.toMs - range.fromMs, run.groups)
       let batch: Computed[] = []
@@ -88,7 +88,7 @@ export class MinuteKeeper {
     return open
   }
 
-  #cells(run: RawRun, { startMs, hosts, revs }: Plan): Span[] {
+  #cells(run: GroupedCellInputs, { startMs, hosts, revs }: Plan): LedgerBucket[] {
     const { books, counters, now } = this.#parts
     const book = books.bookFor(startMs)
     const computedMs = now()
@@ -103,7 +103,7 @@ export class MinuteKeeper {
         rev: revs.get(host) ?? 0,
         bookVersions: [bookVersion],
         rows,
-        sums: rowSumsOf(rows),
+        sums: rowTotalsOf(rows),
         capped,
         computedMs,
       }
@@ -114,7 +114,7 @@ export class MinuteKeeper {
     if (batch.length === 0) return
     const { ledger, books, counters, now } = this.#parts
     const spans = batch.flatMap((one) => one.spans)
-    const replaced = await ledger.replaceSpans(spans)
+    const replaced = await ledger.replaceBuckets(spans)
     const won = spans.filter((_, i) => replaced[i])
     counters.cellsReplaced += won.length
     counters.racesLost += spans.length - won.length
@@ -134,7 +134,7 @@ export class MinuteKeeper {
   }
 }
 
-function hoursOf(cells: readonly Span[]): { startMs: number; hosts: (string | null)[] }[] {
+function hoursOf(cells: readonly LedgerBucket[]): { startMs: number; hosts: (string | null)[] }[] {
   const hours = new Map<number, Set<string | null>>()
   for (const { startMs, host } of cells) {
     const hourMs = floorTo(HOUR_MS, startMs)
@@ -145,7 +145,7 @@ function hoursOf(cells: readonly Span[]): { startMs: number; hosts: (string | nu
 
 /** Deletes the marks of spans in frozen days, counted and said; answers the other spans. */
 export async function dropFrozen<T extends { startMs: number; marks: readonly Mark[] }>(
-  { ledger, counters, log }: KeeperParts,
+  { ledger, counters, log }: KeeperDependencies,
   spans: readonly T[],
 ): Promise<T[]> {
   const days = await FrozenDays.read(ledger)

@@ -8,17 +8,17 @@ import type { Cell, LedgerSample, TokenTotals } from '../../domain/ledger/types.
 import type { PriceBook } from '../../domain/prices/price-book.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
 import { SampleWindow } from './sample-window.ts'
-import { type PlainCounts, UsageOfMinutes } from './token-aggregator.ts'
+import { MinuteTokenAggregator, type PlainCounts } from './token-aggregator.ts'
 
 /** One minute's raw events; memory holds the samples of four minutes and the groups of one. */
-export class RawMinutes {
-  readonly #usage: UsageOfMinutes
+export class EventCellInputs {
+  readonly #usage: MinuteTokenAggregator
   readonly #samples: SampleWindow
   #startMs = Number.NaN
 
   /** Of a range of whole minutes; `close` it. */
   constructor(ledger: LedgerStore, { fromMs, toMs }: { fromMs: number; toMs: number }) {
-    this.#usage = new UsageOfMinutes(ledger.readLedgerTokens(fromMs, toMs))
+    this.#usage = new MinuteTokenAggregator(ledger.readLedgerTokens(fromMs, toMs))
     this.#samples = new SampleWindow(ledger.readLedgerSamples(fromMs - MAX_SAMPLE_GAP_MS, toMs + MAX_SAMPLE_GAP_MS))
   }
 
@@ -60,11 +60,11 @@ export class RawMinutes {
 }
 
 /** The minutes of a range in order, each good until the next is asked for. Opens and closes what it reads from. */
-export async function* rawMinutes(
+export async function* eventCellInputs(
   ledger: LedgerStore,
   range: { fromMs: number; toMs: number },
-): AsyncGenerator<{ startMs: number; minute: RawMinutes }, void, undefined> {
-  const minute = new RawMinutes(ledger, range)
+): AsyncGenerator<{ startMs: number; minute: EventCellInputs }, void, undefined> {
+  const minute = new EventCellInputs(ledger, range)
   try {
     for (let startMs = range.fromMs; startMs < range.toMs; startMs += CELL_MS) {
       await minute.moveTo(startMs)

@@ -11,7 +11,7 @@ import { SampleWindow } from './sample-window.ts'
 
 type HostTotals = Map<string | null, TokenTotals[]>
 
-export class RawRun {
+export class GroupedCellInputs {
   /** Groups of token usage in the run: what its memory hangs on. */
   readonly groups: number
   readonly #window: SampleWindow
@@ -29,7 +29,7 @@ export class RawRun {
     ledger: LedgerStore,
     range: { fromMs: number; toMs: number },
     hosts: ReadonlySet<string | null>,
-  ): Promise<RawRun> {
+  ): Promise<GroupedCellInputs> {
     const { fromMs, toMs } = range
     const groups = await ledger.tokenTotals(fromMs, toMs, [...hosts])
     const totals = new Map<number, HostTotals>()
@@ -41,7 +41,7 @@ export class RawRun {
       else ofHost.push(group)
     }
     const samples = ledger.readLedgerSamples(fromMs - MAX_SAMPLE_GAP_MS, toMs + MAX_SAMPLE_GAP_MS)
-    return new RawRun(new SampleWindow(samples, (host) => hosts.has(host)), totals, groups.length)
+    return new GroupedCellInputs(new SampleWindow(samples, (host) => hosts.has(host)), totals, groups.length)
   }
 
   /** Goes on to a minute, which is not before the one it was at. */

@@ -123,7 +123,7 @@ export class Retention {
     const days = new Set<number>()
     for (const { startMs, state } of states.values()) if (state !== 'purged' && startMs < cutoffMs) days.add(startMs)
     const fromMs = floorTo(DAY_MS, raw.fromMs)
-    for await (const { startMs } of this.#ledger.readSpans('day', fromMs, Math.max(fromMs, cutoffMs))) {
+    for await (const { startMs } of this.#ledger.readBuckets('day', fromMs, Math.max(fromMs, cutoffMs))) {
       if (states.get(startMs)?.state !== 'purged') days.add(startMs)
       if (days.size >= MAX_DAYS) break
     }
@@ -133,7 +133,7 @@ export class Retention {
   /** Nothing is marked in the day, and nothing was computed for it lately. */
   async #isQuiet(startMs: number, nowMs: number): Promise<boolean> {
     if (await this.#hasMarks(startMs)) return false
-    for await (const { computedMs } of this.#ledger.readSpans('day', startMs, startMs + DAY_MS)) {
+    for await (const { computedMs } of this.#ledger.readBuckets('day', startMs, startMs + DAY_MS)) {
       if (computedMs > nowMs - this.#options.quietMs) return false
     }
     return true

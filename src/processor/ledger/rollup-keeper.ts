@@ -3,11 +3,11 @@
 // read. Sums of integers: whoever adds them up, and in whatever order, comes to the same rows.
 
 import { DAY_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
-import { RowSum, rowSumsOf } from '../../domain/ledger/rows.ts'
-import type { Span } from '../../store/ledger-store.ts'
-import { dropFrozen, type KeeperParts } from './minute-keeper.ts'
+import { RowTotal, rowTotalsOf } from '../../domain/ledger/rows.ts'
+import type { LedgerBucket } from '../../store/ledger-store.ts'
+import { dropFrozen, type KeeperDependencies } from './minute-keeper.ts'
 
-export type SumLevel = 'hour' | 'day'
+export type RollupLevel = 'hour' | 'day'
 
 /** Of what each sum is made, and how long it is. */
 export const PARTS_OF = {
@@ -15,30 +15,30 @@ export const PARTS_OF = {
   day: { of: 'hour', lengthMs: DAY_MS },
 } as const
 
-export class SumKeeper {
-  readonly #parts: KeeperParts
+export class RollupKeeper {
+  readonly #parts: KeeperDependencies
 
-  constructor(parts: KeeperParts) {
+  constructor(parts: KeeperDependencies) {
     this.#parts = parts
   }
 
   /** Computes one hour or day; whether it still had marks. Rejects with a StoreError. */
-  async compute(level: SumLevel, startMs: number): Promise<boolean> {
+  async compute(level: RollupLevel, startMs: number): Promise<boolean> {
     const { ledger, counters, now } = this.#parts
     const marks = await ledger.readMarks(level, startMs)
     if (marks.length === 0) return false
     if ((await dropFrozen(this.#parts, [{ startMs, marks }])).length === 0) return false
     const hosts = [...new Set(marks.flatMap((mark) => mark.hosts))]
     const revs = await ledger.readRevs(level, startMs, hosts)
-    const sums = new Map(hosts.map((host) => [host, new SpanSum()]))
+    const sums = new Map(hosts.map((host) => [host, new RollupBuilder()]))
     const { of, lengthMs } = PARTS_OF[level]
-    for await (const part of ledger.readSpans(of, startMs, startMs + lengthMs, hosts)) sums.get(part.host)?.add(part)
+    for await (const part of ledger.readBuckets(of, startMs, startMs + lengthMs, hosts)) sums.get(part.host)?.add(part)
     const computedMs = now()
-    const spans = [...sums].map(([host, sum]): Span => {
+    const spans = [...sums].map(([host, sum]): LedgerBucket => {
       const summed = sum.span()
-      return { level, startMs, host, rev: revs.get(host) ?? 0, ...summed, sums: rowSumsOf(summed.rows), computedMs }
+      return { level, startMs, host, rev: revs.get(host) ?? 0, ...summed, sums: rowTotalsOf(summed.rows), computedMs }
     })
-    const replaced = await ledger.replaceSpans(spans)
+    const replaced = await ledger.replaceBuckets(spans)
     const won = new Set(spans.filter((_, i) => replaced[i]).map((span) => span.host))
     counters.sumsComputed += spans.length
     counters.racesLost += spans.length - won.size
@@ -53,18 +53,18 @@ export class SumKeeper {
 }
 
 /** The sum of some spans of one host. */
-export class SpanSum {
-  readonly #rows = new RowSum()
+export class RollupBuilder {
+  readonly #rows = new RowTotal()
   readonly #versions = new Set<number>()
   #capped = 0
 
-  add(part: Pick<Span, 'rows' | 'bookVersions' | 'capped'>): void {
+  add(part: Pick<LedgerBucket, 'rows' | 'bookVersions' | 'capped'>): void {
     this.#rows.add(part.rows)
     for (const version of part.bookVersions) this.#versions.add(version)
     this.#capped += part.capped
   }
 
-  span(): Pick<Span, 'rows' | 'bookVersions' | 'capped'> {
+  span(): Pick<LedgerBucket, 'rows' | 'bookVersions' | 'capped'> {
     return {
       rows: this.#rows.rows(),
       bookVersions: [...this.#versions].sort((a, b) => a - b),

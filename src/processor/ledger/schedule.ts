@@ -4,7 +4,7 @@
 // so that of two keepers one mostly finds the marks gone; when catching up, keepers start at different places.
 
 import { CELL_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
-import type { DirtySpan } from '../../store/ledger-store.ts'
+import type { DirtyBucket } from '../../store/ledger-store.ts'
 
 export interface DueRule {
   /** Due when the newest mark is this old, milliseconds. */
@@ -17,7 +17,7 @@ export interface DueRule {
 }
 
 /** Whether a span is due. `seed` is the keeper's. */
-export function isDue(span: DirtySpan, nowMs: number, rule: DueRule & { seed: number }): boolean {
+export function isDue(span: DirtyBucket, nowMs: number, rule: DueRule & { seed: number }): boolean {
   if (nowMs < span.startMs + rule.lagMs) return false
   const patienceMs = jitter(span.startMs, rule.seed) * rule.jitterMs
   return nowMs >= Math.min(span.lastAtMs + rule.settleMs, span.firstAtMs + rule.maxWaitMs) + patienceMs
@@ -32,7 +32,7 @@ const MAX_MARKS_PER_RUN = 20_000
  * Cuts due minutes (newest first) into runs that are computed from one read: ascending inside, of one hour, at most
  * `maxMs` long. `alone` are minutes that failed in company and are tried by themselves.
  */
-export function runsOf(due: readonly DirtySpan[], maxMs: number, alone: (startMs: number) => boolean): number[][] {
+export function runsOf(due: readonly DirtyBucket[], maxMs: number, alone: (startMs: number) => boolean): number[][] {
   const runs: number[][] = []
   let run: number[] = []
   let marks = 0
@@ -59,7 +59,7 @@ export function runsOf(due: readonly DirtySpan[], maxMs: number, alone: (startMs
 }
 
 /** Turns each eight runs but the first by a number of the keeper's own, so that two keepers catch up side by side. */
-export function spreadOut<T>(runs: readonly T[], seed: number): T[] {
+export function staggerRuns<T>(runs: readonly T[], seed: number): T[] {
   const rest = runs.slice(1)
   const turned: T[] = runs.slice(0, 1)
   for (let i = 0; i < rest.length; i += 8) {

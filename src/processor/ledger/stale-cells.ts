@@ -5,7 +5,7 @@
 import { CELL_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
 import { FrozenDays } from '../frozen-days.ts'
-import type { Books } from '../prices/price-book-versions.ts'
+import type { PriceBookVersions } from '../prices/price-book-versions.ts'
 
 /** A range of whole minutes of event time and the clock's time, epoch milliseconds. */
 export interface MarkingRange {
@@ -26,16 +26,16 @@ const MINUTES_PER_WRITE = 500
  * Marks the cells of a range that record another version than the books now say; outside frozen days. `onMinute` is told
  * the start of each minute that was seen. Answers how many cells were marked.
  */
-export async function markRepriced(
+export async function invalidateRepriced(
   ledger: LedgerStore,
-  books: Books,
+  books: PriceBookVersions,
   { fromMs, toMs, nowMs, onMinute }: MarkingRange & { onMinute?: ((startMs: number) => void) | undefined },
 ): Promise<number> {
   const days = await FrozenDays.read(ledger)
   let marked = 0
   for (const part of days.openParts(fromMs, toMs)) {
     const writer = new MarkWriter(ledger, nowMs)
-    for await (const cell of ledger.readSpans('minute', part.fromMs, part.toMs)) {
+    for await (const cell of ledger.readBuckets('minute', part.fromMs, part.toMs)) {
       onMinute?.(cell.startMs)
       if (cell.bookVersions[0] !== books.versionFor(cell.startMs)) await writer.add(cell.startMs, cell.host)
     }
@@ -48,18 +48,22 @@ export async function markRepriced(
  * Marks the claimed cells of a range that do not exist; outside frozen days. Goes hour by hour and asks the store only
  * about hours with claims. Answers how many cells were marked.
  */
-export async function markMissingClaims(ledger: LedgerStore, books: Books, range: MarkingRange): Promise<number> {
+export async function invalidateMissingCommitments(
+  ledger: LedgerStore,
+  books: PriceBookVersions,
+  range: MarkingRange,
+): Promise<number> {
   const { fromMs, toMs, nowMs } = range
   const days = await FrozenDays.read(ledger)
   const writer = new MarkWriter(ledger, nowMs)
   for (let hourMs = floorTo(HOUR_MS, fromMs); hourMs < toMs; hourMs += HOUR_MS) {
     if (days.has(hourMs)) continue
     const hour = { fromMs: Math.max(fromMs, hourMs), toMs: Math.min(toMs, hourMs + HOUR_MS) }
-    const claimed = claimsWithin(books, hour)
+    const claimed = commitmentsWithin(books, hour)
     if (claimed.length === 0) continue
     const hosts = [...new Set(claimed.flatMap((minute) => minute.hosts))]
     const present = new Set<string>()
-    for await (const cell of ledger.readSpans('minute', hour.fromMs, hour.toMs, hosts)) {
+    for await (const cell of ledger.readBuckets('minute', hour.fromMs, hour.toMs, hosts)) {
       present.add(`${cell.startMs} ${cell.host}`)
     }
     for (const minute of claimed) {
@@ -72,7 +76,10 @@ export async function markMissingClaims(ledger: LedgerStore, books: Books, range
 }
 
 /** The hosts that books claim in each minute of a range of an hour at most, without asking the store. */
-export function claimsWithin(books: Books, { fromMs, toMs }: { fromMs: number; toMs: number }): MinuteHosts[] {
+export function commitmentsWithin(
+  books: PriceBookVersions,
+  { fromMs, toMs }: { fromMs: number; toMs: number },
+): MinuteHosts[] {
   const claimed: MinuteHosts[] = []
   if (!books.hasClaims) return claimed
   // Most hours have no claim at all, which is one question and not sixty.

@@ -29,7 +29,7 @@ interface HostUsage {
   completion: number
 }
 
-export class UsageOfMinutes {
+export class MinuteTokenAggregator {
   /** Documents that were read. */
   read = 0
   readonly #documents: AsyncIterator<LedgerToken>

@@ -5,9 +5,9 @@
 
 import { defaultsOf, initialBook, succeed, withDefault } from '../../domain/prices/price-book.ts'
 import { checkPriceBook, problemText } from '../../domain/prices/price-book-check.ts'
-import type { PriceBookData } from '../../domain/prices/price-book-schema.ts'
+import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import type { Problem } from '../../domain/prices/schema-errors.ts'
-import type { BookVersion, LedgerStore } from '../../store/ledger-store.ts'
+import type { LedgerStore, PriceBookVersion } from '../../store/ledger-store.ts'
 import { nextMinuteMs } from './price-book-versions.ts'
 
 /** A price book that did not pass its check: the old one stays in force. */
@@ -23,7 +23,7 @@ export class InvalidPriceBook extends Error {
 
 export interface SetBookResult {
   /** The version that says what was asked for. */
-  version: BookVersion
+  version: PriceBookVersion
   /** False when the newest version said the same already. */
   isNew: boolean
   /** What is odd in it, but allowed. */
@@ -59,7 +59,7 @@ export async function ensureDefault(
   ledger: LedgerStore,
   usdPerHour: number,
   nowMs: number,
-): Promise<BookVersion | null> {
+): Promise<PriceBookVersion | null> {
   const { version, isNew } = await insertVersion(ledger, { origin: 'environment', nowMs }, (newest, fromMs) =>
     newest === null ? initialBook(usdPerHour) : withDefault(newest, usdPerHour, fromMs!),
   )
@@ -70,33 +70,33 @@ export async function ensureDefault(
 async function insertVersion(
   ledger: LedgerStore,
   { origin, nowMs }: { origin: string; nowMs: number },
-  make: (newest: PriceBookData | null, fromMs: number | null) => PriceBookData | null,
-): Promise<{ version: BookVersion; isNew: boolean }> {
+  make: (newest: PriceBookDocument | null, fromMs: number | null) => PriceBookDocument | null,
+): Promise<{ version: PriceBookVersion; isNew: boolean }> {
   for (;;) {
     const newest = newestOf(await ledger.readBooks())
     const fromMs = countsFromMs(newest, nowMs)
-    const book = make(newest === null ? null : (newest.book as PriceBookData), fromMs)
+    const book = make(newest === null ? null : (newest.book as PriceBookDocument), fromMs)
     if (book === null) return { version: newest!, isNew: false }
-    const version: BookVersion = { version: (newest?.version ?? 0) + 1, fromMs, atMs: nowMs, origin, book }
+    const version: PriceBookVersion = { version: (newest?.version ?? 0) + 1, fromMs, atMs: nowMs, origin, book }
     if (await ledger.insertBook(version)) return { version, isNew: true }
   }
 }
 
 /** Versions count in their order, whatever the clocks of those who made them said. */
-function countsFromMs(newest: BookVersion | null, nowMs: number): number | null {
+function countsFromMs(newest: PriceBookVersion | null, nowMs: number): number | null {
   return newest === null ? null : Math.max(nextMinuteMs(nowMs), newest.fromMs ?? Number.NEGATIVE_INFINITY)
 }
 
-function newestOf(versions: readonly BookVersion[]): BookVersion | null {
-  return versions.reduce<BookVersion | null>((a, b) => (a === null || b.version > a.version ? b : a), null)
+function newestOf(versions: readonly PriceBookVersion[]): PriceBookVersion | null {
+  return versions.reduce<PriceBookVersion | null>((a, b) => (a === null || b.version > a.version ? b : a), null)
 }
 
-function sameBook(a: PriceBookData, b: PriceBookData): boolean {
+function sameBook(a: PriceBookDocument, b: PriceBookDocument): boolean {
   return canonical(a) === canonical(b)
 }
 
 /** The book as text in which the order of fields does not count; the default's history stands for a lone default. */
-function canonical(book: PriceBookData): string {
+function canonical(book: PriceBookDocument): string {
   const { default_usd_per_hour: _, ...rest } = book
   return JSON.stringify({ ...rest, defaults: defaultsOf(book) }, (_key, value: unknown) =>
     typeof value === 'object' && value !== null && !Array.isArray(value)

@@ -1,17 +1,17 @@
 // The price books of a store: which version prices a minute. Versions count from an instant on and never change the past;
 // a revision pins a range of the past to a version, and the newest revision whose range holds a minute wins. So the book
-// of a minute is a function of two lists that only ever grow, and any process that has read both says the same. Books are
+// of a minute is a function of two lists that only ever grow, and any process that has read both says the same. PriceBookVersions are
 // compiled when they are first asked for, and kept. How a new version comes about is in book-versions.ts.
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import { PriceBook } from '../../domain/prices/price-book.ts'
-import type { PriceBookData } from '../../domain/prices/price-book-schema.ts'
-import type { BookVersion, LedgerStore, Revision } from '../../store/ledger-store.ts'
+import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
+import type { LedgerStore, PriceBookVersion, Revision } from '../../store/ledger-store.ts'
 
-export class Books {
+export class PriceBookVersions {
   readonly #ledger: LedgerStore
   readonly #compiled = new Map<number, PriceBook>()
-  #versions: BookVersion[] = []
+  #versions: PriceBookVersion[] = []
   #revisions: Revision[] = []
   /** Whether there are claims, as of that many versions. */
   #claims: { versions: number; any: boolean } | null = null
@@ -21,9 +21,13 @@ export class Books {
     this.#ledger = ledger
   }
 
-  /** Books with these lists, for questions of the kind "what if". */
-  static of(ledger: LedgerStore, versions: readonly BookVersion[], revisions: readonly Revision[]): Books {
-    const books = new Books(ledger)
+  /** PriceBookVersions with these lists, for questions of the kind "what if". */
+  static of(
+    ledger: LedgerStore,
+    versions: readonly PriceBookVersion[],
+    revisions: readonly Revision[],
+  ): PriceBookVersions {
+    const books = new PriceBookVersions(ledger)
     books.#take(versions, revisions)
     return books
   }
@@ -38,7 +42,7 @@ export class Books {
   }
 
   /** All versions that were read, ascending. */
-  get versions(): readonly BookVersion[] {
+  get versions(): readonly PriceBookVersion[] {
     return this.#versions
   }
 
@@ -75,7 +79,7 @@ export class Books {
     if (known !== undefined) return known
     const found = this.#versions.find((one) => one.version === version)
     if (found === undefined) throw new RangeError(`Unknown version of the price book: ${version}`)
-    const book = new PriceBook(found.book as PriceBookData, version)
+    const book = new PriceBook(found.book as PriceBookDocument, version)
     this.#compiled.set(version, book)
     return book
   }
@@ -83,13 +87,13 @@ export class Books {
   /** Whether any version claims GPUs (`PriceBook.claimedHosts`) at any time. */
   get hasClaims(): boolean {
     if (this.#claims?.versions !== this.#versions.length) {
-      const any = this.#versions.some(({ book }) => claims(book as PriceBookData))
+      const any = this.#versions.some(({ book }) => claims(book as PriceBookDocument))
       this.#claims = { versions: this.#versions.length, any }
     }
     return this.#claims.any
   }
 
-  #take(versions: readonly BookVersion[], revisions: readonly Revision[]): void {
+  #take(versions: readonly PriceBookVersion[], revisions: readonly Revision[]): void {
     // Both only grow; of two reads that were under way at once, the older one must not win.
     if (versions.length >= this.#versions.length) this.#versions = versions.toSorted((a, b) => a.version - b.version)
     if (revisions.length < this.#revisions.length) return
@@ -102,7 +106,7 @@ export function nextMinuteMs(nowMs: number): number {
   return floorTo(CELL_MS, nowMs) + CELL_MS
 }
 
-function claims({ rules }: PriceBookData): boolean {
+function claims({ rules }: PriceBookDocument): boolean {
   return rules.some(
     ({ match, from }) => match.host !== undefined && match.gpu_index !== undefined && from !== undefined,
   )

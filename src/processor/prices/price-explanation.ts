@@ -8,7 +8,7 @@ import type { Explanation, PriceBook } from '../../domain/prices/price-book.ts'
 import type { PriceRuleData } from '../../domain/prices/price-book-schema.ts'
 import type { PriceKind, PriceRule } from '../../domain/prices/price-rule.ts'
 import type { EventStore } from '../../store/event-store.ts'
-import { Books } from './price-book-versions.ts'
+import { PriceBookVersions } from './price-book-versions.ts'
 
 /** A rule as it is shown. */
 export interface RuleView {
@@ -55,7 +55,7 @@ export async function explainPrice(
   events: Pick<EventStore, 'latestSample' | 'listEvents' | 'ledger'>,
   { host, gpuIndex, atMs }: { host: string | null; gpuIndex: number; atMs: number },
 ): Promise<PriceExplanation> {
-  const books = new Books(events.ledger)
+  const books = new PriceBookVersions(events.ledger)
   await books.refresh()
   const book = books.bookFor(floorTo(CELL_MS, atMs))
   const sample = await sampleBefore(events, { host, gpuIndex, atMs })

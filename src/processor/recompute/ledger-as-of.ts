@@ -3,10 +3,10 @@
 // of the events at yesterday's prices, which is what a correction of prices is compared with. A frozen day cannot be
 // asked: its ledger is what it was when it froze, and its raw events are gone or about to go.
 
-import type { LedgerStore, Span } from '../../store/ledger-store.ts'
+import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
 import { FrozenDays } from '../frozen-days.ts'
-import { rawMinutes } from '../ledger/raw-minutes.ts'
-import { Books } from '../prices/price-book-versions.ts'
+import { eventCellInputs } from '../ledger/raw-minutes.ts'
+import { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { hostsOf, partsWithEvents } from './price-change.ts'
 
 /** An old revision was asked of days that are frozen or purged. */
@@ -26,14 +26,14 @@ export class FrozenDaysError extends Error {
  * `rev` 0; empty cells are left out. Throws FrozenDaysError, a RangeError for a revision that does not exist, or a
  * StoreError. Times are epoch milliseconds, whole minutes, `toMs` exclusive.
  */
-export async function* ledgerAt(options: {
+export async function* ledgerAsOf(options: {
   ledger: LedgerStore
   fromMs: number
   toMs: number
   revision: number
-}): AsyncGenerator<Span, void, undefined> {
+}): AsyncGenerator<LedgerBucket, void, undefined> {
   const { ledger, fromMs, toMs, revision } = options
-  const books = new Books(ledger)
+  const books = new PriceBookVersions(ledger)
   await books.refresh()
   const last = books.revisions.at(-1)?.revision ?? 0
   if (!Number.isSafeInteger(revision) || revision < 0 || revision > last) {
@@ -43,7 +43,7 @@ export async function* ledgerAt(options: {
   const frozen = days.within(fromMs, toMs)
   if (frozen.length > 0) throw new FrozenDaysError(frozen)
   for (const part of await partsWithEvents(ledger, days, { fromMs, toMs })) {
-    for await (const { startMs, minute } of rawMinutes(ledger, part)) {
+    for await (const { startMs, minute } of eventCellInputs(ledger, part)) {
       const book = books.bookFor(startMs, revision)
       for (const host of hostsOf(minute.hosts, startMs, [book])) {
         const { rows, capped, bookVersion } = minute.cell(host, book)

@@ -7,12 +7,12 @@ import { compareText, totalNanoUsd } from '../../domain/ledger/rows.ts'
 import { type CellRow, OTHER_NAME } from '../../domain/ledger/types.ts'
 import { defaultsOf, PriceBook } from '../../domain/prices/price-book.ts'
 import { checkPriceBook } from '../../domain/prices/price-book-check.ts'
-import type { PriceBookData } from '../../domain/prices/price-book-schema.ts'
+import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
 import { FrozenDays } from '../frozen-days.ts'
-import { rawMinutes } from '../ledger/raw-minutes.ts'
+import { eventCellInputs } from '../ledger/raw-minutes.ts'
 import { InvalidPriceBook } from '../prices/book-versions.ts'
-import { Books } from '../prices/price-book-versions.ts'
+import { PriceBookVersions } from '../prices/price-book-versions.ts'
 
 /** Told now and then while a range is worked through; times are epoch milliseconds of event time. */
 export type OnRangeProgress = (progress: { doneToMs: number; fromMs: number; toMs: number; cells: number }) => void
@@ -59,12 +59,12 @@ export const WHAT_IF_MS = 86_400_000
 export async function whatIf(options: ChangeRange & { book: unknown }): Promise<PriceChange> {
   const checked = checkPriceBook(options.book)
   if (checked.book === null) throw new InvalidPriceBook(checked.problems)
-  const books = new Books(options.ledger)
+  const books = new PriceBookVersions(options.ledger)
   await books.refresh()
   const newest = books.versions.at(-1)
   const { default_usd_per_hour: usdPerHour, defaults, ...rest } = checked.book
   const carried = newest === undefined || usdPerHour !== undefined || defaults !== undefined
-  const data = carried ? checked.book : { ...rest, defaults: defaultsOf(newest.book as PriceBookData) }
+  const data = carried ? checked.book : { ...rest, defaults: defaultsOf(newest.book as PriceBookDocument) }
   const after = new PriceBook(data, (newest?.version ?? 0) + 1)
   return priceChange({ ...options, before: (minuteMs) => books.bookFor(minuteMs), after: () => after })
 }
@@ -78,7 +78,7 @@ export async function priceChange(
   const changes = new Changes()
   let cells = 0
   for (const part of await partsWithEvents(ledger, days, { fromMs, toMs })) {
-    for await (const { startMs, minute } of rawMinutes(ledger, part)) {
+    for await (const { startMs, minute } of eventCellInputs(ledger, part)) {
       const books = { before: before(startMs), after: after(startMs) }
       for (const host of hostsOf(minute.hosts, startMs, [books.before, books.after])) {
         cells++

@@ -5,8 +5,8 @@
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import type { LedgerStore, Revision } from '../../store/ledger-store.ts'
-import { type MarkingRange, markMissingClaims, markRepriced } from '../ledger/stale-cells.ts'
-import { Books } from '../prices/price-book-versions.ts'
+import { invalidateMissingCommitments, invalidateRepriced, type MarkingRange } from '../ledger/stale-cells.ts'
+import { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { type OnRangeProgress, type PriceChange, priceChange } from './price-change.ts'
 
 /** Minutes that ended this long ago or less are left to the keepers, milliseconds. */
@@ -37,7 +37,7 @@ export interface RepriceOptions {
 export async function reprice(options: RepriceOptions): Promise<Revision & { summary: RevisionSummary }> {
   const { ledger, fromMs, toMs, bookVersion, nowMs, onProgress } = options
   checkRange(fromMs, toMs)
-  const books = new Books(ledger)
+  const books = new PriceBookVersions(ledger)
   await books.refresh()
   const after = books.bookByVersion(bookVersion)
   const before = (minuteMs: number) => books.bookFor(minuteMs)
@@ -45,8 +45,8 @@ export async function reprice(options: RepriceOptions): Promise<Revision & { sum
   const summary: RevisionSummary = { ...change, done: false }
   const revision = await insert(ledger, { fromMs, toMs, bookVersion, atMs: nowMs, summary })
   await books.refresh()
-  await markRepriced(ledger, books, { fromMs, toMs, nowMs })
-  await markMissingClaims(ledger, books, await claimsRange(ledger, { fromMs, toMs, nowMs }))
+  await invalidateRepriced(ledger, books, { fromMs, toMs, nowMs })
+  await invalidateMissingCommitments(ledger, books, await claimsRange(ledger, { fromMs, toMs, nowMs }))
   summary.done = true
   await ledger.updateRevisionSummary(revision.revision, summary)
   return { ...revision, summary }

@@ -4,16 +4,16 @@
 
 import { CELL_MS } from '../../domain/ledger/buckets.ts'
 import { computeCell } from '../../domain/ledger/cell.ts'
-import { AMOUNT_FIELDS, rowSumsOf } from '../../domain/ledger/rows.ts'
-import type { CellRow, LedgerSample, RowSums, TokenTotals } from '../../domain/ledger/types.ts'
-import type { LedgerStore, Span, SpanLevel } from '../../store/ledger-store.ts'
-import { RawMinutes } from '../ledger/raw-minutes.ts'
-import { PARTS_OF, SpanSum } from '../ledger/rollup-keeper.ts'
-import type { Books } from '../prices/price-book-versions.ts'
+import { AMOUNT_FIELDS, rowTotalsOf } from '../../domain/ledger/rows.ts'
+import type { CellRow, LedgerSample, RowTotals, TokenTotals } from '../../domain/ledger/types.ts'
+import type { BucketLevel, LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
+import { EventCellInputs } from '../ledger/raw-minutes.ts'
+import { PARTS_OF, RollupBuilder } from '../ledger/rollup-keeper.ts'
+import type { PriceBookVersions } from '../prices/price-book-versions.ts'
 
 /** Which span is meant. */
-export interface SpanPlace {
-  level: SpanLevel
+export interface BucketKey {
+  level: BucketLevel
   startMs: number
   host: string | null
 }
@@ -26,12 +26,12 @@ export interface Mismatch {
 }
 
 /** What a span is compared by. */
-export type Expected = Pick<Span, 'rows' | 'bookVersions' | 'capped'>
+export type Expected = Pick<LedgerBucket, 'rows' | 'bookVersions' | 'capped'>
 
 /** The cell as single documents say it. A cell that exists is computed with the version that it records. */
 export function expectedCell(
-  books: Books,
-  place: { startMs: number; host: string | null; stored: Span | undefined },
+  books: PriceBookVersions,
+  place: { startMs: number; host: string | null; stored: LedgerBucket | undefined },
   events: { samples: readonly LedgerSample[]; tokenTotals: readonly TokenTotals[] },
 ): Expected {
   const { startMs, host, stored } = place
@@ -44,7 +44,7 @@ export function expectedCell(
 }
 
 /** How a stored span differs, null when it does not. A span without rows may as well not exist. */
-export function mismatchOf(level: SpanLevel, expected: Expected, stored: Span | undefined): Mismatch | null {
+export function mismatchOf(level: BucketLevel, expected: Expected, stored: LedgerBucket | undefined): Mismatch | null {
   if (stored === undefined) {
     if (expected.rows.length === 0) return null
     return { what: 'missing', expected: `${expected.rows.length} rows`, found: 'no span' }
@@ -54,7 +54,7 @@ export function mismatchOf(level: SpanLevel, expected: Expected, stored: Span | 
   }
   const rows = differingRows(expected.rows, stored.rows)
   if (rows !== null) return { what: level === 'minute' ? 'rows' : 'sum', ...rows }
-  const sums = differingSums(rowSumsOf(expected.rows), stored.sums)
+  const sums = differingSums(rowTotalsOf(expected.rows), stored.sums)
   if (sums !== null) return { what: 'sums', ...sums }
   if (stored.capped !== expected.capped) {
     return { what: 'capped', expected: String(expected.capped), found: String(stored.capped) }
@@ -64,12 +64,12 @@ export function mismatchOf(level: SpanLevel, expected: Expected, stored: Span | 
 
 /** Compares one span by itself, from documents and spans that are read now. */
 export async function compareAlone(
-  { ledger, books }: { ledger: LedgerStore; books: Books },
-  place: SpanPlace,
+  { ledger, books }: { ledger: LedgerStore; books: PriceBookVersions },
+  place: BucketKey,
 ): Promise<{ mismatch: Mismatch | null; rev: number }> {
   const { level, startMs, host } = place
-  let stored: Span | undefined
-  for await (const span of ledger.readSpans(level, startMs, startMs + 1, [host])) stored = span
+  let stored: LedgerBucket | undefined
+  for await (const span of ledger.readBuckets(level, startMs, startMs + 1, [host])) stored = span
   const expected =
     level === 'minute'
       ? await cellAlone({ ledger, books }, { startMs, host, stored })
@@ -78,11 +78,11 @@ export async function compareAlone(
 }
 
 async function cellAlone(
-  { ledger, books }: { ledger: LedgerStore; books: Books },
-  place: { startMs: number; host: string | null; stored: Span | undefined },
+  { ledger, books }: { ledger: LedgerStore; books: PriceBookVersions },
+  place: { startMs: number; host: string | null; stored: LedgerBucket | undefined },
 ): Promise<Expected> {
   const { startMs, host } = place
-  const raw = new RawMinutes(ledger, { fromMs: startMs, toMs: startMs + CELL_MS })
+  const raw = new EventCellInputs(ledger, { fromMs: startMs, toMs: startMs + CELL_MS })
   try {
     await raw.moveTo(startMs)
     return expectedCell(books, place, raw.events(host))
@@ -96,8 +96,8 @@ async function sumAlone(
   { level, startMs, host }: { level: 'hour' | 'day'; startMs: number; host: string | null },
 ): Promise<Expected> {
   const { of, lengthMs } = PARTS_OF[level]
-  const sum = new SpanSum()
-  for await (const part of ledger.readSpans(of, startMs, startMs + lengthMs, [host])) sum.add(part)
+  const sum = new RollupBuilder()
+  for await (const part of ledger.readBuckets(of, startMs, startMs + lengthMs, [host])) sum.add(part)
   return sum.span()
 }
 
@@ -118,7 +118,10 @@ function differingRows(
 }
 
 /** Sums by model and by tenant that differ. A span without sums is only slower to ask. */
-function differingSums(expected: RowSums | null, found: RowSums | null): { expected: string; found: string } | null {
+function differingSums(
+  expected: RowTotals | null,
+  found: RowTotals | null,
+): { expected: string; found: string } | null {
   if (found === null) return null
   return differingRows(expected?.model ?? [], found.model) ?? differingRows(expected?.tenant ?? [], found.tenant)
 }

@@ -1,6 +1,6 @@
 // What `verify` is asked and what it answers.
 
-import type { LedgerStore, SpanLevel } from '../../store/ledger-store.ts'
+import type { BucketLevel, LedgerStore } from '../../store/ledger-store.ts'
 
 export interface VerifyOptions {
   ledger: LedgerStore
@@ -20,7 +20,7 @@ export interface VerifyOptions {
 
 /** One span that is not what the raw documents say. */
 export interface Difference {
-  level: SpanLevel
+  level: BucketLevel
   /** Start of the span, ISO 8601. */
   start: string
   host: string | null

@@ -4,30 +4,30 @@
 // twenty differences are kept by name; all are counted.
 
 import { CELL_MS } from '../../domain/ledger/buckets.ts'
-import type { SpanLevel } from '../../store/ledger-store.ts'
-import { SPAN_MS } from '../ledger/span-length.ts'
-import type { Books } from '../prices/price-book-versions.ts'
-import { compareAlone, type SpanPlace } from './verify-expected.ts'
+import type { BucketLevel } from '../../store/ledger-store.ts'
+import { BUCKET_MS } from '../ledger/span-length.ts'
+import type { PriceBookVersions } from '../prices/price-book-versions.ts'
+import { type BucketKey, compareAlone } from './verify-expected.ts'
 import type { Difference, VerifyOptions } from './verify-result.ts'
 
 const MAX_WAITING = 200
 const MAX_NAMED = 20
 
-export class Suspects {
+export class MismatchRecheck {
   readonly differences: Difference[] = []
   differenceCount = 0
   pending = 0
   repaired = 0
   readonly #options: VerifyOptions
-  readonly #books: Books
-  #waiting: SpanPlace[] = []
+  readonly #books: PriceBookVersions
+  #waiting: BucketKey[] = []
 
-  constructor(options: VerifyOptions, books: Books) {
+  constructor(options: VerifyOptions, books: PriceBookVersions) {
     this.#options = options
     this.#books = books
   }
 
-  async add(place: SpanPlace): Promise<void> {
+  async add(place: BucketKey): Promise<void> {
     this.#waiting.push(place)
     if (this.#waiting.length >= MAX_WAITING) await this.settle()
   }
@@ -43,7 +43,7 @@ export class Suspects {
     }
   }
 
-  async #settleOne(place: SpanPlace): Promise<void> {
+  async #settleOne(place: BucketKey): Promise<void> {
     const { ledger, repair, nowMs } = this.#options
     if (await this.#isMarked(place)) {
       this.pending++
@@ -67,14 +67,14 @@ export class Suspects {
   }
 
   /** Whether a keeper is going to compute the span, or one of those that it is the sum of. */
-  async #isMarked({ level, startMs, host }: SpanPlace): Promise<boolean> {
+  async #isMarked({ level, startMs, host }: BucketKey): Promise<boolean> {
     const { ledger } = this.#options
-    const isNamed = async (at: SpanLevel, ms: number) =>
+    const isNamed = async (at: BucketLevel, ms: number) =>
       (await ledger.readMarks(at, ms)).some((mark) => mark.hosts.includes(host))
     if (await isNamed(level, startMs)) return true
     if (level === 'minute') return false
     if (level === 'hour' && (await isNamed('minute', startMs))) return true
     // Marks of other hosts count too here: to look at each minute of a day is too much for a doubtful case.
-    return (await ledger.pendingMarks(startMs + (level === 'day' ? 0 : CELL_MS), startMs + SPAN_MS[level])) > 0
+    return (await ledger.pendingMarks(startMs + (level === 'day' ? 0 : CELL_MS), startMs + BUCKET_MS[level])) > 0
   }
 }

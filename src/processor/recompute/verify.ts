@@ -5,16 +5,16 @@
 // with marks pending it is `pending`, and only what nobody is going to correct is a difference.
 
 import { CELL_MS, DAY_MS, HOUR_MS } from '../../domain/ledger/buckets.ts'
-import type { LedgerStore, Span, SpanLevel } from '../../store/ledger-store.ts'
+import type { BucketLevel, LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
 import { FrozenDays } from '../frozen-days.ts'
-import { RawMinutes } from '../ledger/raw-minutes.ts'
-import { SpanSum } from '../ledger/rollup-keeper.ts'
-import { claimsWithin } from '../ledger/stale-cells.ts'
+import { EventCellInputs } from '../ledger/raw-minutes.ts'
+import { RollupBuilder } from '../ledger/rollup-keeper.ts'
+import { commitmentsWithin } from '../ledger/stale-cells.ts'
 import { noCounts, type PlainCounts } from '../ledger/token-aggregator.ts'
-import { Books } from '../prices/price-book-versions.ts'
+import { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { expectedCell, mismatchOf } from './verify-expected.ts'
 import type { VerifyOptions, VerifyResult } from './verify-result.ts'
-import { Suspects } from './verify-suspects.ts'
+import { MismatchRecheck } from './verify-suspects.ts'
 
 export type { Difference, VerifyOptions, VerifyResult } from './verify-result.ts'
 
@@ -28,7 +28,7 @@ export async function verify(options: VerifyOptions): Promise<VerifyResult> {
   }
   const settledMs = Math.floor((nowMs - lagMs) / CELL_MS) * CELL_MS
   const toMs = Math.max(fromMs, Math.min(options.toMs, settledMs))
-  const books = new Books(ledger)
+  const books = new PriceBookVersions(ledger)
   await books.refresh()
   const days = await FrozenDays.read(ledger)
   const run = new Verification({ ...options, toMs }, books)
@@ -38,25 +38,25 @@ export async function verify(options: VerifyOptions): Promise<VerifyResult> {
 
 class Verification {
   readonly #options: VerifyOptions
-  readonly #books: Books
-  readonly #suspects: Suspects
-  readonly #counts: Record<SpanLevel, number> = { minute: 0, hour: 0, day: 0 }
+  readonly #books: PriceBookVersions
+  readonly #suspects: MismatchRecheck
+  readonly #counts: Record<BucketLevel, number> = { minute: 0, hour: 0, day: 0 }
   readonly #ofEvents = noCounts()
   readonly #ofCells = noCounts()
   #events = 0
 
-  constructor(options: VerifyOptions, books: Books) {
+  constructor(options: VerifyOptions, books: PriceBookVersions) {
     this.#options = options
     this.#books = books
-    this.#suspects = new Suspects(options, books)
+    this.#suspects = new MismatchRecheck(options, books)
   }
 
   /** Compares a part of the range that is outside frozen days. */
   async part(part: { fromMs: number; toMs: number }): Promise<void> {
     const { ledger } = this.#options
     const { fromMs, toMs } = part
-    const raw = new RawMinutes(ledger, part)
-    const cells = new SpansInOrder(ledger.readSpans('minute', fromMs, toMs))
+    const raw = new EventCellInputs(ledger, part)
+    const cells = new SpansInOrder(ledger.readBuckets('minute', fromMs, toMs))
     const hours = new SumCheck('hour', HOUR_MS, ledger, part)
     const days = new SumCheck('day', DAY_MS, ledger, part)
     try {
@@ -108,8 +108,8 @@ class Verification {
     return result
   }
 
-  async #minute(startMs: number, raw: RawMinutes, stored: Map<string | null, Span>): Promise<void> {
-    const claimed = claimsWithin(this.#books, { fromMs: startMs, toMs: startMs + CELL_MS }).flatMap(
+  async #minute(startMs: number, raw: EventCellInputs, stored: Map<string | null, LedgerBucket>): Promise<void> {
+    const claimed = commitmentsWithin(this.#books, { fromMs: startMs, toMs: startMs + CELL_MS }).flatMap(
       ({ hosts }) => hosts,
     )
     for (const host of new Set([...raw.hosts, ...stored.keys(), ...claimed])) {
@@ -132,7 +132,7 @@ class Verification {
     if (startMs === null) return
     for (const host of new Set([...expected.keys(), ...stored.keys()])) {
       this.#counts[check.level]++
-      const sum = (expected.get(host) ?? new SpanSum()).span()
+      const sum = (expected.get(host) ?? new RollupBuilder()).span()
       if (mismatchOf(check.level, sum, stored.get(host)) !== null) {
         await this.#suspects.add({ level: check.level, startMs, host })
       }
@@ -151,7 +151,7 @@ class SumCheck {
   readonly #lengthMs: number
   readonly #fromMs: number
   readonly #stored: SpansInOrder
-  #sums = new Map<string | null, SpanSum>()
+  #sums = new Map<string | null, RollupBuilder>()
 
   constructor(level: 'hour' | 'day', lengthMs: number, ledger: LedgerStore, part: { fromMs: number; toMs: number }) {
     this.level = level
@@ -160,11 +160,11 @@ class SumCheck {
     // Whole ones only: the sum of half an hour is nothing that is stored.
     const firstMs = Math.ceil(part.fromMs / lengthMs) * lengthMs
     const endMs = Math.floor(part.toMs / lengthMs) * lengthMs
-    this.#stored = new SpansInOrder(ledger.readSpans(level, firstMs, Math.max(firstMs, endMs)))
+    this.#stored = new SpansInOrder(ledger.readBuckets(level, firstMs, Math.max(firstMs, endMs)))
   }
 
-  add(part: Span): void {
-    const sum = this.#sums.get(part.host) ?? new SpanSum()
+  add(part: LedgerBucket): void {
+    const sum = this.#sums.get(part.host) ?? new RollupBuilder()
     sum.add(part)
     this.#sums.set(part.host, sum)
   }
@@ -172,8 +172,8 @@ class SumCheck {
   /** The sums of the span that ends at `endMs`; `startMs` is null where the range holds only a part of it. */
   async take(endMs: number): Promise<{
     startMs: number | null
-    expected: Map<string | null, SpanSum>
-    stored: Map<string | null, Span>
+    expected: Map<string | null, RollupBuilder>
+    stored: Map<string | null, LedgerBucket>
   }> {
     const startMs = endMs - this.#lengthMs
     const isWhole = endMs % this.#lengthMs === 0 && startMs >= this.#fromMs
@@ -189,17 +189,17 @@ class SumCheck {
 
 /** Stored spans, handed out start by start. */
 class SpansInOrder {
-  readonly #spans: AsyncIterator<Span>
-  #next: Span | null = null
+  readonly #spans: AsyncIterator<LedgerBucket>
+  #next: LedgerBucket | null = null
   #isDone = false
 
-  constructor(spans: AsyncIterable<Span>) {
+  constructor(spans: AsyncIterable<LedgerBucket>) {
     this.#spans = spans[Symbol.asyncIterator]()
   }
 
   /** The spans of a start, which is after the one before; what lies between is passed over. */
-  async at(startMs: number): Promise<Map<string | null, Span>> {
-    const found = new Map<string | null, Span>()
+  async at(startMs: number): Promise<Map<string | null, LedgerBucket>> {
+    const found = new Map<string | null, LedgerBucket>()
     for (;;) {
       if (this.#next === null && !this.#isDone) {
         const { done, value } = await this.#spans.next()

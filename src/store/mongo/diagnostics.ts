@@ -10,7 +10,7 @@ export interface MongoFacts {
 }
 
 /** Throws a StoreError when the server does not answer. `nowMs` is this machine's clock. */
-export async function lookAtMongo(options: MongoStoreOptions, nowMs: () => number): Promise<MongoFacts> {
+export async function probeMongo(options: MongoStoreOptions, nowMs: () => number): Promise<MongoFacts> {
   const connection = new MongoConnection(options)
   try {
     return await connection.run('ask the server for its state', async () => {

@@ -6,7 +6,7 @@ import type { EventKind, GpuDocument, TokenDocument } from '../../domain/events/
 import type { DirtyMinute } from '../../domain/ledger/buckets.ts'
 import type { Position } from '../../log/event-log.ts'
 import type { DeadLetter, EventQuery, EventStore, Page, StoreCounts, WriteResult } from '../event-store.ts'
-import { ItemsOf } from '../paged-iterator.ts'
+import { PagedIterator } from '../paged-iterator.ts'
 import { COLLECTION_OF_KIND } from './collections.ts'
 import { MongoConnection, type MongoStoreOptions } from './connection.ts'
 import {
@@ -114,7 +114,7 @@ export class MongoStore implements EventStore {
   readEvents(kind: 'gpu', fromMs: number, toMs: number): AsyncIterable<GpuDocument>
   readEvents(kind: 'token', fromMs: number, toMs: number): AsyncIterable<TokenDocument>
   readEvents(kind: EventKind, fromMs: number, toMs: number): AsyncIterable<never> {
-    return new ItemsOf(this.#eventPages(kind, fromMs, toMs))
+    return new PagedIterator(this.#eventPages(kind, fromMs, toMs))
   }
 
   async *#eventPages(kind: EventKind, fromMs: number, toMs: number): AsyncIterable<never[]> {

@@ -4,16 +4,16 @@
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
 import { type CellRowJson, rowFromJson, rowToJson } from '../../domain/ledger/row-json.ts'
-import type { CellRow, RowSums } from '../../domain/ledger/types.ts'
-import { spanId, spanIdPages, spanIdRange } from '../bucket-id.ts'
-import type { Span, SpanLevel } from '../ledger-store.ts'
-import type { StoreFile } from './store-database.ts'
+import type { CellRow, RowTotals } from '../../domain/ledger/types.ts'
+import { bucketId, bucketIdPages, bucketIdRange } from '../bucket-id.ts'
+import type { BucketLevel, LedgerBucket } from '../ledger-store.ts'
+import type { StoreDatabase } from './store-database.ts'
 
 const PAGE_SPANS = 200
 
 interface SpanRow {
   _id: string
-  level: SpanLevel
+  level: BucketLevel
   start_ms: number
   host: string | null
   rev: number
@@ -32,7 +32,7 @@ const ALL = '*'
 const SUMS = {
   model: '_id, start_ms, host, coalesce(model_sums, rows) AS rows',
   tenant: '_id, start_ms, host, coalesce(tenant_sums, rows) AS rows',
-} as const satisfies Record<keyof RowSums, string>
+} as const satisfies Record<keyof RowTotals, string>
 
 interface SpanRange {
   fromMs: number
@@ -41,29 +41,33 @@ interface SpanRange {
 }
 
 /** Spans of a range by (start, host). */
-export async function* readSpans(file: StoreFile, level: SpanLevel, range: SpanRange): AsyncGenerator<Span> {
+export async function* readBuckets(
+  file: StoreDatabase,
+  level: BucketLevel,
+  range: SpanRange,
+): AsyncGenerator<LedgerBucket> {
   for await (const row of readRows<SpanRow>(file, level, range, ALL)) yield toSpan(row)
 }
 
 /** The same with their sums in place of the rows where they have them. */
-export async function* readSums(
-  file: StoreFile,
-  level: SpanLevel,
-  range: SpanRange & { by: keyof RowSums },
-): AsyncGenerator<Pick<Span, 'startMs' | 'host' | 'rows'>> {
+export async function* readRollups(
+  file: StoreDatabase,
+  level: BucketLevel,
+  range: SpanRange & { by: keyof RowTotals },
+): AsyncGenerator<Pick<LedgerBucket, 'startMs' | 'host' | 'rows'>> {
   for await (const row of readRows<SumRow>(file, level, range, SUMS[range.by])) {
     yield { startMs: row.start_ms, host: row.host, rows: rowsOf(row.rows) }
   }
 }
 
 async function* readRows<R extends SumRow>(
-  file: StoreFile,
-  level: SpanLevel,
+  file: StoreDatabase,
+  level: BucketLevel,
   range: SpanRange,
   columns: string,
 ): AsyncGenerator<R> {
   const { hosts } = range
-  const idPages = hosts === undefined ? null : spanIdPages(level, { ...range, hosts }, PAGE_SPANS)
+  const idPages = hosts === undefined ? null : bucketIdPages(level, { ...range, hosts }, PAGE_SPANS)
   const pages = idPages === null ? pagesOfRange<R>(file, level, range, columns) : pagesOfIds<R>(file, idPages, columns)
   const wanted = hosts === undefined || idPages !== null ? null : new Set(hosts)
   let isFirst = true
@@ -75,12 +79,12 @@ async function* readRows<R extends SumRow>(
 }
 
 function* pagesOfRange<R extends SumRow>(
-  file: StoreFile,
-  level: SpanLevel,
+  file: StoreDatabase,
+  level: BucketLevel,
   { fromMs, toMs }: SpanRange,
   columns: string,
 ): Generator<R[]> {
-  const { from, to } = spanIdRange(level, fromMs, toMs)
+  const { from, to } = bucketIdRange(level, fromMs, toMs)
   const select = (comparison: string) =>
     `SELECT ${columns} FROM cost_ledger WHERE _id ${comparison} ? AND _id < ? ORDER BY _id LIMIT ${PAGE_SPANS}`
   let sql = select('>=')
@@ -93,7 +97,11 @@ function* pagesOfRange<R extends SumRow>(
   }
 }
 
-function* pagesOfIds<R extends SumRow>(file: StoreFile, idPages: Iterable<string[]>, columns: string): Generator<R[]> {
+function* pagesOfIds<R extends SumRow>(
+  file: StoreDatabase,
+  idPages: Iterable<string[]>,
+  columns: string,
+): Generator<R[]> {
   const sql = `SELECT ${columns} FROM cost_ledger WHERE _id IN (SELECT value FROM json_each(?)) ORDER BY _id`
   for (const ids of idPages) {
     yield file.use('Reading the ledger failed', () => file.all<R>(sql, JSON.stringify(ids)))
@@ -101,13 +109,13 @@ function* pagesOfIds<R extends SumRow>(file: StoreFile, idPages: Iterable<string
 }
 
 export async function readRevs(
-  file: StoreFile,
-  { level, startMs, hosts }: { level: SpanLevel; startMs: number; hosts: readonly (string | null)[] },
+  file: StoreDatabase,
+  { level, startMs, hosts }: { level: BucketLevel; startMs: number; hosts: readonly (string | null)[] },
 ): Promise<Map<string | null, number>> {
   const revs = new Map<string | null, number>()
   file.use('Reading revisions of the ledger failed', () => {
     for (const host of hosts) {
-      const row = file.get<{ rev: number }>('SELECT rev FROM cost_ledger WHERE _id = ?', spanId(level, startMs, host))
+      const row = file.get<{ rev: number }>('SELECT rev FROM cost_ledger WHERE _id = ?', bucketId(level, startMs, host))
       if (row !== undefined) revs.set(host, row.rev)
     }
   })
@@ -115,7 +123,7 @@ export async function readRevs(
 }
 
 /** Replaces those whose stored rev is theirs, in one transaction. */
-export async function replaceSpans(file: StoreFile, spans: readonly Span[]): Promise<boolean[]> {
+export async function replaceBuckets(file: StoreDatabase, spans: readonly LedgerBucket[]): Promise<boolean[]> {
   if (spans.length === 0) return []
   // Text is made before the lock is taken: other processes wait for it.
   const texts = spans.map(({ bookVersions, sums, rows }) => ({
@@ -127,7 +135,7 @@ export async function replaceSpans(file: StoreFile, spans: readonly Span[]): Pro
   return file.transaction('Writing the ledger failed', () =>
     spans.map((span, i) => {
       const { bookVersions, modelSums, tenantSums, rows } = texts[i]!
-      const id = spanId(span.level, span.startMs, span.host)
+      const id = bucketId(span.level, span.startMs, span.host)
       const values = [bookVersions, span.capped, span.computedMs, modelSums, tenantSums, rows] as const
       if (span.rev === 0) return file.run(INSERT, id, span.level, span.startMs, span.host, ...values) === 1
       return file.run(UPDATE, ...values, id, span.rev) === 1
@@ -142,7 +150,7 @@ const UPDATE = `UPDATE cost_ledger SET
   rev = rev + 1, book_versions = ?, capped = ?, computed_ms = ?, model_sums = ?, tenant_sums = ?, rows = ?
   WHERE _id = ? AND rev = ?`
 
-function toSpan(row: SpanRow): Span {
+function toSpan(row: SpanRow): LedgerBucket {
   return {
     level: row.level,
     startMs: row.start_ms,

@@ -3,7 +3,7 @@
 import type { Parameter } from '../../sqlite/sqlite-file.ts'
 import type { DeadLetter, Page } from '../event-store.ts'
 import { decodeCursor, encodeCursor, type Place } from './cursor.ts'
-import type { StoreFile } from './store-database.ts'
+import type { StoreDatabase } from './store-database.ts'
 
 type Row = Omit<DeadLetter, 'record_time' | 'time' | 'key' | 'value' | 'headers' | 'redriven_at'> & {
   record_ms: number
@@ -18,7 +18,7 @@ const INSERT = `INSERT INTO dead_letters (_id, reason, message, topic, topic_id,
   key, value, value_length, value_sha256, headers, redriven_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
   ON CONFLICT (_id) DO NOTHING`
 
-export function insertDeadLetter(file: StoreFile, letter: DeadLetter): void {
+export function insertDeadLetter(file: StoreDatabase, letter: DeadLetter): void {
   file.run(
     INSERT,
     letter._id,
@@ -40,7 +40,7 @@ export function insertDeadLetter(file: StoreFile, letter: DeadLetter): void {
 }
 
 export function listDeadLetters(
-  file: StoreFile,
+  file: StoreDatabase,
   { reason, topic, limit, cursor }: { reason?: string; topic?: string; limit: number; cursor?: string },
 ): Page<DeadLetter> {
   const conditions = ['true']
@@ -64,7 +64,7 @@ export function listDeadLetters(
   }
 }
 
-export function readDeadLetter(file: StoreFile, id: string): DeadLetter | null {
+export function readDeadLetter(file: StoreDatabase, id: string): DeadLetter | null {
   const row = file.get<Row>('SELECT * FROM dead_letters WHERE _id = ?', id)
   return row === undefined ? null : toDeadLetter(row)
 }

@@ -8,7 +8,7 @@ import type { Parameter } from '../../sqlite/sqlite-file.ts'
 import type { EventQuery, Page } from '../event-store.ts'
 import { decodeCursor, encodeCursor, type Place } from './cursor.ts'
 import { type EventRow, slotHost, TABLE_OF, toDocument } from './event-rows.ts'
-import type { StoreFile } from './store-database.ts'
+import type { StoreDatabase } from './store-database.ts'
 
 const MIN_MS = -8.64e15
 const MAX_MS = 8.64e15
@@ -18,7 +18,7 @@ const STEP_EVENTS = 4000
 
 /** A page of events in order of (ts, _id). */
 export async function listEvents(
-  file: StoreFile,
+  file: StoreDatabase,
   kind: EventKind,
   query: EventQuery,
 ): Promise<Page<Record<string, unknown>>> {
@@ -63,7 +63,7 @@ export async function listEvents(
 
 /** Events of a range in order of (ts, _id), in pages. */
 export async function* readEvents<T extends { ts: Date; _id: string }>(
-  file: StoreFile,
+  file: StoreDatabase,
   kind: EventKind,
   { fromMs, toMs }: { fromMs: number; toMs: number },
 ): AsyncGenerator<T[], void, undefined> {
@@ -85,7 +85,7 @@ const NEWEST_OF_SLOTS = `SELECT _id, gpu_metrics.ts AS ts, body
 
 /** The newest sample by (ts, _id) of what the filter names. */
 export function latestSample(
-  file: StoreFile,
+  file: StoreDatabase,
   { host, gpuIndex }: { host?: string | null; gpuIndex?: number },
 ): GpuDocument | null {
   const filters: Condition = { sql: NEWEST_OF_SLOTS, values: [] }
@@ -96,7 +96,7 @@ export function latestSample(
 }
 
 /** The newest sample of each slot that has one since an instant. */
-export function latestSamplePerSlot(file: StoreFile, sinceMs: number, limit: number): GpuDocument[] {
+export function latestSamplePerSlot(file: StoreDatabase, sinceMs: number, limit: number): GpuDocument[] {
   const rows = file.all<EventRow>(`${NEWEST_OF_SLOTS} AND slots.ts >= ? LIMIT ?`, sinceMs, limit)
   return rows.map((row) => toDocument<GpuDocument>(row))
 }

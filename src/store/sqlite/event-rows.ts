@@ -2,7 +2,7 @@
 // that breaks another constraint as well, and an event would be gone without a word.
 
 import type { EventKind, GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
-import type { StoreFile } from './store-database.ts'
+import type { StoreDatabase } from './store-database.ts'
 
 /** Name of the table of each kind. */
 export const TABLE_OF = { gpu: 'gpu_metrics', token: 'token_usage' } as const satisfies Record<EventKind, string>
@@ -25,7 +25,7 @@ const UPSERT_SLOT = `INSERT INTO slots (host, gpu_index, ts, sample_id) VALUES (
   WHERE (excluded.ts, excluded.sample_id) > (ts, sample_id)`
 
 /** Inserts samples inside a transaction; answers how many were new. */
-export function insertSamples(file: StoreFile, samples: readonly GpuDocument[]): number {
+export function insertSamples(file: StoreDatabase, samples: readonly GpuDocument[]): number {
   if (samples.length === 0) return 0
   const insert = file.statement(INSERT_SAMPLE)
   const newest = new Map<string, GpuDocument>()
@@ -46,7 +46,7 @@ export function insertSamples(file: StoreFile, samples: readonly GpuDocument[]):
 }
 
 /** Inserts token events inside a transaction; answers how many were new. */
-export function insertTokens(file: StoreFile, tokens: readonly TokenDocument[]): number {
+export function insertTokens(file: StoreDatabase, tokens: readonly TokenDocument[]): number {
   if (tokens.length === 0) return 0
   const insert = file.statement(INSERT_TOKEN)
   let stored = 0
@@ -92,12 +92,12 @@ export function slotHost(host: string | null): string {
   return host ?? ''
 }
 
-export function readCounter(file: StoreFile, kind: EventKind): number {
+export function readCounter(file: StoreDatabase, kind: EventKind): number {
   return file.get<{ value: number }>('SELECT value FROM counters WHERE name = ?', TABLE_OF[kind])!.value
 }
 
 /** Keeps the size of an event table; negative where events are deleted. Inside the same transaction. */
-export function addToCounter(file: StoreFile, kind: EventKind, count: number): void {
+export function addToCounter(file: StoreDatabase, kind: EventKind, count: number): void {
   if (count !== 0) file.run('UPDATE counters SET value = value + ? WHERE name = ?', count, TABLE_OF[kind])
 }
 

@@ -9,18 +9,18 @@ import type { TokenCounts } from '../../domain/ledger/types.ts'
 import { type TokenGroup, TokenGroups, toCount } from '../token-groups.ts'
 import { readEvents } from './event-queries.ts'
 import { TABLE_OF } from './event-rows.ts'
-import type { StoreFile } from './store-database.ts'
+import type { StoreDatabase } from './store-database.ts'
 
 /** Events that one statement groups, about 10 ms. */
 const STEP_EVENTS = 8_000
 
 /** Samples of a range by (ts, _id), in pages; whole documents, since a body is parsed as a whole anyway. */
-export function readLedgerSamples(file: StoreFile, range: TimeRange): AsyncGenerator<GpuDocument[]> {
+export function readLedgerSamples(file: StoreDatabase, range: TimeRange): AsyncGenerator<GpuDocument[]> {
   return readEvents<GpuDocument>(file, 'gpu', range)
 }
 
 /** Token usage of a range by (ts, _id), in pages. */
-export function readLedgerTokens(file: StoreFile, range: TimeRange): AsyncGenerator<TokenDocument[]> {
+export function readLedgerTokens(file: StoreDatabase, range: TimeRange): AsyncGenerator<TokenDocument[]> {
   return readEvents<TokenDocument>(file, 'token', range)
 }
 
@@ -66,7 +66,7 @@ const STEP_END = `SELECT ts FROM token_usage INDEXED BY token_usage_ts WHERE ts 
 
 /** Token usage of a range by minute, host, GPUs, model and tenant. */
 export async function tokenTotals(
-  file: StoreFile,
+  file: StoreDatabase,
   { fromMs, toMs, hosts }: { fromMs: number; toMs: number; hosts: readonly (string | null)[] },
 ): Promise<TokenGroup[]> {
   const groups = new TokenGroups()
@@ -108,7 +108,7 @@ function toGroup(row: GroupRow): TokenGroup {
 }
 
 /** The span of event time of both kinds. */
-export async function rawRange(file: StoreFile): Promise<{ fromMs: number; toMs: number } | null> {
+export async function rawRange(file: StoreDatabase): Promise<{ fromMs: number; toMs: number } | null> {
   const times = file.use('Reading the range of events failed', () =>
     Object.values(TABLE_OF).flatMap((table) => {
       // Each alone: min and max in one statement would be a scan.

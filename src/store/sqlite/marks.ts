@@ -2,13 +2,13 @@
 // an id twice, so deleting what was read deletes nothing that came later. Which spans are dirty is read from the index
 // on (level, start, time of the mark) alone, newest start first, and no further than the limit.
 
-import type { DirtySpan, Mark, SpanLevel } from '../ledger-store.ts'
-import type { StoreFile } from './store-database.ts'
+import type { BucketLevel, DirtyBucket, Mark } from '../ledger-store.ts'
+import type { StoreDatabase } from './store-database.ts'
 
 /** Inserts one mark for each start and host. */
 export async function insertMarks(
-  file: StoreFile,
-  level: SpanLevel,
+  file: StoreDatabase,
+  level: BucketLevel,
   { spans, atMs }: { spans: readonly { startMs: number; hosts: readonly (string | null)[] }[]; atMs: number },
 ): Promise<void> {
   if (spans.length === 0) return
@@ -18,14 +18,14 @@ export async function insertMarks(
   })
 }
 
-export async function dirtySpans(file: StoreFile, level: SpanLevel, limit: number): Promise<DirtySpan[]> {
+export async function dirtyBuckets(file: StoreDatabase, level: BucketLevel, limit: number): Promise<DirtyBucket[]> {
   const sql = `SELECT start_ms AS startMs, count(*) AS marks, min(at_ms) AS firstAtMs, max(at_ms) AS lastAtMs
     FROM marks INDEXED BY marks_span WHERE level = ? GROUP BY start_ms ORDER BY start_ms DESC LIMIT ?`
-  const spans = file.use('Reading marks failed', () => file.all<DirtySpan>(sql, level, limit))
+  const spans = file.use('Reading marks failed', () => file.all<DirtyBucket>(sql, level, limit))
   return spans.map((span) => ({ ...span }))
 }
 
-export async function readMarks(file: StoreFile, level: SpanLevel, startMs: number): Promise<Mark[]> {
+export async function readMarks(file: StoreDatabase, level: BucketLevel, startMs: number): Promise<Mark[]> {
   const sql = 'SELECT id, host FROM marks WHERE level = ? AND start_ms = ? ORDER BY id'
   const rows = file.use('Reading marks failed', () =>
     file.all<{ id: number; host: string | null }>(sql, level, startMs),
@@ -33,7 +33,7 @@ export async function readMarks(file: StoreFile, level: SpanLevel, startMs: numb
   return rows.map(({ id, host }) => ({ id: String(id), hosts: [host] }))
 }
 
-export async function deleteMarks(file: StoreFile, ids: readonly string[]): Promise<void> {
+export async function deleteMarks(file: StoreDatabase, ids: readonly string[]): Promise<void> {
   if (ids.length === 0) return
   await file.transaction('Deleting marks failed', () => {
     const remove = file.statement('DELETE FROM marks WHERE id = ?')
@@ -41,7 +41,7 @@ export async function deleteMarks(file: StoreFile, ids: readonly string[]): Prom
   })
 }
 
-export async function countMarks(file: StoreFile, fromMs: number, toMs: number): Promise<number> {
+export async function countMarks(file: StoreDatabase, fromMs: number, toMs: number): Promise<number> {
   const sql = `SELECT count(*) AS count FROM marks
     WHERE level IN ('minute', 'hour', 'day') AND start_ms >= ? AND start_ms < ?`
   return file.use('Counting marks failed', () => file.get<{ count: number }>(sql, fromMs, toMs)!.count)

@@ -2,18 +2,18 @@
 // get the lock in between. Stopped half-way, repeating it deletes the rest. Everything in this file is pertoken's.
 
 import type { EventKind } from '../../domain/events/documents.ts'
-import { spanIdRange } from '../bucket-id.ts'
+import { bucketIdRange } from '../bucket-id.ts'
 import { addToCounter, TABLE_OF } from './event-rows.ts'
-import type { StoreFile } from './store-database.ts'
+import type { StoreDatabase } from './store-database.ts'
 
 const CHUNK_ROWS = 5_000
 
 export async function purge(
-  file: StoreFile,
+  file: StoreDatabase,
   range: { fromMs: number; toMs: number },
 ): Promise<{ events: number; cells: number }> {
   const events = (await purgeEvents(file, 'gpu', range)) + (await purgeEvents(file, 'token', range))
-  const { from, to } = spanIdRange('minute', range.fromMs, range.toMs)
+  const { from, to } = bucketIdRange('minute', range.fromMs, range.toMs)
   const sql = `DELETE FROM cost_ledger WHERE _id IN (
     SELECT _id FROM cost_ledger WHERE _id >= ? AND _id < ? LIMIT ${CHUNK_ROWS})`
   const cells = await inChunks(() => file.transaction('Purging cells failed', () => file.run(sql, from, to)))
@@ -21,13 +21,13 @@ export async function purge(
 }
 
 /** Deletes letters that were written before an instant. */
-export function purgeDeadLetters(file: StoreFile, beforeMs: number): Promise<number> {
+export function purgeDeadLetters(file: StoreDatabase, beforeMs: number): Promise<number> {
   const sql = `DELETE FROM dead_letters WHERE _id IN (
     SELECT _id FROM dead_letters WHERE time_ms < ? ORDER BY time_ms LIMIT ${CHUNK_ROWS})`
   return inChunks(() => file.transaction('Purging dead letters failed', () => file.run(sql, beforeMs)))
 }
 
-function purgeEvents(file: StoreFile, kind: EventKind, { fromMs, toMs }: { fromMs: number; toMs: number }) {
+function purgeEvents(file: StoreDatabase, kind: EventKind, { fromMs, toMs }: { fromMs: number; toMs: number }) {
   const table = TABLE_OF[kind]
   const sql = `DELETE FROM ${table} WHERE rowid IN (
     SELECT rowid FROM ${table} INDEXED BY ${table}_ts WHERE ts >= ? AND ts < ? LIMIT ${CHUNK_ROWS})`
@@ -42,7 +42,7 @@ function purgeEvents(file: StoreFile, kind: EventKind, { fromMs, toMs }: { fromM
 }
 
 /** Slots whose newest sample was deleted have an older one now, where any is left, or are gone. */
-function dropSlots(file: StoreFile, { fromMs, toMs }: { fromMs: number; toMs: number }): void {
+function dropSlots(file: StoreDatabase, { fromMs, toMs }: { fromMs: number; toMs: number }): void {
   const dropped = file.all<{ host: string; gpu_index: number; ts: number }>(
     `DELETE FROM slots WHERE ts >= ? AND ts < ? AND NOT EXISTS (SELECT 1 FROM gpu_metrics WHERE _id = sample_id)
      RETURNING host, gpu_index, ts`,

@@ -7,7 +7,7 @@
 // `cost_ledger` end with the long one: what stands before it is read without it.
 
 import { StoreError } from '../event-store.ts'
-import type { StoreFile } from './store-database.ts'
+import type { StoreDatabase } from './store-database.ts'
 
 /** The format that this version reads and writes. */
 const FORMAT = 2
@@ -63,7 +63,7 @@ const ADD_SUMS =
   'ALTER TABLE cost_ledger ADD COLUMN model_sums TEXT; ALTER TABLE cost_ledger ADD COLUMN tenant_sums TEXT'
 
 /** Makes what is missing; throws when the file was made by a newer pertoken. */
-export async function prepareSchema(file: StoreFile): Promise<void> {
+export async function prepareSchema(file: StoreDatabase): Promise<void> {
   await file.transaction('Preparing the store failed', () => {
     file.exec('CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID')
     const format = file.get<{ value: number }>("SELECT value FROM meta WHERE name = 'format'")?.value ?? 0
@@ -79,6 +79,6 @@ export async function prepareSchema(file: StoreFile): Promise<void> {
   })
 }
 
-function hasSums(file: StoreFile): boolean {
+function hasSums(file: StoreDatabase): boolean {
   return file.all<{ name: string }>('PRAGMA table_info(cost_ledger)').some(({ name }) => name === 'model_sums')
 }

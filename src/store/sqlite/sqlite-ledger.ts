@@ -1,15 +1,24 @@
 // The ledger's half of the embedded store, on the same file as the events. This file is its map: spans, marks, events and
 // purging have files of their own; price book versions, revisions and day states are a few rows, and are here.
 
-import type { LedgerSample, LedgerToken, RowSums } from '../../domain/ledger/types.ts'
-import type { BookVersion, DayState, DirtySpan, LedgerStore, Mark, Revision, Span, SpanLevel } from '../ledger-store.ts'
-import { ItemsOf } from '../paged-iterator.ts'
+import type { LedgerSample, LedgerToken, RowTotals } from '../../domain/ledger/types.ts'
+import type {
+  BucketLevel,
+  DayState,
+  DirtyBucket,
+  LedgerBucket,
+  LedgerStore,
+  Mark,
+  PriceBookVersion,
+  Revision,
+} from '../ledger-store.ts'
+import { PagedIterator } from '../paged-iterator.ts'
 import type { TokenGroup } from '../token-groups.ts'
-import { readRevs, readSpans, readSums, replaceSpans } from './bucket-rows.ts'
+import { readBuckets, readRevs, readRollups, replaceBuckets } from './bucket-rows.ts'
 import { rawRange, readLedgerSamples, readLedgerTokens, tokenTotals } from './ledger-events.ts'
-import { countMarks, deleteMarks, dirtySpans, insertMarks, readMarks } from './marks.ts'
+import { countMarks, deleteMarks, dirtyBuckets, insertMarks, readMarks } from './marks.ts'
 import { purge } from './purge.ts'
-import type { StoreFile } from './store-database.ts'
+import type { StoreDatabase } from './store-database.ts'
 
 /** The two things that `price_book` holds, each numbered from 1. */
 type BookKind = 'version' | 'revision'
@@ -18,22 +27,22 @@ type BookKind = 'version' | 'revision'
 const STATE_BEFORE = { closing: null, frozen: 'closing', purged: 'frozen' } as const
 
 export class SqliteLedger implements LedgerStore {
-  readonly #file: StoreFile
+  readonly #file: StoreDatabase
 
-  constructor(file: StoreFile) {
+  constructor(file: StoreDatabase) {
     this.#file = file
   }
 
-  dirtySpans(level: SpanLevel, limit: number): Promise<DirtySpan[]> {
-    return dirtySpans(this.#file, level, limit)
+  dirtyBuckets(level: BucketLevel, limit: number): Promise<DirtyBucket[]> {
+    return dirtyBuckets(this.#file, level, limit)
   }
 
-  readMarks(level: SpanLevel, startMs: number): Promise<Mark[]> {
+  readMarks(level: BucketLevel, startMs: number): Promise<Mark[]> {
     return readMarks(this.#file, level, startMs)
   }
 
   markSpans(
-    level: SpanLevel,
+    level: BucketLevel,
     spans: readonly { startMs: number; hosts: readonly (string | null)[] }[],
     atMs: number,
   ): Promise<void> {
@@ -48,34 +57,43 @@ export class SqliteLedger implements LedgerStore {
     return countMarks(this.#file, fromMs, toMs)
   }
 
-  readSpans(level: SpanLevel, fromMs: number, toMs: number, hosts?: readonly (string | null)[]): AsyncIterable<Span> {
-    return readSpans(this.#file, level, { fromMs, toMs, hosts })
-  }
-
-  readSums(
-    by: keyof RowSums,
-    level: SpanLevel,
+  readBuckets(
+    level: BucketLevel,
     fromMs: number,
     toMs: number,
     hosts?: readonly (string | null)[],
-  ): AsyncIterable<Pick<Span, 'startMs' | 'host' | 'rows'>> {
-    return readSums(this.#file, level, { by, fromMs, toMs, hosts })
+  ): AsyncIterable<LedgerBucket> {
+    return readBuckets(this.#file, level, { fromMs, toMs, hosts })
   }
 
-  readRevs(level: SpanLevel, startMs: number, hosts: readonly (string | null)[]): Promise<Map<string | null, number>> {
+  readRollups(
+    by: keyof RowTotals,
+    level: BucketLevel,
+    fromMs: number,
+    toMs: number,
+    hosts?: readonly (string | null)[],
+  ): AsyncIterable<Pick<LedgerBucket, 'startMs' | 'host' | 'rows'>> {
+    return readRollups(this.#file, level, { by, fromMs, toMs, hosts })
+  }
+
+  readRevs(
+    level: BucketLevel,
+    startMs: number,
+    hosts: readonly (string | null)[],
+  ): Promise<Map<string | null, number>> {
     return readRevs(this.#file, { level, startMs, hosts })
   }
 
-  replaceSpans(spans: readonly Span[]): Promise<boolean[]> {
-    return replaceSpans(this.#file, spans)
+  replaceBuckets(spans: readonly LedgerBucket[]): Promise<boolean[]> {
+    return replaceBuckets(this.#file, spans)
   }
 
   readLedgerSamples(fromMs: number, toMs: number): AsyncIterable<LedgerSample & { host: string | null }> {
-    return new ItemsOf(readLedgerSamples(this.#file, { fromMs, toMs }))
+    return new PagedIterator(readLedgerSamples(this.#file, { fromMs, toMs }))
   }
 
   readLedgerTokens(fromMs: number, toMs: number): AsyncIterable<LedgerToken> {
-    return new ItemsOf(readLedgerTokens(this.#file, { fromMs, toMs }))
+    return new PagedIterator(readLedgerTokens(this.#file, { fromMs, toMs }))
   }
 
   tokenTotals(fromMs: number, toMs: number, hosts: readonly (string | null)[]): Promise<TokenGroup[]> {
@@ -86,11 +104,11 @@ export class SqliteLedger implements LedgerStore {
     return rawRange(this.#file)
   }
 
-  async readBooks(): Promise<BookVersion[]> {
-    return this.#readBook<BookVersion>('version')
+  async readBooks(): Promise<PriceBookVersion[]> {
+    return this.#readBook<PriceBookVersion>('version')
   }
 
-  insertBook(book: BookVersion): Promise<boolean> {
+  insertBook(book: PriceBookVersion): Promise<boolean> {
     return this.#insertBook('version', book.version, book)
   }
 

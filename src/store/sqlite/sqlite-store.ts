@@ -5,7 +5,7 @@ import type { EventKind, GpuDocument, TokenDocument } from '../../domain/events/
 import type { DirtyMinute } from '../../domain/ledger/buckets.ts'
 import type { Position } from '../../log/event-log.ts'
 import type { DeadLetter, EventQuery, EventStore, Page, StoreCounts, WriteResult } from '../event-store.ts'
-import { ItemsOf } from '../paged-iterator.ts'
+import { PagedIterator } from '../paged-iterator.ts'
 import { insertDeadLetter, listDeadLetters, readDeadLetter } from './dead-letter-rows.ts'
 import { latestSample, latestSamplePerSlot, listEvents, readEvents } from './event-queries.ts'
 import { insertSamples, insertTokens, readCounter, TABLE_OF } from './event-rows.ts'
@@ -13,16 +13,16 @@ import { insertMarks } from './marks.ts'
 import { purgeDeadLetters } from './purge.ts'
 import { prepareSchema } from './schema.ts'
 import { SqliteLedger } from './sqlite-ledger.ts'
-import { StoreFile, type StoreFileOptions } from './store-database.ts'
+import { StoreDatabase, type StoreDatabaseOptions } from './store-database.ts'
 
 export class SqliteStore implements EventStore {
   readonly description: string
   /** The connection, for the store's other half. */
-  readonly file: StoreFile
+  readonly file: StoreDatabase
   readonly ledger: SqliteLedger
 
-  constructor(options: StoreFileOptions) {
-    this.file = new StoreFile(options)
+  constructor(options: StoreDatabaseOptions) {
+    this.file = new StoreDatabase(options)
     this.ledger = new SqliteLedger(this.file)
     this.description = `embedded store ${options.path}`
   }
@@ -112,7 +112,7 @@ export class SqliteStore implements EventStore {
   readEvents(kind: 'gpu', fromMs: number, toMs: number): AsyncIterable<GpuDocument>
   readEvents(kind: 'token', fromMs: number, toMs: number): AsyncIterable<TokenDocument>
   readEvents(kind: EventKind, fromMs: number, toMs: number): AsyncIterable<GpuDocument | TokenDocument> {
-    return new ItemsOf(readEvents<GpuDocument | TokenDocument>(this.file, kind, { fromMs, toMs }))
+    return new PagedIterator(readEvents<GpuDocument | TokenDocument>(this.file, kind, { fromMs, toMs }))
   }
 
   listEvents(kind: EventKind, query: EventQuery): Promise<Page<Record<string, unknown>>> {

@@ -5,17 +5,17 @@ import type { DatabaseSync } from 'node:sqlite'
 import { SqliteFile } from '../../sqlite/sqlite-file.ts'
 import { StoreError } from '../event-store.ts'
 
-export interface StoreFileOptions {
+export interface StoreDatabaseOptions {
   path: string
   /** NORMAL saves the fsyncs, and a power cut may lose the last writes: for throw-away stores. */
   synchronous?: 'FULL' | 'NORMAL'
 }
 
 /** Its faults are StoreErrors. */
-export class StoreFile extends SqliteFile {
+export class StoreDatabase extends SqliteFile {
   readonly #synchronous: 'FULL' | 'NORMAL'
 
-  constructor({ path, synchronous = 'FULL' }: StoreFileOptions) {
+  constructor({ path, synchronous = 'FULL' }: StoreDatabaseOptions) {
     super(path, 'store')
     this.#synchronous = synchronous
   }

@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import { decodeRecord, type RawRecord } from '../../../src/domain/events/decode.ts'
 import type { EventKind } from '../../../src/domain/events/documents.ts'
 import { logIdPrefix } from '../../../src/domain/events/event-id.ts'
-import { Refusal } from '../../../src/domain/events/rejection.ts'
+import { Rejection } from '../../../src/domain/events/rejection.ts'
 import { type Step, type StepContext, stepsOf } from '../../../src/processor/ingest/step.ts'
 import { badRecords, goodSample, goodToken } from '../../bad-records.ts'
 
@@ -23,7 +23,7 @@ function decode(kind: EventKind, value: unknown, change: Partial<RawRecord> = {}
 
 function accepted(kind: EventKind, value: unknown, change: Partial<RawRecord> = {}) {
   const document = decode(kind, value, change)
-  if (document instanceof Refusal) assert.fail(document.message)
+  if (document instanceof Rejection) assert.fail(document.message)
   return document as unknown as Record<string, unknown>
 }
 
@@ -134,11 +134,11 @@ test('a structured CloudEvent is unwrapped, with the id of its envelope', () => 
 
 test('a refusal names every wrong field with its path, what was found and what was expected', () => {
   const refusal = decode('token', { ...goodToken(NOW), prompt_tokens: -4, model: '', gpu_index: '3' })
-  assert.ok(refusal instanceof Refusal)
+  assert.ok(refusal instanceof Rejection)
   assert.deepEqual(refusal.issues.map(({ path }) => path).toSorted(), ['/gpu_index', '/model', '/prompt_tokens'])
   assert.match(refusal.message, /-4.*>= 0|>= 0.*-4/s)
   const percent = decode('gpu', goodSample(NOW, { utilization: 70 }))
-  assert.ok(percent instanceof Refusal)
+  assert.ok(percent instanceof Rejection)
   assert.match(percent.message, /per cent/)
 })
 

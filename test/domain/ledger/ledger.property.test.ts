@@ -12,7 +12,7 @@ import { spreadNullIdle, sumRows, totalNanoUsd } from '../../../src/domain/ledge
 import { totalsOfEvent } from '../../../src/domain/ledger/token-totals.ts'
 import { PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { checkPriceBook, problemText } from '../../../src/domain/prices/price-book-check.ts'
-import type { PriceBookData, PriceRuleData } from '../../../src/domain/prices/price-book-schema.ts'
+import type { PriceBookDocument, PriceRuleData } from '../../../src/domain/prices/price-book-schema.ts'
 import { batchLedger } from '../../oracle/batch-ledger.ts'
 import type { OracleBook, OracleRule } from '../../oracle/batch-spans.ts'
 import { cellOf, compareCellRows, ledgerRows, type Sample, type Usage } from '../../oracle/ledger-harness.ts'
@@ -157,8 +157,8 @@ const book = fc
     gapS: fc.constantFrom(90, 90, 31),
     defaults: fc.constantFrom([null], [null, T0 + 100_000]),
   })
-  .map((all): PriceBookData => {
-    const data: PriceBookData = {
+  .map((all): PriceBookDocument => {
+    const data: PriceBookDocument = {
       currency: 'USD',
       defaults: all.defaults.map((from_ms, i) => ({ from_ms, usd_per_hour: 0.85 + i })),
       ...(all.weights === undefined ? {} : { weights: all.weights }),
@@ -172,7 +172,7 @@ const book = fc
     return data
   })
 
-function oracleBook(data: PriceBookData): OracleBook {
+function oracleBook(data: PriceBookDocument): OracleBook {
   return {
     defaults: data.defaults!.map((entry) => ({ fromMs: entry.from_ms, usdPerHour: entry.usd_per_hour })),
     weights: { input: 1, cached: 1, output: 1, ...data.weights },

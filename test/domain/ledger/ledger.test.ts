@@ -17,7 +17,7 @@ import {
 } from '../../../src/domain/ledger/rows.ts'
 import type { CellRow, TokenTotals } from '../../../src/domain/ledger/types.ts'
 import { PriceBook } from '../../../src/domain/prices/price-book.ts'
-import type { PriceBookData, PriceRuleData } from '../../../src/domain/prices/price-book-schema.ts'
+import type { PriceBookDocument, PriceRuleData } from '../../../src/domain/prices/price-book-schema.ts'
 import { cellOf, ledgerRows, type Sample, type Usage } from '../../oracle/ledger-harness.ts'
 
 const T0 = Date.UTC(2026, 0, 15, 12, 0)
@@ -44,7 +44,7 @@ const usage = (seconds: number, fields: Partial<Usage> = {}): Usage => ({
   ...(fields.gpus === undefined ? { gpu_index: 0 } : {}),
   ...fields,
 })
-const bookOf = (rules: object[] = [], more: Partial<PriceBookData> = {}) =>
+const bookOf = (rules: object[] = [], more: Partial<PriceBookDocument> = {}) =>
   new PriceBook({ currency: 'USD', default_usd_per_hour: 7.2, rules: rules as PriceRuleData[], ...more }, 1)
 const cell = (samples: Sample[], usages: Usage[] = [], book = bookOf()) =>
   cellOf({ samples, usages }, { host: 'h', startMs: T0 }, book).rows

@@ -9,7 +9,7 @@ import { NamePattern } from '../../../src/domain/prices/name-pattern.ts'
 import { defaultsOf, initialBook, PriceBook, succeed, withDefault } from '../../../src/domain/prices/price-book.ts'
 import { checkPriceBook, problemText } from '../../../src/domain/prices/price-book-check.ts'
 import {
-  type PriceBookData,
+  type PriceBookDocument,
   PriceBookSchema,
   type PriceRuleData,
 } from '../../../src/domain/prices/price-book-schema.ts'
@@ -17,7 +17,7 @@ import type { PricedSlot } from '../../../src/domain/prices/price-rule.ts'
 import { checkValue } from '../../../src/domain/prices/schema-errors.ts'
 
 const rented = (id: string, match: object, more: object = {}) => ({ id, match, kind: 'spot', usd_per_hour: 1, ...more })
-const dataOf = (rules: object[], more: object = {}) => ({ currency: 'USD', rules, ...more }) as PriceBookData
+const dataOf = (rules: object[], more: object = {}) => ({ currency: 'USD', rules, ...more }) as PriceBookDocument
 const bookOf = (rules: object[], more: object = {}) => {
   const { book, problems } = checkPriceBook(dataOf(rules, more))
   assert.deepEqual(problems.map(problemText), [])
@@ -189,7 +189,7 @@ test('a new default counts from its instant on, the past keeps its price', () =>
     [999, 1000, 1999, 2000].map((at) => book.defaultAt(at)),
     [850_000_000n, 900_000_000n, 900_000_000n, 850_000_000n],
   )
-  const file = { currency: 'USD', default_usd_per_hour: 1, rules: [] } as PriceBookData
+  const file = { currency: 'USD', default_usd_per_hour: 1, rules: [] } as PriceBookDocument
   assert.deepEqual(defaultsOf(succeed(second, file, 5000)).at(-1), { from_ms: 5000, usd_per_hour: 1 })
   assert.deepEqual(defaultsOf(succeed(second, dataOf([]), 5000)), defaultsOf(second))
 })

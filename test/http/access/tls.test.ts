@@ -15,7 +15,7 @@ import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import { readCertificate } from '../../../src/http/access/certificate.ts'
-import { FreshFile } from '../../../src/runtime/watched-file.ts'
+import { WatchedFile } from '../../../src/runtime/watched-file.ts'
 import { openServer } from '../fixture.ts'
 
 interface Pair {
@@ -45,7 +45,7 @@ async function openTls(t: TestContext, pair: Pair) {
   const logger = { debug: write, info: write, warn: write, error: write }
   const read = () => readCertificate(pair.cert, pair.key)
   const paths = [pair.cert, pair.key]
-  const certificate = new FreshFile({ code: 'certificate', what: 'certificate and key', paths, read, logger })
+  const certificate = new WatchedFile({ code: 'certificate', what: 'certificate and key', paths, read, logger })
   const fixture = await openServer(t, () => ({ certificate }))
   await fixture.app.listen({ host: '127.0.0.1', port: 0 })
   const { port } = fixture.app.server.address() as AddressInfo

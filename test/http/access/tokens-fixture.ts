@@ -8,7 +8,7 @@ import { type ApiToken, hashOf, lineOf, newToken, readTokens, type Scope } from 
 import { Access } from '../../../src/http/access/auth.ts'
 import type { RateLimits } from '../../../src/http/access/rate-limit.ts'
 import type { Logger } from '../../../src/runtime/logger.ts'
-import { FreshFile } from '../../../src/runtime/watched-file.ts'
+import { WatchedFile } from '../../../src/runtime/watched-file.ts'
 
 /** A token with its secret. */
 export interface TestToken extends ApiToken {
@@ -45,7 +45,7 @@ export function accessOf(
 ): Access & { path: string } {
   const path = tokenFile(t, tokens)
   const read = () => readTokens(path)
-  const file = new FreshFile({ code: 'api_tokens', what: 'API tokens', paths: [path], read, logger })
+  const file = new WatchedFile({ code: 'api_tokens', what: 'API tokens', paths: [path], read, logger })
   return Object.assign(new Access({ tokens: file, limits, logger }), { path })
 }
 

@@ -8,7 +8,7 @@ import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
 import { initialBook, PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { Keeper } from '../../../src/processor/ledger/keeper.ts'
 import { setBook } from '../../../src/processor/prices/book-versions.ts'
-import { Books } from '../../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import { StoreError } from '../../../src/store/event-store.ts'
 import type { LedgerStore } from '../../../src/store/ledger-store.ts'
 import { assertOracle, dyingLedger, type Event, edge, eventOf, scenario } from './keeper-scenario.ts'
@@ -176,7 +176,7 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
       assert.equal((await place.verify()).differences[0]!.what, 'book version')
       await place.settle(keeper)
       const versions: number[][] = []
-      for await (const cell of place.ledger.readSpans('minute', T0, T0 + HOUR_MS)) versions.push(cell.bookVersions)
+      for await (const cell of place.ledger.readBuckets('minute', T0, T0 + HOUR_MS)) versions.push(cell.bookVersions)
       assert.deepEqual(versions, [[1], [2]])
       assert.equal((await place.verify()).differenceCount, 0)
     },
@@ -190,13 +190,13 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
       get:
         (target, method: keyof LedgerStore) =>
         (...args: unknown[]) => {
-          if (method === 'dirtySpans' && failuresLeft-- > 0) throw new StoreError('away', { retriable: true })
-          if (method === 'dirtySpans' && args[0] === 'day' && keeper.counters.sumsComputed >= 2) stop.abort()
+          if (method === 'dirtyBuckets' && failuresLeft-- > 0) throw new StoreError('away', { retriable: true })
+          if (method === 'dirtyBuckets' && args[0] === 'day' && keeper.counters.sumsComputed >= 2) stop.abort()
           return (target[method] as (...all: unknown[]) => unknown)(...args)
         },
     })
     const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0, intervalMs: 1 }
-    const keeper = new Keeper(flaky, new Books(flaky), { ...eager, log: place.log, now: place.now })
+    const keeper = new Keeper(flaky, new PriceBookVersions(flaky), { ...eager, log: place.log, now: place.now })
     await keeper.run(stop.signal)
     assert.equal((await place.spans('day')).size, 1)
     assert.equal(place.log.lines.filter(({ level }) => level === 'warn').length, 1)
@@ -215,7 +215,7 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
         }
       },
     })
-    const keeper = new Keeper(broken, new Books(broken), {
+    const keeper = new Keeper(broken, new PriceBookVersions(broken), {
       log: place.log,
       now: place.now,
       settleMs: 0,

@@ -16,11 +16,11 @@ import type { CellRow } from '../../../src/domain/ledger/types.ts'
 import type { PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { Keeper, type KeeperOptions } from '../../../src/processor/ledger/keeper.ts'
 import { ensureDefault } from '../../../src/processor/prices/book-versions.ts'
-import { Books } from '../../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import { type VerifyOptions, type VerifyResult, verify } from '../../../src/processor/recompute/verify.ts'
 import type { Logger } from '../../../src/runtime/logger.ts'
 import type { EventStore } from '../../../src/store/event-store.ts'
-import type { LedgerStore, SpanLevel } from '../../../src/store/ledger-store.ts'
+import type { BucketLevel, LedgerStore } from '../../../src/store/ledger-store.ts'
 
 import { SqliteStore } from '../../../src/store/sqlite/sqlite-store.ts'
 
@@ -77,7 +77,7 @@ export class LedgerPlace {
 
   /** A keeper for which everything that ended is due at once. */
   keeper(options: Partial<KeeperOptions> = {}, ledger = this.ledger): Keeper {
-    return new Keeper(ledger, new Books(ledger), {
+    return new Keeper(ledger, new PriceBookVersions(ledger), {
       log: this.log,
       now: this.now,
       random: () => 0.5,
@@ -111,9 +111,9 @@ export class LedgerPlace {
   }
 
   /** Stored spans of a level that have rows, as `start host` → rows. */
-  async spans(level: SpanLevel, fromMs = T0 - DAY_MS, toMs = T0 + 2 * DAY_MS): Promise<Map<string, CellRow[]>> {
+  async spans(level: BucketLevel, fromMs = T0 - DAY_MS, toMs = T0 + 2 * DAY_MS): Promise<Map<string, CellRow[]>> {
     const spans = new Map<string, CellRow[]>()
-    for await (const { startMs, host, rows } of this.ledger.readSpans(level, fromMs, toMs)) {
+    for await (const { startMs, host, rows } of this.ledger.readBuckets(level, fromMs, toMs)) {
       if (rows.length > 0) spans.set(spanKey(startMs, host), rows)
     }
     return spans
@@ -148,8 +148,8 @@ export function expectedLedger(
   samples: readonly GpuDocument[],
   tokens: readonly TokenDocument[],
   bookOf: (minuteMs: number) => PriceBook,
-): Record<SpanLevel, Map<string, CellRow[]>> {
-  const levels: Record<SpanLevel, Map<string, CellRow[]>> = { minute: new Map(), hour: new Map(), day: new Map() }
+): Record<BucketLevel, Map<string, CellRow[]>> {
+  const levels: Record<BucketLevel, Map<string, CellRow[]>> = { minute: new Map(), hour: new Map(), day: new Map() }
   const cells = touchedBy(samples, tokens)
     .dirtyMinutes()
     .flatMap(({ startMs, hosts }) => hosts.toSorted(compareText).map((host) => ({ startMs, host })))

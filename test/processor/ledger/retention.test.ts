@@ -7,7 +7,7 @@ import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
 import { DAY_GATE_MAX_AGE_MS, DayGate } from '../../../src/processor/day-gate.ts'
 import { Keeper } from '../../../src/processor/ledger/keeper.ts'
 import { Retention } from '../../../src/processor/ledger/retention.ts'
-import { Books } from '../../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import { letter } from '../../store/event-store.contract.ts'
 import { LedgerPlace, MINUTE, openSqlite, sample, T0, token } from './ledger-place.ts'
 
@@ -145,7 +145,7 @@ test('a keeper stopped in the middle of a cell across the freeze does not write 
     const slow = new Proxy(place.ledger, {
       get: (target, method: keyof typeof place.ledger) => {
         const call = (target[method] as (...all: unknown[]) => unknown).bind(target)
-        if (method !== 'replaceSpans') return call
+        if (method !== 'replaceBuckets') return call
         return async (...args: unknown[]) => {
           stopped.resolve()
           await promise
@@ -154,7 +154,7 @@ test('a keeper stopped in the middle of a cell across the freeze does not write 
       },
     })
     const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 }
-    const zombie = new Keeper(slow, new Books(slow), { ...eager, log: place.log, now: place.now })
+    const zombie = new Keeper(slow, new PriceBookVersions(slow), { ...eager, log: place.log, now: place.now })
     const pass = zombie.pass()
     await stopped.promise
     await place.settle()

@@ -4,18 +4,18 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { CatchUp } from '../../../src/processor/ledger/catch-up.ts'
 import { RunLength } from '../../../src/processor/ledger/raw-run.ts'
-import { isDue, runsOf, spreadOut } from '../../../src/processor/ledger/schedule.ts'
-import type { DirtySpan } from '../../../src/store/ledger-store.ts'
+import { isDue, runsOf, staggerRuns } from '../../../src/processor/ledger/schedule.ts'
+import type { DirtyBucket } from '../../../src/store/ledger-store.ts'
 import { Lines, MINUTE, T0 } from './ledger-place.ts'
 
-const dirty = (minute: number, fields: Partial<DirtySpan> = {}): DirtySpan => {
+const dirty = (minute: number, fields: Partial<DirtyBucket> = {}): DirtyBucket => {
   return { startMs: T0 + minute * MINUTE, marks: 1, firstAtMs: T0, lastAtMs: T0, ...fields }
 }
 
 test('a span is due when its newest mark has settled or its oldest has waited long enough, after its end', () => {
   const rule = { settleMs: 15_000, maxWaitMs: 60_000, lagMs: 165_000, jitterMs: 0, seed: 1 }
   const lateMs = T0 + 1_000_000
-  const cases: [string, DirtySpan, number, boolean][] = [
+  const cases: [string, DirtyBucket, number, boolean][] = [
     ['not over', dirty(0), T0 + 164_999, false],
     ['over', dirty(0), T0 + 165_000, true],
     ['not settled', dirty(0, { firstAtMs: lateMs, lastAtMs: lateMs }), lateMs + 14_999, false],
@@ -66,14 +66,14 @@ test('due minutes become runs of one hour, without long gaps, of bounded length 
 test('keepers that catch up start at the newest run and go on at different ones; all come once', () => {
   const runs = Array.from({ length: 21 }, (_, i) => i)
   for (const seed of [0, 1, 2, 12_345]) {
-    const order = spreadOut(runs, seed)
+    const order = staggerRuns(runs, seed)
     assert.equal(order[0], 0)
     assert.deepEqual(
       order.toSorted((a, b) => a - b),
       runs,
     )
   }
-  assert.notEqual(spreadOut(runs, 1)[1], spreadOut(runs, 2)[1])
+  assert.notEqual(staggerRuns(runs, 1)[1], staggerRuns(runs, 2)[1])
 })
 
 test('runs grow while there is little in a minute and shrink at once when there is much', () => {

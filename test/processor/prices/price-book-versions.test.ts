@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
 import { ensureDefault, InvalidPriceBook, setBook } from '../../../src/processor/prices/book-versions.ts'
-import { Books } from '../../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import { MINUTE, openSqlite, T0 } from '../ledger/ledger-place.ts'
 
 const rule = { id: 'r', match: { host: 'a' }, kind: 'spot', usd_per_hour: 2 }
@@ -22,8 +22,8 @@ async function onLedger(
   }
 }
 
-async function booksOf(ledger: ReturnType<typeof openSqlite>['store']['ledger']): Promise<Books> {
-  const books = new Books(ledger)
+async function booksOf(ledger: ReturnType<typeof openSqlite>['store']['ledger']): Promise<PriceBookVersions> {
+  const books = new PriceBookVersions(ledger)
   await books.refresh()
   return books
 }
@@ -122,7 +122,7 @@ test('what was read first does not win over what was read later', () =>
           ? () => promise.then(() => old)
           : (target[method] as (...all: unknown[]) => unknown).bind(target),
     })
-    const books = new Books(slow)
+    const books = new PriceBookVersions(slow)
     const first = books.refresh()
     await new Promise((done) => setImmediate(done))
     await ensureDefault(ledger, 2, T0)

@@ -23,8 +23,8 @@ export interface Call {
 /** Calls that are made at once, without a state of their own: their answers do not change during an exploration. */
 const CONSTANT = ['readRevisions', 'readBooks', 'readDayStates', 'rawRange']
 /** Calls that change the store. */
-const WRITES = ['writeDocuments', 'insertMarks', 'markSpans', 'deleteMarks', 'replaceSpans']
-const STREAMS = ['readSpans', 'readLedgerSamples']
+const WRITES = ['writeDocuments', 'insertMarks', 'markSpans', 'deleteMarks', 'replaceBuckets']
+const STREAMS = ['readBuckets', 'readLedgerSamples']
 
 /** A store whose calls go through `ask`; streams are asked for as a whole. */
 export function puppetStore(ask: (call: Call) => Promise<unknown>): Store {

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { initialBook, PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { Keeper } from '../../../src/processor/ledger/keeper.ts'
-import { Books } from '../../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import {
   DEFAULT_USD,
   expectedLedger,
@@ -93,7 +93,7 @@ async function explore(
         if (unfinished.includes(`processor ${i + 1}`)) await step(broken, batch, nowMs)
       }
       const { ledger } = broken
-      const keeper = new Keeper(ledger, new Books(ledger), { ...EAGER, log: new Lines(), now: () => nowMs })
+      const keeper = new Keeper(ledger, new PriceBookVersions(ledger), { ...EAGER, log: new Lines(), now: () => nowMs })
       for (let pass = { minutes: 1, hours: 0, days: 0 }; pass.minutes + pass.hours + pass.days > 0; ) {
         pass = await keeper.pass()
       }

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { initialBook, PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { Keeper } from '../../../src/processor/ledger/keeper.ts'
-import { Books } from '../../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import { MongoStore } from '../../../src/store/mongo/mongo-store.ts'
 import { mongoForTests, uniqueName, withDatabase } from '../../servers/servers-for-tests.ts'
 import { keeperContract } from '../ledger/keeper.contract.ts'
@@ -102,7 +102,7 @@ async function sampleOrders(
     ]
     const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 }
     const keeperOn = (on: Store) =>
-      new Keeper(on.ledger, new Books(on.ledger), { ...eager, log: new Lines(), now: () => nowMs, random })
+      new Keeper(on.ledger, new PriceBookVersions(on.ledger), { ...eager, log: new Lines(), now: () => nowMs, random })
     const keep = async (on: Store) => {
       const keeper = keeperOn(mutate(on))
       for (let pass = 0; pass < 3; pass++) await keeper.pass()

@@ -5,11 +5,11 @@
 import type { GpuDocument, TokenDocument } from '../../../src/domain/events/documents.ts'
 import { HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
 import { KeeperCounters } from '../../../src/processor/ledger/keeper-counters.ts'
-import { type KeeperParts, MinuteKeeper } from '../../../src/processor/ledger/minute-keeper.ts'
+import { type KeeperDependencies, MinuteKeeper } from '../../../src/processor/ledger/minute-keeper.ts'
 import { RunLength } from '../../../src/processor/ledger/raw-run.ts'
-import { SumKeeper } from '../../../src/processor/ledger/rollup-keeper.ts'
-import { Books } from '../../../src/processor/prices/price-book-versions.ts'
-import type { LedgerStore, Mark, Span, SpanLevel } from '../../../src/store/ledger-store.ts'
+import { RollupKeeper } from '../../../src/processor/ledger/rollup-keeper.ts'
+import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
+import type { BucketLevel, LedgerBucket, LedgerStore, Mark } from '../../../src/store/ledger-store.ts'
 import { Lines, type Store, touchedBy } from '../ledger/ledger-place.ts'
 import type { Actor } from './interleavings.ts'
 
@@ -44,9 +44,9 @@ function minutesOf({ samples, tokens }: Batch, minutes?: readonly number[]) {
 /** A keeper's work on a minute and, unless left out, on its hour, whoever marked them. */
 export function keeperActor(name: string, minuteMs: number, options: { nowMs: number; withHour: boolean }): Actor {
   const { nowMs, withHour } = options
-  const partsOn = async (store: Store): Promise<KeeperParts> => {
+  const partsOn = async (store: Store): Promise<KeeperDependencies> => {
     const { ledger } = store
-    const books = new Books(ledger)
+    const books = new PriceBookVersions(ledger)
     await books.refresh()
     return { ledger, books, counters: new KeeperCounters(), log: new Lines(), now: () => nowMs }
   }
@@ -55,7 +55,7 @@ export function keeperActor(name: string, minuteMs: number, options: { nowMs: nu
     await new MinuteKeeper(await partsOn(store), new RunLength()).compute([minuteMs])
   }
   const hour = async (store: Store) => {
-    await new SumKeeper(await partsOn(store)).compute('hour', hourMs)
+    await new RollupKeeper(await partsOn(store)).compute('hour', hourMs)
   }
   return { name, phases: withHour ? [minute, hour] : [minute] }
 }
@@ -81,7 +81,7 @@ function withLedger(overrides: Overrides): (store: Store) => Store {
 /** Ways to break the protocol in the keeper. */
 export const MUTATIONS = {
   'marks deleted by minute instead of by id': withLedger((ledger) => {
-    let read: { level: SpanLevel; startMs: number } | null = null
+    let read: { level: BucketLevel; startMs: number } | null = null
     return {
       readMarks: (level, startMs) => {
         read = { level, startMs }
@@ -95,36 +95,36 @@ export const MUTATIONS = {
     }
   }),
   'replace without a look at the rev': withLedger((ledger) => ({
-    replaceSpans: async (spans) => {
-      const revised: Span[] = []
+    replaceBuckets: async (spans) => {
+      const revised: LedgerBucket[] = []
       for (const span of spans) {
         const revs = await ledger.readRevs(span.level, span.startMs, [span.host])
         revised.push({ ...span, rev: revs.get(span.host) ?? 0 })
       }
-      return ledger.replaceSpans(revised)
+      return ledger.replaceBuckets(revised)
     },
   })),
   'marks deleted though the race was lost': withLedger((ledger) => ({
-    replaceSpans: async (spans) => {
-      await ledger.replaceSpans(spans)
+    replaceBuckets: async (spans) => {
+      await ledger.replaceBuckets(spans)
       return spans.map(() => true)
     },
   })),
   'hour marked before its cell is replaced': withLedger((ledger) => ({
-    replaceSpans: async (spans) => {
+    replaceBuckets: async (spans) => {
       const minutes = spans.filter((span) => span.level === 'minute')
       for (const { startMs, host, computedMs } of minutes) {
         const hourMs = Math.floor(startMs / HOUR_MS) * HOUR_MS
         await ledger.markSpans('hour', [{ startMs: hourMs, hosts: [host] }], computedMs)
       }
-      return ledger.replaceSpans(spans)
+      return ledger.replaceBuckets(spans)
     },
     markSpans: async (level, spans, atMs) => {
       if (level !== 'hour') await ledger.markSpans(level, spans, atMs)
     },
   })),
   'marks deleted before the hour is marked': withLedger((ledger) => {
-    let held: [SpanLevel, { startMs: number; hosts: readonly (string | null)[] }[], number] | null = null
+    let held: [BucketLevel, { startMs: number; hosts: readonly (string | null)[] }[], number] | null = null
     return {
       markSpans: async (level, spans, atMs) => {
         held = [level, [...spans], atMs]
@@ -139,9 +139,9 @@ export const MUTATIONS = {
   'hour not marked when the cell came out as it was': withLedger((ledger) => {
     let isSame = false
     return {
-      replaceSpans: async (spans) => {
+      replaceBuckets: async (spans) => {
         isSame = await areStored(ledger, spans)
-        return ledger.replaceSpans(spans)
+        return ledger.replaceBuckets(spans)
       },
       markSpans: async (level, spans, atMs) => {
         if (level !== 'hour' || !isSame) await ledger.markSpans(level, spans, atMs)
@@ -149,16 +149,17 @@ export const MUTATIONS = {
     }
   }),
   'cell not replaced when it came out as it was': withLedger((ledger) => ({
-    replaceSpans: async (spans) =>
-      (await areStored(ledger, spans)) ? spans.map(() => true) : ledger.replaceSpans(spans),
+    replaceBuckets: async (spans) =>
+      (await areStored(ledger, spans)) ? spans.map(() => true) : ledger.replaceBuckets(spans),
   })),
 } satisfies Record<string, (store: Store) => Store>
 
-async function areStored(ledger: LedgerStore, spans: readonly Span[]): Promise<boolean> {
+async function areStored(ledger: LedgerStore, spans: readonly LedgerBucket[]): Promise<boolean> {
   const text = (rows: unknown) => JSON.stringify(rows, (_, one) => (typeof one === 'bigint' ? String(one) : one))
   for (const span of spans) {
-    const stored: Span[] = []
-    for await (const one of ledger.readSpans(span.level, span.startMs, span.startMs + 1, [span.host])) stored.push(one)
+    const stored: LedgerBucket[] = []
+    for await (const one of ledger.readBuckets(span.level, span.startMs, span.startMs + 1, [span.host]))
+      stored.push(one)
     if (stored.length === 0 || text(stored[0]!.rows) !== text(span.rows)) return false
   }
   return true

@@ -7,12 +7,12 @@ import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
 import { totalNanoUsd } from '../../../src/domain/ledger/rows.ts'
 import { Keeper } from '../../../src/processor/ledger/keeper.ts'
 import { setBook } from '../../../src/processor/prices/book-versions.ts'
-import { Books } from '../../../src/processor/prices/price-book-versions.ts'
-import { FrozenDaysError, ledgerAt } from '../../../src/processor/recompute/ledger-as-of.ts'
+import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
+import { FrozenDaysError, ledgerAsOf } from '../../../src/processor/recompute/ledger-as-of.ts'
 import { whatIf } from '../../../src/processor/recompute/price-change.ts'
 import { reprice } from '../../../src/processor/recompute/reprice.ts'
 import { StoreError } from '../../../src/store/event-store.ts'
-import type { LedgerStore, SpanLevel } from '../../../src/store/ledger-store.ts'
+import type { BucketLevel, LedgerStore } from '../../../src/store/ledger-store.ts'
 import { LedgerPlace, MINUTE, openSqlite, sample, T0, token } from '../ledger/ledger-place.ts'
 
 const twice = { currency: 'USD', default_usd_per_hour: 1.2, rules: [] }
@@ -32,7 +32,7 @@ async function onPlace(run: (place: LedgerPlace) => Promise<void>): Promise<void
   }
 }
 
-async function total(place: LedgerPlace, level: SpanLevel = 'minute'): Promise<bigint> {
+async function total(place: LedgerPlace, level: BucketLevel = 'minute'): Promise<bigint> {
   let sum = 0n
   for (const rows of (await place.spans(level)).values()) for (const row of rows) sum += totalNanoUsd(row)
   return sum
@@ -40,7 +40,7 @@ async function total(place: LedgerPlace, level: SpanLevel = 'minute'): Promise<b
 
 async function totalAt(place: LedgerPlace, revision: number): Promise<bigint> {
   let sum = 0n
-  for await (const { rows } of ledgerAt({ ledger: place.ledger, fromMs: T0 - DAY_MS, toMs: T0 + DAY_MS, revision })) {
+  for await (const { rows } of ledgerAsOf({ ledger: place.ledger, fromMs: T0 - DAY_MS, toMs: T0 + DAY_MS, revision })) {
     for (const row of rows) sum += totalNanoUsd(row)
   }
   return sum
@@ -88,7 +88,7 @@ test('what a book would have changed is said and nothing is written', () =>
     const change = await whatIf({ ledger: place.ledger, book: twice, ...range })
     assert.deepEqual([change.before_nano_usd, change.after_nano_usd], ['600000000', '1200000000'])
     assert.equal((await place.ledger.readBooks()).length, 1)
-    assert.equal((await place.ledger.dirtySpans('minute', 10)).length, 0)
+    assert.equal((await place.ledger.dirtyBuckets('minute', 10)).length, 0)
   }))
 
 test('a crash at any call of reprice leaves what a keeper finishes, or nothing', () =>
@@ -132,7 +132,7 @@ test('a keeper that read the old prices and makes a new cell after a reprice lea
       get:
         (target, method: keyof LedgerStore) =>
         async (...args: unknown[]) => {
-          if (method === 'replaceSpans') {
+          if (method === 'replaceBuckets') {
             const range = { fromMs: T0, toMs: T0 + 6 * HOUR_MS }
             if ((await target.readRevisions()).length === 0)
               await reprice({ ledger: target, ...range, bookVersion, nowMs: place.nowMs })
@@ -142,15 +142,15 @@ test('a keeper that read the old prices and makes a new cell after a reprice lea
     })
     const plain = new Proxy(place.ledger, {
       get: (target, method: keyof LedgerStore) =>
-        method === 'readSpans' || method === 'readLedgerSamples'
+        method === 'readBuckets' || method === 'readLedgerSamples'
           ? (target[method] as (...all: unknown[]) => unknown).bind(target)
           : Reflect.get(slow, method),
     })
     const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 }
-    const keeper = new Keeper(plain, new Books(plain), { ...eager, log: place.log, now: place.now })
+    const keeper = new Keeper(plain, new PriceBookVersions(plain), { ...eager, log: place.log, now: place.now })
     await keeper.pass()
     const versions: number[] = []
-    for await (const cell of place.ledger.readSpans('minute', late, late + 1)) versions.push(...cell.bookVersions)
+    for await (const cell of place.ledger.readBuckets('minute', late, late + 1)) versions.push(...cell.bookVersions)
     assert.deepEqual(versions, [1], 'the fault did not happen')
     assert.ok((await place.ledger.readMarks('minute', late)).length > 0, 'its marks were deleted')
     await place.settle()

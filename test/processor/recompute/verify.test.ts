@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
-import type { Span, SpanLevel } from '../../../src/store/ledger-store.ts'
+import type { BucketLevel, LedgerBucket } from '../../../src/store/ledger-store.ts'
 import { LedgerPlace, MINUTE, openSqlite, sample, T0, token } from '../ledger/ledger-place.ts'
 
 async function onPlace(run: (place: LedgerPlace) => Promise<void>): Promise<void> {
@@ -24,8 +24,8 @@ async function onPlace(run: (place: LedgerPlace) => Promise<void>): Promise<void
 const midnight = T0 - 12 * HOUR_MS
 const range = { fromMs: midnight, toMs: midnight + DAY_MS }
 
-async function spanAt(place: LedgerPlace, level: SpanLevel, startMs: number): Promise<Span> {
-  for await (const span of place.ledger.readSpans(level, startMs, startMs + 1, ['a'])) return span
+async function spanAt(place: LedgerPlace, level: BucketLevel, startMs: number): Promise<LedgerBucket> {
+  for await (const span of place.ledger.readBuckets(level, startMs, startMs + 1, ['a'])) return span
   return assert.fail('no such span')
 }
 
@@ -47,7 +47,7 @@ test('without a keeper all cells are pending, and once the marks are gone they a
     const waiting = await place.verify(range)
     assert.equal(waiting.differenceCount, 0)
     assert.ok(waiting.pending > 200)
-    for (const { startMs } of await place.ledger.dirtySpans('minute', 1000)) {
+    for (const { startMs } of await place.ledger.dirtyBuckets('minute', 1000)) {
       await place.ledger.deleteMarks((await place.ledger.readMarks('minute', startMs)).map(({ id }) => id))
     }
     const { differenceCount, differences } = await place.verify({ ...range, repair: true })
@@ -58,7 +58,7 @@ test('without a keeper all cells are pending, and once the marks are gone they a
     assert.equal((await place.verify(range)).differenceCount, 0)
   }))
 
-const corruptions: [string, SpanLevel, (span: Span) => Partial<Span>, string][] = [
+const corruptions: [string, BucketLevel, (span: LedgerBucket) => Partial<LedgerBucket>, string][] = [
   [
     'one unit of money',
     'minute',
@@ -87,7 +87,7 @@ for (const [name, level, corrupt, what] of corruptions) {
       await place.settle()
       const startMs = level === 'day' ? midnight : T0 + HOUR_MS
       const span = await spanAt(place, level, startMs)
-      assert.deepEqual(await place.ledger.replaceSpans([{ ...span, ...corrupt(span) }]), [true])
+      assert.deepEqual(await place.ledger.replaceBuckets([{ ...span, ...corrupt(span) }]), [true])
       const before = await place.verify(range)
       // The sum of a corrupted cell's hour is wrong too, and of a corrupted hour's day.
       const [first] = before.differences
@@ -110,7 +110,7 @@ test('a cell without events is found', () =>
   onPlace(async (place) => {
     await place.settle()
     const span = await spanAt(place, 'minute', T0)
-    await place.ledger.replaceSpans([{ ...span, startMs: T0 - 5 * MINUTE, host: 'ghost', rev: 0 }])
+    await place.ledger.replaceBuckets([{ ...span, startMs: T0 - 5 * MINUTE, host: 'ghost', rev: 0 }])
     const found = (await place.verify(range)).differences.map(({ level, host, what }) => [level, host, what])
     assert.deepEqual(found, [
       ['minute', 'ghost', 'rows'],

@@ -1,7 +1,7 @@
 // Tells the group how far all is stored. Best effort, because the store's own position is the truth: one request at a
 // time, what comes meanwhile replaces what waits (per partition), and no failure gets out of here.
 
-import { within } from '../../../runtime/waiting.ts'
+import { settlesWithin } from '../../../runtime/waiting.ts'
 import type { Position } from '../../event-log.ts'
 import { partitionKey } from '../cluster.ts'
 
@@ -24,7 +24,7 @@ export class Committer {
     this.#underWay ??= this.#sendAll().finally(() => {
       this.#underWay = null
     })
-    await within(WAIT_LIMIT_MS, this.#underWay)
+    await settlesWithin(WAIT_LIMIT_MS, this.#underWay)
   }
 
   async #sendAll(): Promise<void> {

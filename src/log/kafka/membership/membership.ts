@@ -6,7 +6,7 @@
 // wait for a commit in flight, and each failed step comes back here, where the pauses are.
 
 import { Consumer, type ConsumerGroupJoinPayload, type GroupAssignment } from '@platformatic/kafka'
-import { Backoff, Bell, within } from '../../../runtime/waiting.ts'
+import { Backoff, Notifier, settlesWithin } from '../../../runtime/waiting.ts'
 import type { Position } from '../../event-log.ts'
 import { explain, hasApiId } from '../errors.ts'
 import { baseOptions, type KafkaSettings } from '../options.ts'
@@ -31,7 +31,7 @@ export interface GroupMemberOptions {
 
 export class GroupMember {
   readonly #options: GroupMemberOptions
-  readonly #bell = new Bell()
+  readonly #bell = new Notifier()
   readonly #backoff: Backoff
   readonly #running: Promise<void>
   #wanted = new Map<string, number>()
@@ -73,7 +73,7 @@ export class GroupMember {
     this.#closed = true
     this.#bell.ring()
     await this.#drop()
-    await within(CLOSE_LIMIT_MS, this.#running)
+    await settlesWithin(CLOSE_LIMIT_MS, this.#running)
   }
 
   async #run(): Promise<void> {
@@ -178,7 +178,7 @@ export class GroupMember {
   async #flush(): Promise<Buffer> {
     if (this.#last !== null && !this.#closed) {
       const limitMs = Math.min(FLUSH_LIMIT_MS, this.#options.settings.sessionTimeoutMs / 3)
-      await within(limitMs, this.#options.flush())
+      await settlesWithin(limitMs, this.#options.flush())
     }
     return NO_USER_DATA
   }
@@ -188,8 +188,8 @@ export class GroupMember {
     this.#consumer = null
     if (!consumer) return
     const { connections } = consumer
-    await within(CLOSE_LIMIT_MS, consumer.close(true))
+    await settlesWithin(CLOSE_LIMIT_MS, consumer.close(true))
     // Leaving is a courtesy; without an answer the connections go anyway.
-    await within(200, connections.close())
+    await settlesWithin(200, connections.close())
   }
 }

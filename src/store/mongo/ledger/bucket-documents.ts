@@ -4,15 +4,15 @@
 import { type CellRowJson, rowFromJson } from '../../../domain/ledger/row-json.ts'
 import { AMOUNT_FIELDS, emptyRow } from '../../../domain/ledger/rows.ts'
 import type { CellRow, LedgerSample, LedgerToken } from '../../../domain/ledger/types.ts'
-import type { Span, SpanLevel } from '../../ledger-store.ts'
-import { BsonReader, type FieldKind, type ReadDocument, Unusual } from '../reading/bson-reader.ts'
+import type { BucketLevel, LedgerBucket } from '../../ledger-store.ts'
+import { BsonReader, type FieldKind, type ReadDocument, UnsupportedBson } from '../reading/bson-reader.ts'
 import { documentOf } from '../reading/find-page.ts'
 
 export type HostSample = LedgerSample & { host: string | null }
 
 /** A span as it is in `cost_ledger`. */
-export interface StoredSpan<R = CellRowJson> {
-  level: SpanLevel
+export interface StoredBucket<R = CellRowJson> {
+  level: BucketLevel
   start: Date
   host: string | null
   rev: number
@@ -26,11 +26,11 @@ export interface StoredSpan<R = CellRowJson> {
 }
 
 /** The span of the document that begins at `start`. */
-export function spanOf(bytes: Buffer, start = 0): Span {
+export function bucketOf(bytes: Buffer, start = 0): LedgerBucket {
   const read = readBy(SPAN, bytes, start)
   if (read !== null) return toSpan(read, (row) => row)
   // Longs as BigInt: the driver would make numbers of them, and lose what is beyond 2⁵³.
-  return toSpan(documentOf(bytes, start, { useBigInt64: true }) as StoredSpan, rowFromJson)
+  return toSpan(documentOf(bytes, start, { useBigInt64: true }) as StoredBucket, rowFromJson)
 }
 
 /** The sample of a document, with the ledger's fields and perhaps others. */
@@ -48,12 +48,12 @@ function readBy<T extends object>(reader: BsonReader<T>, bytes: Buffer, start: n
   try {
     return reader.read(bytes, start)
   } catch (error) {
-    if (error instanceof Unusual) return null
+    if (error instanceof UnsupportedBson) return null
     throw error
   }
 }
 
-function toSpan<R>(stored: StoredSpan<R>, toRow: (row: R) => CellRow): Span {
+function toSpan<R>(stored: StoredBucket<R>, toRow: (row: R) => CellRow): LedgerBucket {
   const { model_sums: model, tenant_sums: tenant } = stored
   const hasSums = model !== undefined && tenant !== undefined
   return {
@@ -96,7 +96,7 @@ const ROW = new BsonReader<CellRow>(
 
 const rowOf: ReadDocument<CellRow> = (bytes, start) => ROW.read(bytes, start)
 
-const SPAN = new BsonReader<StoredSpan<CellRow>>(
+const SPAN = new BsonReader<StoredBucket<CellRow>>(
   {
     level: 'text',
     start: 'date',
@@ -109,7 +109,7 @@ const SPAN = new BsonReader<StoredSpan<CellRow>>(
     capped: 'number',
     computed_at: 'date',
   },
-  () => ({}) as StoredSpan<CellRow>,
+  () => ({}) as StoredBucket<CellRow>,
 )
 
 const SAMPLE = new BsonReader<HostSample>(

@@ -7,20 +7,20 @@
 import { type Document, ObjectId } from 'mongodb'
 import { type CellRowJson, rowToJson } from '../../../domain/ledger/row-json.ts'
 import { AMOUNT_FIELDS } from '../../../domain/ledger/rows.ts'
-import type { CellRow, RowSums } from '../../../domain/ledger/types.ts'
-import { spanId, spanIdPages, spanIdRange } from '../../bucket-id.ts'
-import type { Span, SpanLevel } from '../../ledger-store.ts'
+import type { CellRow, RowTotals } from '../../../domain/ledger/types.ts'
+import { bucketId, bucketIdPages, bucketIdRange } from '../../bucket-id.ts'
+import type { BucketLevel, LedgerBucket } from '../../ledger-store.ts'
 import { COST_LEDGER } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { bulkError, chunksOf, faultsOf, isDuplicateId } from '../events/writes.ts'
 import { findPage } from '../reading/find-page.ts'
 import { readAhead } from '../reading/read-ahead.ts'
-import { type StoredSpan as SpanDocument, spanOf } from './bucket-documents.ts'
+import { bucketOf, type StoredBucket as SpanDocument } from './bucket-documents.ts'
 
 const PAGE_SPANS = 100
 const INTEGER_FIELDS = [...AMOUNT_FIELDS, 'energy_mj'] as const
 
-interface StoredSpan extends SpanDocument {
+interface StoredBucket extends SpanDocument {
   _id: string
   write_id: ObjectId
 }
@@ -32,16 +32,20 @@ interface SpanRange {
 }
 
 /** Spans of a range by (start, host), in pages. */
-export function readSpans(connection: MongoConnection, level: SpanLevel, range: SpanRange): AsyncGenerator<Span[]> {
+export function readBuckets(
+  connection: MongoConnection,
+  level: BucketLevel,
+  range: SpanRange,
+): AsyncGenerator<LedgerBucket[]> {
   return readPages(connection, level, range, {})
 }
 
 /** The same with their sums in place of the rows where they have them, and never with both. */
-export function readSums(
+export function readRollups(
   connection: MongoConnection,
-  level: SpanLevel,
-  range: SpanRange & { by: keyof RowSums },
-): AsyncGenerator<Span[]> {
+  level: BucketLevel,
+  range: SpanRange & { by: keyof RowTotals },
+): AsyncGenerator<LedgerBucket[]> {
   const fields = { level: 1, start: 1, host: 1, rev: 1, book_versions: 1, capped: 1, computed_at: 1 }
   const rows = { $ifNull: [`$${range.by}_sums`, '$rows'] }
   return readPages(connection, level, range, { projection: { ...fields, rows } })
@@ -49,17 +53,17 @@ export function readSums(
 
 async function* readPages(
   connection: MongoConnection,
-  level: SpanLevel,
+  level: BucketLevel,
   { fromMs, toMs, hosts }: SpanRange,
   options: { projection?: Document },
-): AsyncGenerator<Span[]> {
+): AsyncGenerator<LedgerBucket[]> {
   const find = (filter: Document) => readAhead(pagesOf(connection, filter, options))
-  const idPages = hosts === undefined ? null : spanIdPages(level, { fromMs, toMs, hosts }, PAGE_SPANS)
+  const idPages = hosts === undefined ? null : bucketIdPages(level, { fromMs, toMs, hosts }, PAGE_SPANS)
   if (idPages !== null) {
     for (const ids of idPages) yield* find({ _id: { $in: ids } })
     return
   }
-  const { from, to } = spanIdRange(level, fromMs, toMs)
+  const { from, to } = bucketIdRange(level, fromMs, toMs)
   const ofHosts = hosts === undefined ? {} : { host: { $in: [...hosts] } }
   yield* find({ _id: { $gte: from, $lt: to }, ...ofHosts })
 }
@@ -68,22 +72,22 @@ async function* pagesOf(
   connection: MongoConnection,
   filter: Document,
   options: { projection?: Document },
-): AsyncGenerator<Span[], void, undefined> {
-  const query = { sort: { _id: 1 }, limit: PAGE_SPANS, read: spanOf, ...options } as const
+): AsyncGenerator<LedgerBucket[], void, undefined> {
+  const query = { sort: { _id: 1 }, limit: PAGE_SPANS, read: bucketOf, ...options } as const
   for (let behind = {}; ; ) {
     const page = await findPage(connection.db, COST_LEDGER, { filter: { $and: [filter, behind] }, ...query })
     yield page.documents
     if (page.isLast) return
     const { level, startMs, host } = page.documents.at(-1)!
-    behind = { _id: { $gt: spanId(level, startMs, host) } }
+    behind = { _id: { $gt: bucketId(level, startMs, host) } }
   }
 }
 
 export async function readRevs(
   connection: MongoConnection,
-  { level, startMs, hosts }: { level: SpanLevel; startMs: number; hosts: readonly (string | null)[] },
+  { level, startMs, hosts }: { level: BucketLevel; startMs: number; hosts: readonly (string | null)[] },
 ): Promise<Map<string | null, number>> {
-  const ids = hosts.map((host) => spanId(level, startMs, host))
+  const ids = hosts.map((host) => bucketId(level, startMs, host))
   const options = { projection: { host: 1, rev: 1 }, maxTimeMS: connection.queryTimeMs, batchSize: 10_000 }
   const stored = await spansOf(connection)
     .find({ _id: { $in: ids } }, options)
@@ -92,7 +96,7 @@ export async function readRevs(
 }
 
 /** Replaces those whose stored rev is theirs. */
-export async function replaceSpans(connection: MongoConnection, spans: readonly Span[]): Promise<boolean[]> {
+export async function replaceBuckets(connection: MongoConnection, spans: readonly LedgerBucket[]): Promise<boolean[]> {
   const writeId = new ObjectId()
   const replaced = new Set<string>()
   const fresh = spans.filter(({ rev }) => rev === 0).map((span) => toDocument(span, writeId))
@@ -104,12 +108,12 @@ export async function replaceSpans(connection: MongoConnection, spans: readonly 
       return { q: { _id: u._id, rev: span.rev }, u }
     })
   for (const chunk of chunksOf(updates)) await replaceKnown(connection, chunk, { writeId, replaced })
-  return spans.map(({ level, startMs, host }) => replaced.has(spanId(level, startMs, host)))
+  return spans.map(({ level, startMs, host }) => replaced.has(bucketId(level, startMs, host)))
 }
 
 async function insertNew(
   connection: MongoConnection,
-  documents: readonly StoredSpan[],
+  documents: readonly StoredBucket[],
   replaced: Set<string>,
 ): Promise<void> {
   const { writeConcern } = connection
@@ -123,7 +127,7 @@ async function insertNew(
 
 async function replaceKnown(
   connection: MongoConnection,
-  updates: readonly { q: { _id: string }; u: StoredSpan }[],
+  updates: readonly { q: { _id: string }; u: StoredBucket }[],
   { writeId, replaced }: { writeId: ObjectId; replaced: Set<string> },
 ): Promise<void> {
   const { writeConcern } = connection
@@ -142,9 +146,9 @@ async function replaceKnown(
   for (const { _id } of ours) replaced.add(_id)
 }
 
-function toDocument(span: Span, writeId: ObjectId): StoredSpan {
+function toDocument(span: LedgerBucket, writeId: ObjectId): StoredBucket {
   return {
-    _id: spanId(span.level, span.startMs, span.host),
+    _id: bucketId(span.level, span.startMs, span.host),
     level: span.level,
     start: new Date(span.startMs),
     host: span.host,
@@ -171,5 +175,5 @@ function toRowDocument(row: CellRow): CellRowJson {
 }
 
 function spansOf(connection: MongoConnection) {
-  return connection.db.collection<StoredSpan>(COST_LEDGER)
+  return connection.db.collection<StoredBucket>(COST_LEDGER)
 }

@@ -5,7 +5,7 @@
 import type { Collection, Document } from 'mongodb'
 import type { EventKind } from '../../../domain/events/documents.ts'
 import type { LedgerToken } from '../../../domain/ledger/types.ts'
-import { spanIdRange } from '../../bucket-id.ts'
+import { bucketIdRange } from '../../bucket-id.ts'
 import { COLLECTION_OF_KIND, COST_LEDGER } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { deleteByIds } from '../events/delete-by-ids.ts'
@@ -74,7 +74,7 @@ export async function purge(
 ): Promise<{ events: number; cells: number }> {
   let events = 0
   for (const kind of KINDS) events += await purgeEvents(connection, kind, range)
-  const { from, to } = spanIdRange('minute', range.fromMs, range.toMs)
+  const { from, to } = bucketIdRange('minute', range.fromMs, range.toMs)
   const cells = connection.db.collection(COST_LEDGER)
   const filter = { _id: { $gte: from, $lt: to } as never }
   const options = { maxTimeMS: connection.queryTimeMs, projection: { _id: 1 } }

@@ -3,17 +3,17 @@
 // Grouping all marks of a level instead took 0.3 s for each 200,000, and a backlog of days has millions.
 
 import { ObjectId } from 'mongodb'
-import type { DirtySpan, Mark, SpanLevel } from '../../ledger-store.ts'
+import type { BucketLevel, DirtyBucket, Mark } from '../../ledger-store.ts'
 import { MARKS } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { deleteByIds } from '../events/delete-by-ids.ts'
 import { insertDocuments } from '../events/writes.ts'
 
-const LEVELS: readonly SpanLevel[] = ['minute', 'hour', 'day']
+const LEVELS: readonly BucketLevel[] = ['minute', 'hour', 'day']
 
 interface StoredMark {
   _id: ObjectId
-  level: SpanLevel
+  level: BucketLevel
   start_ms: number
   hosts: (string | null)[]
   at_ms: number
@@ -22,7 +22,7 @@ interface StoredMark {
 /** Inserts one mark for each start. */
 export async function insertMarks(
   connection: MongoConnection,
-  level: SpanLevel,
+  level: BucketLevel,
   { spans, atMs }: { spans: readonly { startMs: number; hosts: readonly (string | null)[] }[]; atMs: number },
 ): Promise<void> {
   const marks = spans.map(({ startMs, hosts }) => ({
@@ -35,7 +35,11 @@ export async function insertMarks(
   await insertDocuments(connection, MARKS, marks)
 }
 
-export async function dirtySpans(connection: MongoConnection, level: SpanLevel, limit: number): Promise<DirtySpan[]> {
+export async function dirtyBuckets(
+  connection: MongoConnection,
+  level: BucketLevel,
+  limit: number,
+): Promise<DirtyBucket[]> {
   const options = { maxTimeMS: connection.queryTimeMs }
   const starts = await marksOf(connection)
     .aggregate<{ _id: number }>(
@@ -53,7 +57,7 @@ export async function dirtySpans(connection: MongoConnection, level: SpanLevel, 
   const oldest = starts.at(-1)
   if (oldest === undefined) return []
   return await marksOf(connection)
-    .aggregate<DirtySpan>(
+    .aggregate<DirtyBucket>(
       [
         { $match: { level, start_ms: { $gte: oldest._id } } },
         {
@@ -74,7 +78,7 @@ export async function dirtySpans(connection: MongoConnection, level: SpanLevel, 
     .toArray()
 }
 
-export async function readMarks(connection: MongoConnection, level: SpanLevel, startMs: number): Promise<Mark[]> {
+export async function readMarks(connection: MongoConnection, level: BucketLevel, startMs: number): Promise<Mark[]> {
   const options = { maxTimeMS: connection.queryTimeMs, projection: { hosts: 1 }, batchSize: 10_000 }
   const marks = await marksOf(connection).find({ level, start_ms: startMs }, options).toArray()
   return marks.map(({ _id, hosts }) => ({ id: _id.toHexString(), hosts }))

@@ -6,23 +6,23 @@
 // prefix that is old; then marks of later are not read and not deleted either, and a span computed from it is replaced
 // only if its rev, checked on the primary that takes the majority write, is still the one that was read.
 
-import type { LedgerSample, LedgerToken, RowSums } from '../../../domain/ledger/types.ts'
+import type { LedgerSample, LedgerToken, RowTotals } from '../../../domain/ledger/types.ts'
 import type {
-  BookVersion,
+  BucketLevel,
   DayState,
-  DirtySpan,
+  DirtyBucket,
+  LedgerBucket,
   LedgerStore,
   Mark,
+  PriceBookVersion,
   Revision,
-  Span,
-  SpanLevel,
 } from '../../ledger-store.ts'
-import { ItemsOf } from '../../paged-iterator.ts'
+import { PagedIterator } from '../../paged-iterator.ts'
 import type { TokenGroup } from '../../token-groups.ts'
 import type { MongoConnection } from '../connection.ts'
-import { readRevs, readSpans, readSums, replaceSpans } from './bucket-writes.ts'
+import { readBuckets, readRevs, readRollups, replaceBuckets } from './bucket-writes.ts'
 import { purge, rawRange, readLedgerSamples, readLedgerTokens } from './cell-events.ts'
-import { countMarks, deleteMarks, dirtySpans, insertMarks, readMarks } from './marks.ts'
+import { countMarks, deleteMarks, dirtyBuckets, insertMarks, readMarks } from './marks.ts'
 import {
   advanceDay,
   insertBook,
@@ -43,16 +43,16 @@ export class MongoLedger implements LedgerStore {
     this.#tokenTotals = new TokenTotalsReader(connection)
   }
 
-  dirtySpans(level: SpanLevel, limit: number): Promise<DirtySpan[]> {
-    return this.#run('read dirty spans', (connection) => dirtySpans(connection, level, limit))
+  dirtyBuckets(level: BucketLevel, limit: number): Promise<DirtyBucket[]> {
+    return this.#run('read dirty spans', (connection) => dirtyBuckets(connection, level, limit))
   }
 
-  readMarks(level: SpanLevel, startMs: number): Promise<Mark[]> {
+  readMarks(level: BucketLevel, startMs: number): Promise<Mark[]> {
     return this.#run('read marks', (connection) => readMarks(connection, level, startMs))
   }
 
   markSpans(
-    level: SpanLevel,
+    level: BucketLevel,
     spans: readonly { startMs: number; hosts: readonly (string | null)[] }[],
     atMs: number,
   ): Promise<void> {
@@ -67,38 +67,53 @@ export class MongoLedger implements LedgerStore {
     return this.#run('count marks', (connection) => countMarks(connection, fromMs, toMs))
   }
 
-  readSpans(level: SpanLevel, fromMs: number, toMs: number, hosts?: readonly (string | null)[]): AsyncIterable<Span> {
-    const pages = this.#stream('read the ledger', (connection) => readSpans(connection, level, { fromMs, toMs, hosts }))
-    return new ItemsOf(pages)
-  }
-
-  readSums(
-    by: keyof RowSums,
-    level: SpanLevel,
+  readBuckets(
+    level: BucketLevel,
     fromMs: number,
     toMs: number,
     hosts?: readonly (string | null)[],
-  ): AsyncIterable<Span> {
+  ): AsyncIterable<LedgerBucket> {
     const pages = this.#stream('read the ledger', (connection) =>
-      readSums(connection, level, { by, fromMs, toMs, hosts }),
+      readBuckets(connection, level, { fromMs, toMs, hosts }),
     )
-    return new ItemsOf(pages)
+    return new PagedIterator(pages)
   }
 
-  readRevs(level: SpanLevel, startMs: number, hosts: readonly (string | null)[]): Promise<Map<string | null, number>> {
+  readRollups(
+    by: keyof RowTotals,
+    level: BucketLevel,
+    fromMs: number,
+    toMs: number,
+    hosts?: readonly (string | null)[],
+  ): AsyncIterable<LedgerBucket> {
+    const pages = this.#stream('read the ledger', (connection) =>
+      readRollups(connection, level, { by, fromMs, toMs, hosts }),
+    )
+    return new PagedIterator(pages)
+  }
+
+  readRevs(
+    level: BucketLevel,
+    startMs: number,
+    hosts: readonly (string | null)[],
+  ): Promise<Map<string | null, number>> {
     return this.#run('read revs of the ledger', (connection) => readRevs(connection, { level, startMs, hosts }))
   }
 
-  replaceSpans(spans: readonly Span[]): Promise<boolean[]> {
-    return this.#run('write the ledger', (connection) => replaceSpans(connection, spans))
+  replaceBuckets(spans: readonly LedgerBucket[]): Promise<boolean[]> {
+    return this.#run('write the ledger', (connection) => replaceBuckets(connection, spans))
   }
 
   readLedgerSamples(fromMs: number, toMs: number): AsyncIterable<LedgerSample & { host: string | null }> {
-    return new ItemsOf(this.#stream('read samples', (connection) => readLedgerSamples(connection, { fromMs, toMs })))
+    return new PagedIterator(
+      this.#stream('read samples', (connection) => readLedgerSamples(connection, { fromMs, toMs })),
+    )
   }
 
   readLedgerTokens(fromMs: number, toMs: number): AsyncIterable<LedgerToken> {
-    return new ItemsOf(this.#stream('read token usage', (connection) => readLedgerTokens(connection, { fromMs, toMs })))
+    return new PagedIterator(
+      this.#stream('read token usage', (connection) => readLedgerTokens(connection, { fromMs, toMs })),
+    )
   }
 
   tokenTotals(fromMs: number, toMs: number, hosts: readonly (string | null)[]): Promise<TokenGroup[]> {
@@ -109,11 +124,11 @@ export class MongoLedger implements LedgerStore {
     return this.#run('read the range of events', rawRange)
   }
 
-  readBooks(): Promise<BookVersion[]> {
+  readBooks(): Promise<PriceBookVersion[]> {
     return this.#run('read the price book', readBooks)
   }
 
-  insertBook(book: BookVersion): Promise<boolean> {
+  insertBook(book: PriceBookVersion): Promise<boolean> {
     return this.#run('write the price book', (connection) => insertBook(connection, book))
   }
 

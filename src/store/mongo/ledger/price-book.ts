@@ -2,7 +2,7 @@
 // under retention in the bookkeeping. Numbers are unique by `_id`: of two processes that want the same number one is told
 // that it is taken. A day only moves forward, by an insert first and then by updates that name the state before.
 
-import type { BookVersion, DayState, Revision } from '../../ledger-store.ts'
+import type { DayState, PriceBookVersion, Revision } from '../../ledger-store.ts'
 import { META, PRICE_BOOK } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { bulkError, faultsOf, insertDocuments } from '../events/writes.ts'
@@ -39,7 +39,7 @@ interface StoredDay {
 /** The state that a day must be in to enter each. */
 const STATE_BEFORE = { closing: null, frozen: 'closing', purged: 'frozen' } as const
 
-export async function readBooks(connection: MongoConnection): Promise<BookVersion[]> {
+export async function readBooks(connection: MongoConnection): Promise<PriceBookVersion[]> {
   const options = { maxTimeMS: connection.queryTimeMs }
   const versions = connection.db.collection<StoredVersion>(PRICE_BOOK).find({ kind: 'version' }, options)
   const stored = await versions.sort({ version: 1 }).toArray()
@@ -54,7 +54,7 @@ export async function readBooks(connection: MongoConnection): Promise<BookVersio
 
 export async function insertBook(
   connection: MongoConnection,
-  { version, fromMs, atMs, origin, book }: BookVersion,
+  { version, fromMs, atMs, origin, book }: PriceBookVersion,
 ): Promise<boolean> {
   const stored: StoredVersion = {
     _id: `version:${version}`,

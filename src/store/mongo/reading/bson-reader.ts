@@ -19,7 +19,7 @@ const TIMESTAMP = 0x11
 const INT64 = 0x12
 
 /** A document that is not as ours are. */
-export class Unusual extends Error {
+export class UnsupportedBson extends Error {
   override name = 'Unusual'
 }
 
@@ -96,16 +96,16 @@ function readValue(kind: FieldKind, type: number, bytes: Buffer, at: number): un
     case 'integer':
       return integerAt(type, bytes, at)
     case 'text':
-      if (type !== STRING) throw new Unusual()
+      if (type !== STRING) throw new UnsupportedBson()
       return textAt(bytes, at)
     case 'date':
-      if (type !== DATE) throw new Unusual()
+      if (type !== DATE) throw new UnsupportedBson()
       return new Date(int64At(bytes, at))
     case 'numbers':
       return itemsOf(type, bytes, at, numberAt)
     default:
       return itemsOf(type, bytes, at, (itemType, _, itemAt) => {
-        if (itemType !== DOCUMENT) throw new Unusual()
+        if (itemType !== DOCUMENT) throw new UnsupportedBson()
         return kind(bytes, itemAt)
       })
   }
@@ -115,7 +115,7 @@ function numberAt(type: number, bytes: Buffer, at: number): number {
   if (type === INT32) return bytes.readInt32LE(at)
   if (type === DOUBLE) return bytes.readDoubleLE(at)
   if (type === INT64) return int64At(bytes, at)
-  throw new Unusual()
+  throw new UnsupportedBson()
 }
 
 /** An integer of any size: beyond 2⁶³ it is stored as decimal text. */
@@ -148,7 +148,7 @@ function itemsOf<I>(
   start: number,
   itemAt: (...place: [number, Buffer, number]) => I,
 ): I[] {
-  if (type !== ARRAY) throw new Unusual()
+  if (type !== ARRAY) throw new UnsupportedBson()
   const items: I[] = []
   const end = start + bytes.readInt32LE(start) - 1
   for (let at = start + 4; at < end; ) {
@@ -184,7 +184,7 @@ function lengthOf(type: number, bytes: Buffer, at: number): number {
     case BINARY:
       return 5 + bytes.readInt32LE(at)
     default:
-      throw new Unusual()
+      throw new UnsupportedBson()
   }
 }
 

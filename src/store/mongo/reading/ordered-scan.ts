@@ -7,7 +7,7 @@
 import type { Db, Document, Filter } from 'mongodb'
 import { ObjectId } from 'mongodb'
 import { ID_PREFIX, ID_PREFIX_END } from '../../../domain/events/event-id.ts'
-import { ItemsOf } from '../../paged-iterator.ts'
+import { PagedIterator } from '../../paged-iterator.ts'
 import type { ReadDocument } from './bson-reader.ts'
 import { documentOf, type FoundPage, findPage } from './find-page.ts'
 
@@ -37,8 +37,8 @@ export interface EventRange {
 }
 
 /** The documents of a range, one by one. */
-export function eventsInOrder(range: EventRange): ItemsOf<Document> {
-  return new ItemsOf(pagesInOrder(range))
+export function eventsInOrder(range: EventRange): PagedIterator<Document> {
+  return new PagedIterator(pagesInOrder(range))
 }
 
 /** The documents of a range, in pages of any length. */
