@@ -42,16 +42,16 @@ export class Backoff {
 
 /** A loop sleeps on it; anyone may ring. A ring that nobody was waiting for is kept. */
 export class Notifier {
-  #rung = false
+  #notified = false
   #wake: (() => void) | null = null
 
-  ring(): void {
-    this.#rung = true
+  notify(): void {
+    this.#notified = true
     this.#wake?.()
   }
 
   async wait(limitMs: number): Promise<void> {
-    if (!this.#rung && limitMs > 0) {
+    if (!this.#notified && limitMs > 0) {
       await new Promise<void>((resolve) => {
         const timer = Number.isFinite(limitMs) ? setTimeout(resolve, limitMs) : undefined
         this.#wake = () => {
@@ -61,11 +61,11 @@ export class Notifier {
       })
       this.#wake = null
     }
-    this.#rung = false
+    this.#notified = false
   }
 
   /** Sleeps the whole time whoever rings, unless it is over by then. */
-  async rest(limitMs: number, isOver: () => boolean): Promise<void> {
+  async sleep(limitMs: number, isOver: () => boolean): Promise<void> {
     const untilMs = performance.now() + limitMs
     while (!isOver() && performance.now() < untilMs) await this.wait(untilMs - performance.now())
   }

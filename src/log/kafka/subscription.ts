@@ -147,8 +147,8 @@ export class KafkaSubscription implements Subscription {
   async #close(): Promise<void> {
     this.#options.signal.removeEventListener('abort', this.#wake)
     this.#reader.close()
-    this.#look.ring()
-    this.#arrived.ring()
+    this.#look.notify()
+    this.#arrived.notify()
     await settlesWithin(CLOSE_LIMIT_MS, Promise.all([this.#member.close(), this.#fetcher.close(), this.#watching]))
     this.#states.clear()
     this.#problems.clearAll()
@@ -159,7 +159,7 @@ export class KafkaSubscription implements Subscription {
     return this.#closing !== null || this.#options.signal.aborted
   }
 
-  readonly #wake = (): void => this.#arrived.ring()
+  readonly #wake = (): void => this.#arrived.notify()
 
   #readerOwner() {
     return {
@@ -177,9 +177,9 @@ export class KafkaSubscription implements Subscription {
       },
       lookAgain: (error: unknown) => {
         this.#settings.log.debug?.({ group: this.#options.group, reason: this.#explain(error) }, 'Fetch failed')
-        this.#look.ring()
+        this.#look.notify()
       },
-      answered: () => this.#arrived.ring(),
+      answered: () => this.#arrived.notify(),
     }
   }
 
@@ -200,7 +200,7 @@ export class KafkaSubscription implements Subscription {
           // It answered, so it can be reached.
           this.#problems.clear('unreachable')
           this.#problems.set('security', `Cannot use Kafka at ${this.#context.where}: ${fault.text}`)
-          await this.#look.rest(this.#settings.securityPauseMs, () => this.#closing !== null)
+          await this.#look.sleep(this.#settings.securityPauseMs, () => this.#closing !== null)
           continue
         }
         this.#problems.set('unreachable', `Cannot reach Kafka at ${this.#context.where}: ${this.#explain(error)}`)
@@ -208,7 +208,7 @@ export class KafkaSubscription implements Subscription {
       }
       await this.#look.wait(pauseMs)
       // Rung by every failing fetch, so there is a floor under how often the cluster is asked.
-      await this.#look.rest(startedMs + this.#settings.retryMs - performance.now(), () => this.#closing !== null)
+      await this.#look.sleep(startedMs + this.#settings.retryMs - performance.now(), () => this.#closing !== null)
     }
   }
 
@@ -229,7 +229,7 @@ export class KafkaSubscription implements Subscription {
     this.#member.follow(new Map([...facts.topics].map(([topic, { leaders }]) => [topic, leaders.length])))
     void this.#ask()
     this.#watchForStall(group)
-    this.#arrived.ring()
+    this.#arrived.notify()
     const { metadataPollMs, missingPollMs, blockedRetryMs } = this.#settings
     if (missing.length > 0) return Math.min(missingPollMs, metadataPollMs)
     const blocked = [...this.#states.values()].some((state) => state.phase === 'blocked')
@@ -262,7 +262,7 @@ export class KafkaSubscription implements Subscription {
     }
     this.#revoke([...this.#states].filter(([key]) => !kept || !given.has(key)).map(([, state]) => state))
     for (const [key, each] of given) if (!this.#states.has(key)) this.#addState(each)
-    this.#look.ring()
+    this.#look.notify()
   }
 
   #revoke(states: readonly PartitionState[]): void {
@@ -287,7 +287,7 @@ export class KafkaSubscription implements Subscription {
 
   #askAgain(state: PartitionState): void {
     state.phase = 'asking'
-    this.#look.ring()
+    this.#look.notify()
   }
 
   /** Asks the owner where to start, for all partitions that wait for it. One question at a time; it may take long. */
@@ -301,7 +301,7 @@ export class KafkaSubscription implements Subscription {
       if (this.#closing) return
       for (const [i, state] of waiting.entries()) this.#decide(state, questions[i]!, decisions[i])
       this.#showBlocked()
-      this.#arrived.ring()
+      this.#arrived.notify()
     } catch (error) {
       if (this.#closing) return
       this.#askNotBeforeMs = performance.now() + this.#settings.retryMs
@@ -314,7 +314,7 @@ export class KafkaSubscription implements Subscription {
     }
     // Some may have come meanwhile, or the question failed.
     if ([...this.#states.values()].some((state) => state.phase === 'asking')) {
-      setTimeout(() => this.#look.ring(), this.#settings.retryMs)
+      setTimeout(() => this.#look.notify(), this.#settings.retryMs)
     }
   }
 

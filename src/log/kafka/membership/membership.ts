@@ -52,7 +52,7 @@ export class GroupMember {
     if (same) return
     this.#wanted = topics
     this.#joinNeeded = true
-    this.#bell.ring()
+    this.#bell.notify()
   }
 
   /** Rejects when the group does not take it; the caller decides whether that matters. */
@@ -71,7 +71,7 @@ export class GroupMember {
 
   async close(): Promise<void> {
     this.#closed = true
-    this.#bell.ring()
+    this.#bell.notify()
     await this.#drop()
     await settlesWithin(CLOSE_LIMIT_MS, this.#running)
   }
@@ -93,7 +93,7 @@ export class GroupMember {
         const isRefused = this.#noteFailure(error)
         const pauseMs = this.#backoff.next()
         if (this.#backoff.failures % FAILURES_BEFORE_NEW_CLIENT === 0) await this.#drop()
-        if (isRefused) await this.#bell.rest(this.#options.settings.securityPauseMs, () => this.#closed)
+        if (isRefused) await this.#bell.sleep(this.#options.settings.securityPauseMs, () => this.#closed)
         else if (!this.#closed) await this.#bell.wait(pauseMs)
       }
     }
@@ -149,7 +149,7 @@ export class GroupMember {
     if (this.#closed || consumer !== this.#consumer) return
     this.#options.settings.log.debug?.({ group: this.#options.group, reason }, 'Lost the group, joining again')
     this.#joinNeeded = true
-    this.#bell.ring()
+    this.#bell.notify()
   }
 
   /** Says whether a login, a certificate or a right was refused. */
