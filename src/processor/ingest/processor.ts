@@ -20,7 +20,7 @@ import type {
 } from '../../log/event-log.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import type { EventStore } from '../../store/event-store.ts'
-import { DAY_GATE_MAX_AGE_MS, DayGate } from '../day-gate.ts'
+import { CLOSED_DAYS_MAX_AGE_MS, ClosedDays } from '../closed-days.ts'
 import { Retrier } from '../retry.ts'
 import { writeDeadLetters } from './dead-letters.ts'
 import { type Health, healthOf } from './health.ts'
@@ -73,7 +73,7 @@ export class Processor {
   readonly #options: ProcessorOptions
   readonly #now: () => number
   readonly #live: LiveWindow
-  readonly #gate: DayGate
+  readonly #gate: ClosedDays
   readonly #retrier: Retrier
   readonly #inFlight: InFlight
   /** Aborts writes that are being repeated: later than the loop's own signal, by the time that a drain may take. */
@@ -93,7 +93,7 @@ export class Processor {
     this.#options = options
     this.#now = options.now ?? Date.now
     this.#live = new LiveWindow(options)
-    this.#gate = new DayGate(store.ledger, this.#now)
+    this.#gate = new ClosedDays(store.ledger, this.#now)
     this.#retrier = new Retrier(options.log, this.#now)
     this.#inFlight = new InFlight(
       {
@@ -290,7 +290,7 @@ export class Processor {
 
   async #writeDocuments(step: Step): Promise<void> {
     // In every try: a processor that was stopped for long must not write into a day that was closed meanwhile.
-    await this.#gate.refreshIfOlderThan(DAY_GATE_MAX_AGE_MS)
+    await this.#gate.refreshIfOlderThan(CLOSED_DAYS_MAX_AGE_MS)
     if (this.#gate.hasClosedDays) refuseClosedDays(step, (tsMs) => this.#closedReason(tsMs))
     if (step.samples.length + step.tokens.length === 0) return
     const result = await this.#store.writeDocuments(step.samples, step.tokens, step.bytes)
@@ -301,7 +301,7 @@ export class Processor {
 
   #closedReason(tsMs: number): string | null {
     const day = this.#gate.closedDay(tsMs)
-    return day === null ? null : DayGate.refusalText(day)
+    return day === null ? null : ClosedDays.refusalText(day)
   }
 
   async #writeDeadLetters(step: Step): Promise<void> {

@@ -7,7 +7,7 @@ import { CELL_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
 import { rowTotalsOf } from '../../domain/ledger/rows.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import type { LedgerBucket, LedgerStore, Mark } from '../../store/ledger-store.ts'
-import { dayText, FrozenDays } from '../frozen-days.ts'
+import { ClosedDays, dayText } from '../closed-days.ts'
 import type { PriceBookVersions } from '../prices/price-book-versions.ts'
 import type { KeeperCounters } from './keeper-counters.ts'
 import { GroupedCellInputs, type RunLength } from './raw-run.ts'
@@ -148,13 +148,13 @@ export async function dropFrozen<T extends { startMs: number; marks: readonly Ma
   { ledger, counters, log }: KeeperDependencies,
   spans: readonly T[],
 ): Promise<T[]> {
-  const days = await FrozenDays.read(ledger)
-  const frozen = spans.filter(({ startMs }) => days.has(startMs))
+  const days = await ClosedDays.read(ledger)
+  const frozen = spans.filter(({ startMs }) => days.isFrozen(startMs))
   if (frozen.length === 0) return [...spans]
   const ids = frozen.flatMap(({ marks }) => marks.map(({ id }) => id))
   await ledger.deleteMarks(ids)
   counters.marksDropped += ids.length
   const names = [...new Set(frozen.map(({ startMs }) => dayText(startMs)))]
   log.warn({ days: names, marks: ids.length }, 'Dropped marks of frozen days: their ledger stays as it is')
-  return spans.filter(({ startMs }) => !days.has(startMs))
+  return spans.filter(({ startMs }) => !days.isFrozen(startMs))
 }

@@ -1,7 +1,7 @@
 // Retention of raw events by whole days of event time. A day older than the retention goes through three states, oldest
 // days first, each step small enough to be repeated after a crash and harmless when two processors take it at once:
 //
-//   closing  new events for it are refused (DayGate), while marks drain: for an hour at least, and until none is left
+//   closing  new events for it are refused (ClosedDays), while marks drain: for an hour at least, and until none is left
 //   frozen   its cells, hours and days are never written again; every older day with a ledger is frozen too
 //   purged   its raw events and cells are deleted, but for its last 90 s, which the next day's first cells need
 //
@@ -13,7 +13,7 @@ import { DAY_MS, floorTo, MAX_SAMPLE_GAP_MS } from '../../domain/ledger/buckets.
 import type { Logger } from '../../runtime/logger.ts'
 import type { EventStore } from '../../store/event-store.ts'
 import type { DayState, LedgerStore } from '../../store/ledger-store.ts'
-import { dayText } from '../frozen-days.ts'
+import { dayText } from '../closed-days.ts'
 import { Retrier } from '../retry.ts'
 
 export interface RetentionOptions {

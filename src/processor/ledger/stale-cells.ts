@@ -4,7 +4,7 @@
 
 import { CELL_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
-import { FrozenDays } from '../frozen-days.ts'
+import { ClosedDays } from '../closed-days.ts'
 import type { PriceBookVersions } from '../prices/price-book-versions.ts'
 
 /** A range of whole minutes of event time and the clock's time, epoch milliseconds. */
@@ -31,9 +31,9 @@ export async function invalidateRepriced(
   books: PriceBookVersions,
   { fromMs, toMs, nowMs, onMinute }: MarkingRange & { onMinute?: ((startMs: number) => void) | undefined },
 ): Promise<number> {
-  const days = await FrozenDays.read(ledger)
+  const days = await ClosedDays.read(ledger)
   let marked = 0
-  for (const part of days.openParts(fromMs, toMs)) {
+  for (const part of days.openRanges(fromMs, toMs)) {
     const writer = new MarkWriter(ledger, nowMs)
     for await (const cell of ledger.readBuckets('minute', part.fromMs, part.toMs)) {
       onMinute?.(cell.startMs)
@@ -54,10 +54,10 @@ export async function invalidateMissingCommitments(
   range: MarkingRange,
 ): Promise<number> {
   const { fromMs, toMs, nowMs } = range
-  const days = await FrozenDays.read(ledger)
+  const days = await ClosedDays.read(ledger)
   const writer = new MarkWriter(ledger, nowMs)
   for (let hourMs = floorTo(HOUR_MS, fromMs); hourMs < toMs; hourMs += HOUR_MS) {
-    if (days.has(hourMs)) continue
+    if (days.isFrozen(hourMs)) continue
     const hour = { fromMs: Math.max(fromMs, hourMs), toMs: Math.min(toMs, hourMs + HOUR_MS) }
     const claimed = commitmentsWithin(books, hour)
     if (claimed.length === 0) continue

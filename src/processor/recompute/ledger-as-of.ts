@@ -4,7 +4,7 @@
 // asked: its ledger is what it was when it froze, and its raw events are gone or about to go.
 
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
-import { FrozenDays } from '../frozen-days.ts'
+import { ClosedDays } from '../closed-days.ts'
 import { eventCellInputs } from '../ledger/raw-minutes.ts'
 import { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { hostsOf, partsWithEvents } from './price-change.ts'
@@ -39,8 +39,8 @@ export async function* ledgerAsOf(options: {
   if (!Number.isSafeInteger(revision) || revision < 0 || revision > last) {
     throw new RangeError(`Unknown revision: ${revision}, the newest is ${last}`)
   }
-  const days = await FrozenDays.read(ledger)
-  const frozen = days.within(fromMs, toMs)
+  const days = await ClosedDays.read(ledger)
+  const frozen = days.frozenWithin(fromMs, toMs)
   if (frozen.length > 0) throw new FrozenDaysError(frozen)
   for (const part of await partsWithEvents(ledger, days, { fromMs, toMs })) {
     for await (const { startMs, minute } of eventCellInputs(ledger, part)) {

@@ -9,7 +9,7 @@ import { defaultsOf, PriceBook } from '../../domain/prices/price-book.ts'
 import { checkPriceBook } from '../../domain/prices/price-book-check.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
-import { FrozenDays } from '../frozen-days.ts'
+import { ClosedDays } from '../closed-days.ts'
 import { eventCellInputs } from '../ledger/raw-minutes.ts'
 import { InvalidPriceBook } from '../prices/book-versions.ts'
 import { PriceBookVersions } from '../prices/price-book-versions.ts'
@@ -74,7 +74,7 @@ export async function priceChange(
   options: ChangeRange & { before: (minuteMs: number) => PriceBook; after: (minuteMs: number) => PriceBook },
 ): Promise<PriceChange> {
   const { ledger, fromMs, toMs, before, after, onProgress } = options
-  const days = await FrozenDays.read(ledger)
+  const days = await ClosedDays.read(ledger)
   const changes = new Changes()
   let cells = 0
   for (const part of await partsWithEvents(ledger, days, { fromMs, toMs })) {
@@ -89,13 +89,13 @@ export async function priceChange(
     }
   }
   const range = { from: new Date(fromMs).toISOString(), to: new Date(toMs).toISOString(), cells }
-  return { ...range, ...changes.total(), ...changes.byModelAndTenant(), skipped_days: days.within(fromMs, toMs) }
+  return { ...range, ...changes.total(), ...changes.byModelAndTenant(), skipped_days: days.frozenWithin(fromMs, toMs) }
 }
 
 /** The parts of a range outside frozen days that raw events reach; nothing is to be computed elsewhere. */
 export async function partsWithEvents(
   ledger: LedgerStore,
-  days: FrozenDays,
+  days: ClosedDays,
   { fromMs, toMs }: { fromMs: number; toMs: number },
 ): Promise<{ fromMs: number; toMs: number }[]> {
   const raw = await ledger.rawRange()
@@ -103,7 +103,7 @@ export async function partsWithEvents(
   // A sample reaches two minutes into the past and the future.
   const first = Math.floor(raw.fromMs / CELL_MS) * CELL_MS - 2 * CELL_MS
   const last = Math.ceil(raw.toMs / CELL_MS) * CELL_MS + 2 * CELL_MS
-  return days.openParts(Math.max(fromMs, first), Math.min(toMs, last))
+  return days.openRanges(Math.max(fromMs, first), Math.min(toMs, last))
 }
 
 /** Hosts with events and hosts that any of the books claims, sorted. */

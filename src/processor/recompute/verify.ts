@@ -6,7 +6,7 @@
 
 import { type BucketLevel, CELL_MS, DAY_MS, HOUR_MS, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
-import { FrozenDays } from '../frozen-days.ts'
+import { ClosedDays } from '../closed-days.ts'
 import { EventCellInputs } from '../ledger/raw-minutes.ts'
 import { RollupBuilder } from '../ledger/rollup-keeper.ts'
 import { commitmentsWithin } from '../ledger/stale-cells.ts'
@@ -30,10 +30,10 @@ export async function verify(options: VerifyOptions): Promise<VerifyResult> {
   const toMs = Math.max(fromMs, Math.min(options.toMs, settledMs))
   const books = new PriceBookVersions(ledger)
   await books.refresh()
-  const days = await FrozenDays.read(ledger)
+  const days = await ClosedDays.read(ledger)
   const run = new Verification({ ...options, toMs }, books)
-  for (const part of days.openParts(fromMs, toMs)) await run.part(part)
-  return run.end(days.within(fromMs, toMs))
+  for (const part of days.openRanges(fromMs, toMs)) await run.part(part)
+  return run.end(days.frozenWithin(fromMs, toMs))
 }
 
 class Verification {

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
-import { DAY_GATE_MAX_AGE_MS, DayGate } from '../../../src/processor/day-gate.ts'
+import { CLOSED_DAYS_MAX_AGE_MS, ClosedDays } from '../../../src/processor/closed-days.ts'
 import { Keeper } from '../../../src/processor/ledger/keeper.ts'
 import { Retention } from '../../../src/processor/ledger/retention.ts'
 import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
@@ -170,19 +170,19 @@ test('a keeper stopped in the middle of a cell across the freeze does not write 
 
 test('the gate of a processor that was stopped across a freeze is read again before it writes', () =>
   onPlace(async (place, retention) => {
-    const gate = new DayGate(place.ledger, place.now)
+    const gate = new ClosedDays(place.ledger, place.now)
     place.nowMs = D1 + 8 * DAY_MS - MINUTE
-    await gate.refreshIfOlderThan(DAY_GATE_MAX_AGE_MS)
+    await gate.refreshIfOlderThan(CLOSED_DAYS_MAX_AGE_MS)
     assert.equal(gate.closedDay(D1 + HOUR_MS), null)
     for (const ms of [MINUTE, HOUR_MS]) {
       place.nowMs += ms
       await retention.pass()
     }
     // SIGCONT: what the processor holds is for a day that is frozen.
-    await gate.refreshIfOlderThan(DAY_GATE_MAX_AGE_MS)
+    await gate.refreshIfOlderThan(CLOSED_DAYS_MAX_AGE_MS)
     const day = gate.closedDay(D1 + HOUR_MS)
     assert.equal(day?.state, 'frozen')
-    assert.match(DayGate.refusalText(day!), /^2026-03-31 is frozen by retention, since 2026-04-08T01:00:00/)
+    assert.match(ClosedDays.refusalText(day!), /^2026-03-31 is frozen by retention, since 2026-04-08T01:00:00/)
     assert.equal(gate.closedDay(D1 - 1), null)
     assert.equal(gate.closedDay(D2), null)
   }))
@@ -196,7 +196,7 @@ test('the gate asks the store only when its list is too old or the clock went ba
         return (target[method] as (...all: unknown[]) => unknown).bind(target)
       },
     })
-    const gate = new DayGate(counting, place.now)
+    const gate = new ClosedDays(counting, place.now)
     const after = async (ms: number) => {
       place.nowMs += ms
       await gate.refreshIfOlderThan(1000)
