@@ -3,8 +3,7 @@
 
 import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { Keeper } from '../../src/processor/ledger/keeper.ts'
-import { ensureDefault } from '../../src/processor/prices/book-versions.ts'
-import { PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
+import { ensureDefault, PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
 import type { EventStore } from '../../src/store/event-store.ts'
 import { USD_PER_HOUR } from './ledger-events.ts'
 import { quiet } from './ledger-feed.ts'

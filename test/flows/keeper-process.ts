@@ -38,7 +38,7 @@ process.once('SIGTERM', () => stop.abort())
 const keeper = new Keeper(ledger, new PriceBookVersions(ledger), {
   log: quiet,
   intervalMs: 20,
-  ...{ settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 },
+  ...{ settleMs: 0, maxWaitMs: 0, jitterMs: 0, rollupSettleMs: 0, rollupMaxWaitMs: 0 },
 })
 say('keeping')
 await keeper.run(stop.signal)

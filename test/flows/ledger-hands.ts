@@ -21,7 +21,7 @@ import { type Env, pertoken, type Service, until } from './harness.ts'
 export const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 
 /** For which whatever is marked is due at once. */
-export const EAGER = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 } as const
+export const EAGER = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, rollupSettleMs: 0, rollupMaxWaitMs: 0 } as const
 
 /** Compiled modules of the many short processes of a flow: they start twice as fast. */
 const cache = mkdtempSync(join(tmpdir(), 'pertoken-flow-cache-'))

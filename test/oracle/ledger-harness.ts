@@ -63,7 +63,7 @@ export function ledgerRows(
   book: PriceBook,
 ): (CellRow & { start: number; host: string | null })[] {
   const hosts = new Set([...events.samples, ...events.usages].map((event) => event.host))
-  for (const host of book.claimedHosts(range.fromMs, range.toMs)) hosts.add(host)
+  for (const host of book.committedHosts(range.fromMs, range.toMs)) hosts.add(host)
   const rows: (CellRow & { start: number; host: string | null })[] = []
   for (let startMs = range.fromMs; startMs < range.toMs; startMs += MINUTE_MS) {
     for (const host of hosts) {

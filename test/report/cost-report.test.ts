@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
-import { AMOUNT_FIELDS, noAmounts, rowTotalsOf, totalNanoUsd } from '../../src/domain/ledger/rows.ts'
+import { AMOUNT_FIELDS, noAmounts, rollupsOf, totalNanoUsd } from '../../src/domain/ledger/rows.ts'
 import { FIGURE_NAMES, figuresOf } from '../../src/report/cost-figures.ts'
 import {
   CostGrouping,
@@ -97,7 +97,7 @@ test("where a span's sums will do, they give what its rows give", () => {
         const hours = readPlan(cells, planOf(query))
         // Rows of many minutes of few GPUs, models and tenants: enough of them that there are sums.
         const many = hours.map((span) => ({ ...span, rows: [...span.rows, ...span.rows, ...span.rows, ...span.rows] }))
-        const summed = many.map((span) => ({ ...span, rows: rowTotalsOf(span.rows)![sums] }))
+        const summed = many.map((span) => ({ ...span, rows: rollupsOf(span.rows)![sums] }))
         assert.deepEqual(groupBuckets(query, summed), groupBuckets(query, many), JSON.stringify(query))
       }
     }

@@ -7,7 +7,7 @@ import { type TestContext, test } from 'node:test'
 import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
 import { type BucketLevel, CELL_MS, DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { rowToJson } from '../../src/domain/ledger/row-json.ts'
-import { rowTotalsOf } from '../../src/domain/ledger/rows.ts'
+import { rollupsOf } from '../../src/domain/ledger/rows.ts'
 import { totalsOfEvent } from '../../src/domain/ledger/token-totals.ts'
 import type { CellRow } from '../../src/domain/ledger/types.ts'
 import type { EventStore } from '../../src/store/event-store.ts'
@@ -268,8 +268,8 @@ function spanTests(contract: Contract): void {
       row({ gpu_index: i, tenant: `t${i % 3}`, busy_nano_usd: 2n ** 60n }),
     )
     const few = many.slice(0, 3)
-    const sums = rowTotalsOf(many)
-    assert.ok(sums !== null && rowTotalsOf(few) === null)
+    const sums = rollupsOf(many)
+    assert.ok(sums !== null && rollupsOf(few) === null)
     await ledger.replaceBuckets([span({ rows: many, sums }), span({ host: null, rows: few })])
     const rowsOf = async (read: AsyncIterable<Pick<LedgerBucket, 'host' | 'rows'>>) =>
       (await collect(read)).map(({ host, rows }) => [host, rows])

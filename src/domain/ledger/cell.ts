@@ -37,7 +37,7 @@ export function computeCell(input: CellInput): Cell {
   const indexes = new Set([
     ...samplesByIndex.keys(),
     ...totals.flatMap((group) => group.gpus),
-    ...book.claimedIndexes(host, startMs, startMs + CELL_MS),
+    ...book.committedIndexes(host, startMs, startMs + CELL_MS),
   ])
   const coverages = [...indexes].map((gpuIndex) => {
     const samples = firstPerInstant(samplesByIndex.get(gpuIndex) ?? [])
@@ -62,7 +62,7 @@ export function computeCell(input: CellInput): Cell {
     host,
     bookVersion: book.version,
     rows: rows.filter((row) => !isNothing(row)).sort(compareRows),
-    capped: kept.capped,
+    overflow: kept.overflow,
   }
 }
 

@@ -83,7 +83,7 @@ export class SlotCoverage {
     const spans: PricedInterval[] = []
     for (const gap of this.#gaps) {
       for (const segment of this.#book.segments(this.#slot, gap.fromMs, gap.toMs)) {
-        if (!segment.rule?.claimsPresence) continue
+        if (!segment.rule?.isCommitment) continue
         const { kind, nanoUsdPerHour } = segment.rule
         spans.push({ ms: segment.toMs - segment.fromMs, kind, nanoUsdPerHour })
       }

@@ -178,7 +178,7 @@ export class RowTotal {
 const MIN_SUMMED_ROWS = 32
 
 /** The sums that a span carries beside its rows; null where the rows are few. */
-export function rowTotalsOf(rows: readonly CellRow[]): RowTotals | null {
+export function rollupsOf(rows: readonly CellRow[]): RowTotals | null {
   if (rows.length < MIN_SUMMED_ROWS) return null
   return { model: sumsBy('model', rows), tenant: sumsBy('tenant', rows) }
 }

@@ -25,7 +25,7 @@ export interface KeptNames {
   models: ReadonlySet<string> | null
   tenants: ReadonlySet<string> | null
   /** How many names are not kept. */
-  capped: number
+  overflow: number
 }
 
 const COUNT_FIELDS = ['requests', 'uncached_prompt_tokens', 'cached_prompt_tokens', 'completion_tokens'] as const
@@ -87,8 +87,8 @@ export function keptNames(
     models.set(group.model, (models.get(group.model) ?? 0n) + tokens)
     if (group.tenant !== null) tenants.set(group.tenant, (tenants.get(group.tenant) ?? 0n) + tokens)
   }
-  const capped = Math.max(0, models.size - limits.models) + Math.max(0, tenants.size - limits.tenants)
-  return { models: largest(models, limits.models), tenants: largest(tenants, limits.tenants), capped }
+  const overflow = Math.max(0, models.size - limits.models) + Math.max(0, tenants.size - limits.tenants)
+  return { models: largest(models, limits.models), tenants: largest(tenants, limits.tenants), overflow }
 }
 
 /** A name as it goes into the ledger. */

@@ -154,7 +154,7 @@ export interface Cell {
   bookVersion: number
   rows: CellRow[]
   /** How many names of models and tenants were folded into `other` by the book's limits. */
-  capped: number
+  overflow: number
 }
 
 /** The name that models and tenants above the book's limits go under. */

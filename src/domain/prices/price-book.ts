@@ -62,7 +62,7 @@ export class PriceBook {
   readonly maxTenantsPerCell: number
   readonly #groups = new Map<string, RuleGroup>()
   readonly #patterns: { pattern: NamePattern; group: RuleGroup }[] = []
-  readonly #claimsByHost = new Map<string, PriceRule[]>()
+  readonly #commitmentsByHost = new Map<string, PriceRule[]>()
   readonly #defaults: readonly { fromMs: number; nanoUsdPerHour: bigint }[]
   readonly #patternsOfName = new Map<string, RuleGroup[]>()
   /** What rules match by: a look-up by anything else finds nothing. */
@@ -93,7 +93,7 @@ export class PriceBook {
 
   /** The rule that prices a GPU at an instant, null when none is in force. */
   ruleAt(slot: PricedSlot, atMs: number): PriceRule | null {
-    return ruleInForce(this.#groupsOf(slot), atMs)
+    return effectiveRule(this.#groupsOf(slot), atMs)
   }
 
   /** The book's default at an instant, 10⁻⁹ USD per hour. */
@@ -122,14 +122,14 @@ export class PriceBook {
     return starts.map((startMs, i) => ({
       fromMs: startMs,
       toMs: starts[i + 1] ?? toMs,
-      rule: ruleInForce(groups, startMs),
+      rule: effectiveRule(groups, startMs),
       defaultNanoUsdPerHour: this.defaultAt(startMs),
     }))
   }
 
   /** Indexes of the GPUs of a host that rules say are paid for within [fromMs, toMs), samples or not; ascending. */
-  claimedIndexes(host: string | null, fromMs: number, toMs: number): number[] {
-    const claims = host === null ? undefined : this.#claimsByHost.get(host)
+  committedIndexes(host: string | null, fromMs: number, toMs: number): number[] {
+    const claims = host === null ? undefined : this.#commitmentsByHost.get(host)
     if (claims === undefined) return []
     const indexes = new Set<number>()
     for (const rule of claims) {
@@ -139,8 +139,10 @@ export class PriceBook {
   }
 
   /** Hosts with such GPUs within [fromMs, toMs): their cells are to be computed though no event marks them. */
-  claimedHosts(fromMs: number, toMs: number): string[] {
-    return [...this.#claimsByHost.keys()].filter((host) => this.claimedIndexes(host, fromMs, toMs).length > 0).sort()
+  committedHosts(fromMs: number, toMs: number): string[] {
+    return [...this.#commitmentsByHost.keys()]
+      .filter((host) => this.committedIndexes(host, fromMs, toMs).length > 0)
+      .sort()
   }
 
   /** Which rule prices a GPU at an instant and, for each other rule, why it does not. */
@@ -151,7 +153,7 @@ export class PriceBook {
       if (rule === winner) continue
       const field = rule.mismatch(slot)
       if (field !== null) others.push({ rule, reason: 'does not match', field })
-      else others.push({ rule, reason: rule.isInForce(atMs) ? 'less specific' : 'not in force' })
+      else others.push({ rule, reason: rule.isEffective(atMs) ? 'less specific' : 'not in force' })
     }
     const because =
       winner === null
@@ -170,9 +172,9 @@ export class PriceBook {
       if (rule.pattern !== null) this.#patterns.push({ pattern: rule.pattern, group })
     }
     group.push(rule)
-    if (!rule.claimsPresence || rule.match.host === undefined) return
-    const claims = this.#claimsByHost.get(rule.match.host)
-    if (claims === undefined) this.#claimsByHost.set(rule.match.host, [rule])
+    if (!rule.isCommitment || rule.match.host === undefined) return
+    const claims = this.#commitmentsByHost.get(rule.match.host)
+    if (claims === undefined) this.#commitmentsByHost.set(rule.match.host, [rule])
     else claims.push(rule)
   }
 
@@ -250,10 +252,10 @@ export function succeed(old: PriceBookDocument, next: PriceBookDocument, atMs: n
 }
 
 /** The first rule in force of groups that are ranked; null when none is. */
-function ruleInForce(groups: readonly RuleGroup[], atMs: number): PriceRule | null {
+function effectiveRule(groups: readonly RuleGroup[], atMs: number): PriceRule | null {
   for (const group of groups) {
     const rule = group[firstEndingAfter(group, atMs)]
-    if (rule?.isInForce(atMs)) return rule
+    if (rule?.isEffective(atMs)) return rule
   }
   return null
 }

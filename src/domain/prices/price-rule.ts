@@ -122,7 +122,7 @@ export class PriceRule {
    * Whether the rule says that a certain GPU is paid for from a certain day on: it names a slot or a uuid and has a
    * `from`. Time of such a GPU without samples and tokens is uncovered; a rule since ever would make all the past dark.
    */
-  get claimsPresence(): boolean {
+  get isCommitment(): boolean {
     return this.level <= 2 && this.fromMs !== Number.NEGATIVE_INFINITY
   }
 
@@ -132,7 +132,7 @@ export class PriceRule {
     return this.nanoUsdPerHour + divideRounded(microjoules * this.#energyFactor, ENERGY_DIVISOR * BigInt(overMs))
   }
 
-  isInForce(atMs: number): boolean {
+  isEffective(atMs: number): boolean {
     return this.fromMs <= atMs && atMs < this.toMs
   }
 

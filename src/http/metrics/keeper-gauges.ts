@@ -6,12 +6,12 @@ import type { KeeperStatus } from '../../processor/ledger/keeper.ts'
 const WORK = {
   cells_computed: 'cellsComputed',
   cells_replaced: 'cellsReplaced',
-  sums_computed: 'sumsComputed',
+  sums_computed: 'rollupsComputed',
   races_lost: 'racesLost',
   marks_deleted: 'marksDeleted',
   marks_dropped: 'marksDropped',
   failures: 'failures',
-  names_capped: 'namesCapped',
+  names_capped: 'namesOverflowed',
 } as const satisfies Record<string, keyof KeeperStatus>
 
 export class KeeperGauges {

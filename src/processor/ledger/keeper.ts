@@ -1,7 +1,7 @@
-// The keeper: takes the spans of the ledger that are due and computes them anew, minutes from raw events, hours from
-// minutes, days from hours. One runs in each processor; there is no leader and nothing to hand over. Two that do the same
-// cost work, never a figure: see docs/adr/0003-keeper-protocol.md. A pass looks at what is due, newest first, and works
-// for a bounded time, so that while days are caught up the newest minutes are still kept.
+// The keeper: recomputes the buckets of the ledger that are due, minutes from raw events, hours from minutes, days from
+// hours (a refresh worker of continuous aggregates). One runs in each processor; there is no leader and nothing to hand
+// over. Two that do the same cost work, never a figure: see docs/adr/0003-keeper-protocol.md. A pass reads what is due
+// and computes it, newest first, for a bounded time, so that the newest minutes stay current while days are caught up.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type BucketLevel, CELL_MS, type RollupLevel } from '../../domain/ledger/buckets.ts'
@@ -10,18 +10,15 @@ import { StoreError } from '../../store/event-store.ts'
 import type { DirtyBucket, LedgerStore } from '../../store/ledger-store.ts'
 import type { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { Retrier } from '../retry.ts'
-import { BookWatch } from './book-watch.ts'
-import { CatchUp } from './catch-up.ts'
-import { KeeperCounters } from './keeper-counters.ts'
-import { type KeeperDependencies, MinuteKeeper } from './minute-keeper.ts'
-import { RunLength } from './raw-run.ts'
+import { Invalidation } from './invalidation.ts'
+import { KeeperCounters, type KeeperDependencies, MinuteKeeper } from './minute-keeper.ts'
 import { RollupKeeper } from './rollup-keeper.ts'
-import { type DueRule, isDue, runsOf, staggerRuns } from './schedule.ts'
+import { isDue, RunLength, runsOf, type Schedule, staggerRuns } from './schedule.ts'
 
 export interface KeeperOptions {
   log: Logger
   now?: () => number
-  /** Deals out the keeper's jitter and the order in which it catches up; for tests. */
+  /** Determines the keeper's jitter and the order in which it catches up; for tests. */
   random?: () => number
   /** A minute is due when its newest mark is this old, milliseconds. */
   settleMs?: number
@@ -32,15 +29,15 @@ export interface KeeperOptions {
   /** Each keeper waits up to this much longer, so that two rarely do the same. */
   jitterMs?: number
   /** Hours wait this much for their newest and oldest mark; days twelve times as much, since each minute marks them. */
-  sumSettleMs?: number
-  sumMaxWaitMs?: number
+  rollupSettleMs?: number
+  rollupMaxWaitMs?: number
   /** Pause between passes that found nothing to do. */
   intervalMs?: number
 }
 
 /** What the keeper did since it started, and what it saw last; for /health and /metrics. */
 export interface KeeperStatus extends Readonly<KeeperCounters> {
-  /** Span starts with marks, by level, as of the last pass; at most MAX_DIRTY each are looked at. */
+  /** Bucket starts with marks, by level, as of the last pass; at most MAX_DIRTY each are read. */
   backlog: Record<BucketLevel, number>
   /** Age of the oldest mark that was seen, milliseconds; null when there is none. */
   oldestDirtyAgeMs: number | null
@@ -52,36 +49,36 @@ export interface KeeperStatus extends Readonly<KeeperCounters> {
 
 /** What one pass did. */
 export interface PassResult {
-  /** Span starts that were computed, by level. */
+  /** Bucket starts that were computed, by level. */
   minutes: number
   hours: number
   days: number
-  /** Span starts that are due and were left for the next pass. */
+  /** Bucket starts that are due and were left for the next pass. */
   left: number
-  /** Span starts that have marks but are not due yet. */
+  /** Bucket starts that have marks but are not due yet. */
   waiting: number
 }
 
-/** Span starts that a pass looks at, newest first. */
+/** Bucket starts that a pass reads, newest first. */
 const MAX_DIRTY = 2000
-/** After this long a pass looks again what is due, milliseconds. */
+/** After this long a pass ends, so that the next one reads again what is due, milliseconds. */
 const MAX_PASS_MS = 10_000
-/** What cannot be computed for another reason than the store's is tried again after this long, milliseconds. */
+/** What cannot be computed, for another reason than the store, is tried again after this long, milliseconds. */
 const PUT_OFF_MS = 60_000
-const DAY_PATIENCE = 12
+const DAY_WAIT_FACTOR = 12
 
 export class Keeper {
   readonly counters = new KeeperCounters()
-  readonly #parts: KeeperDependencies
-  readonly #rules: Record<BucketLevel, DueRule & { seed: number }>
+  readonly #deps: KeeperDependencies
+  readonly #schedules: Record<BucketLevel, Schedule & { seed: number }>
   readonly #intervalMs: number
   readonly #retrier: Retrier
-  readonly #watch: BookWatch
+  readonly #invalidation: Invalidation
   readonly #minutes: MinuteKeeper
-  readonly #sums: RollupKeeper
+  readonly #rollups: RollupKeeper
   readonly #length = new RunLength()
   readonly #catchUp: CatchUp
-  /** Minutes that could not be computed: when they are tried again, alone. */
+  /** Buckets that could not be computed: when they are tried again, in runs of their own. */
   readonly #putOff = new Map<string, number>()
   readonly #seen: Record<BucketLevel, { count: number; oldestMs: number | null }> = {
     minute: { count: 0, oldestMs: null },
@@ -92,35 +89,24 @@ export class Keeper {
 
   constructor(ledger: LedgerStore, books: PriceBookVersions, options: KeeperOptions) {
     const { log, now = Date.now, random = Math.random, lagMs = 105_000, jitterMs = 5000 } = options
-    const { sumSettleMs = 5000, sumMaxWaitMs = 30_000 } = options
-    const seed = Math.floor(random() * 2 ** 31)
-    this.#parts = { ledger, books, counters: this.counters, log, now }
-    this.#rules = {
-      minute: {
-        settleMs: options.settleMs ?? 15_000,
-        maxWaitMs: options.maxWaitMs ?? 60_000,
-        lagMs: CELL_MS + lagMs,
-        jitterMs,
-        seed,
-      },
-      hour: { settleMs: sumSettleMs, maxWaitMs: sumMaxWaitMs, lagMs: 0, jitterMs, seed },
-      day: {
-        settleMs: sumSettleMs * DAY_PATIENCE,
-        maxWaitMs: sumMaxWaitMs * DAY_PATIENCE,
-        lagMs: 0,
-        jitterMs,
-        seed,
-      },
+    const { settleMs = 15_000, maxWaitMs = 60_000, rollupSettleMs = 5000, rollupMaxWaitMs = 30_000 } = options
+    const each = { jitterMs, seed: Math.floor(random() * 2 ** 31) }
+    const hour = { settleMs: rollupSettleMs, maxWaitMs: rollupMaxWaitMs, lagMs: 0, ...each }
+    this.#schedules = {
+      minute: { settleMs, maxWaitMs, lagMs: CELL_MS + lagMs, ...each },
+      hour,
+      day: { ...hour, settleMs: rollupSettleMs * DAY_WAIT_FACTOR, maxWaitMs: rollupMaxWaitMs * DAY_WAIT_FACTOR },
     }
+    this.#deps = { ledger, books, counters: this.counters, log, now }
     this.#intervalMs = options.intervalMs ?? 1000
     this.#retrier = new Retrier(log, now)
-    this.#watch = new BookWatch(this.#parts, CELL_MS + lagMs)
-    this.#minutes = new MinuteKeeper(this.#parts, this.#length)
-    this.#sums = new RollupKeeper(this.#parts)
+    this.#invalidation = new Invalidation(this.#deps, CELL_MS + lagMs)
+    this.#minutes = new MinuteKeeper(this.#deps, this.#length)
+    this.#rollups = new RollupKeeper(this.#deps)
     this.#catchUp = new CatchUp(log)
   }
 
-  /** Keeps the ledger until the signal aborts; never rejects. What it was doing then is left for the next keeper. */
+  /** Keeps the ledger until the signal aborts; never rejects. Work in progress is then left for the next keeper. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const pass = await this.#retrier.run('keep the ledger', signal, () => this.pass(signal)).catch(() => null)
@@ -129,20 +115,20 @@ export class Keeper {
     }
   }
 
-  /** One look at what is due, and the work. Rejects with a StoreError; what was done until then is done. */
+  /** Reads once what is due, and computes it. Rejects with a StoreError; what was done until then is done. */
   async pass(signal?: AbortSignal): Promise<PassResult> {
-    const { books, now } = this.#parts
+    const { books, now } = this.#deps
     const result: PassResult = { minutes: 0, hours: 0, days: 0, left: 0, waiting: 0 }
     const untilMs = now() + MAX_PASS_MS
-    const mayGoOn = () => signal?.aborted !== true && now() < untilMs
+    const mayContinue = () => signal?.aborted !== true && now() < untilMs
     await books.refresh()
     if (books.versions.length === 0) {
       throw new StoreError('No price book yet: none was set, and no default at start', { retriable: true })
     }
-    await this.#watch.pass()
-    await this.#passMinutes(result, mayGoOn)
-    result.hours = await this.#passSums('hour', result, mayGoOn)
-    result.days = await this.#passSums('day', result, mayGoOn)
+    await this.#invalidation.pass()
+    await this.#passMinutes(result, mayContinue)
+    result.hours = await this.#passRollups('hour', result, mayContinue)
+    result.days = await this.#passRollups('day', result, mayContinue)
     this.#lastPassMs = now()
     return result
   }
@@ -153,60 +139,61 @@ export class Keeper {
     return {
       ...this.counters,
       backlog: { minute: minute.count, hour: hour.count, day: day.count },
-      oldestDirtyAgeMs: ages.length === 0 ? null : Math.max(0, this.#parts.now() - Math.min(...ages)),
+      oldestDirtyAgeMs: ages.length === 0 ? null : Math.max(0, this.#deps.now() - Math.min(...ages)),
       lastPassMs: this.#lastPassMs,
       failing: this.#retrier.failing,
     }
   }
 
-  async #passMinutes(result: PassResult, mayGoOn: () => boolean): Promise<void> {
-    const { now } = this.#parts
+  async #passMinutes(result: PassResult, mayContinue: () => boolean): Promise<void> {
     const due = await this.#due('minute', result)
     let left = due.length
     const runs = runsOf(due, this.#length.ms, (startMs) => this.#putOff.has(`minute ${startMs}`))
-    for (const run of staggerRuns(runs, this.#rules.minute.seed)) {
-      if (!mayGoOn()) break
+    for (const run of staggerRuns(runs, this.#schedules.minute.seed)) {
+      if (!mayContinue()) break
       const computed = await this.#guarded('minute', run, () => this.#minutes.compute(run))
       result.minutes += computed ?? 0
       left -= run.length
-      this.#catchUp.tell({ minutes: run.length, left, nowMs: now() })
+      this.#catchUp.report({ minutes: run.length, left, nowMs: this.#deps.now() })
     }
     result.left += left
   }
 
-  async #passSums(level: RollupLevel, result: PassResult, mayGoOn: () => boolean): Promise<number> {
+  async #passRollups(level: RollupLevel, result: PassResult, mayContinue: () => boolean): Promise<number> {
     const due = await this.#due(level, result)
     let computed = 0
     for (const [i, { startMs }] of due.entries()) {
-      if (!mayGoOn()) {
+      if (!mayContinue()) {
         result.left += due.length - i
         break
       }
-      if ((await this.#guarded(level, [startMs], () => this.#sums.compute(level, startMs))) === true) computed++
+      if ((await this.#guarded(level, [startMs], () => this.#rollups.compute(level, startMs))) === true) computed++
     }
     return computed
   }
 
   async #due(level: BucketLevel, result: PassResult): Promise<DirtyBucket[]> {
-    const { ledger, now } = this.#parts
+    const { ledger, now } = this.#deps
     // The clock is read before the marks: what comes in between waits for the next pass.
     const nowMs = now()
     const dirty = await ledger.dirtyBuckets(level, MAX_DIRTY)
-    const oldestMs = dirty.reduce((oldest, span) => Math.min(oldest, span.firstAtMs), Number.POSITIVE_INFINITY)
+    const oldestMs = dirty.reduce((oldest, bucket) => Math.min(oldest, bucket.firstAtMs), Number.POSITIVE_INFINITY)
     this.#seen[level] = { count: dirty.length, oldestMs: dirty.length === 0 ? null : oldestMs }
     const due = dirty.filter(
-      (span) => isDue(span, nowMs, this.#rules[level]) && nowMs >= (this.#putOff.get(`${level} ${span.startMs}`) ?? 0),
+      (bucket) =>
+        isDue(bucket, nowMs, this.#schedules[level]) && nowMs >= (this.#putOff.get(`${level} ${bucket.startMs}`) ?? 0),
     )
     result.waiting += dirty.length - due.length
     return due
   }
 
   /**
-   * Runs work that may fail for another reason than the store's (a document that nobody foresaw): that must not stop the
-   * rest of the ledger. Spans that failed together are tried alone in the next pass; one that fails alone is put off.
+   * Runs work that may fail for another reason than the store (an unforeseen document): that must not
+   * stop the rest of the ledger. Buckets that failed together are tried alone in the next pass; one that fails alone is
+   * put off.
    */
   async #guarded<T>(level: BucketLevel, starts: readonly number[], work: () => Promise<T>): Promise<T | null> {
-    const { log, now } = this.#parts
+    const { log, now } = this.#deps
     try {
       const result = await work()
       for (const startMs of starts) this.#putOff.delete(`${level} ${startMs}`)
@@ -220,6 +207,43 @@ export class Keeper {
       const first = new Date(starts[0]!).toISOString()
       log.error({ level, first, spans: starts.length, error: String(error) }, 'Could not compute a part of the ledger')
       return null
+    }
+  }
+}
+
+const REPORT_INTERVAL_MS = 10_000
+/** A pass with fewer minutes than this is everyday work. */
+const BACKLOG_MINUTES = 30
+
+/** Logs how catching up goes: at most one line in ten seconds, and one when it is done; none while the keeper keeps up. */
+export class CatchUp {
+  readonly #log: Logger
+  #sinceMs: number | null = null
+  #done = 0
+  #lastLoggedMs = 0
+
+  constructor(log: Logger) {
+    this.#log = log
+  }
+
+  /** Reports a run of minutes that is done, and how many are left that are due. */
+  report({ minutes, left, nowMs }: { minutes: number; left: number; nowMs: number }): void {
+    if (this.#sinceMs === null) {
+      if (left < BACKLOG_MINUTES) return
+      this.#sinceMs = nowMs
+      this.#lastLoggedMs = nowMs
+      this.#done = 0
+    }
+    this.#done += minutes
+    const elapsedMs = nowMs - this.#sinceMs
+    const speed = elapsedMs <= 0 ? null : Math.round((this.#done * CELL_MS) / elapsedMs)
+    const fields = { minutes_done: this.#done, minutes_left: left, times_real_time: speed }
+    if (left === 0) {
+      this.#log.info(fields, 'Caught up with the ledger')
+      this.#sinceMs = null
+    } else if (nowMs >= this.#lastLoggedMs + REPORT_INTERVAL_MS) {
+      this.#lastLoggedMs = nowMs
+      this.#log.info(fields, 'Catching up with the ledger')
     }
   }
 }

@@ -1,16 +1,16 @@
 // Computes a run of dirty minutes, in the order that makes it safe against any other keeper, processor and crash:
-// read marks → read revs → read raw events → replace where the rev is unchanged → mark the hour → look at the price books
+// read marks → read revs → read raw events → replace where the rev is unchanged → mark the hour → read the price books
 // again → delete exactly the marks that were read. Each step's place is argued in docs/adr/0003-keeper-protocol.md and
-// held by test/processor/protocol/protocol-model.test.ts. Nothing is skipped when a cell comes out as it was: see there.
+// held by test/processor/protocol/protocol-model.test.ts. Nothing is skipped when a cell comes out unchanged: see there.
 
 import { CELL_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
-import { rowTotalsOf } from '../../domain/ledger/rows.ts'
+import { rollupsOf } from '../../domain/ledger/rows.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import type { LedgerBucket, LedgerStore, Mark } from '../../store/ledger-store.ts'
 import { ClosedDays, dayText } from '../closed-days.ts'
 import type { PriceBookVersions } from '../prices/price-book-versions.ts'
-import type { KeeperCounters } from './keeper-counters.ts'
-import { GroupedCellInputs, type RunLength } from './raw-run.ts'
+import { type CellInputs, type GroupedTokens, groupedInputs } from './cell-inputs.ts'
+import type { RunLength } from './schedule.ts'
 
 /** Rows that are held before they are written. */
 const MAX_ROWS_PER_WRITE = 5000
@@ -23,6 +23,23 @@ export interface KeeperDependencies {
   now: () => number
 }
 
+/** What a keeper has done since it started, for /metrics. */
+export class KeeperCounters {
+  cellsComputed = 0
+  cellsReplaced = 0
+  /** Hours and days that were computed. */
+  rollupsComputed = 0
+  /** Buckets that another keeper replaced first; their marks stay, so they are computed again. */
+  racesLost = 0
+  marksDeleted = 0
+  /** Marks of frozen days, which are never computed again. */
+  marksDropped = 0
+  /** Runs and buckets that could not be computed, and were put off. */
+  failures = 0
+  /** Names that were folded into `other` by the book's limits, over all computed cells. */
+  namesOverflowed = 0
+}
+
 interface Plan {
   startMs: number
   marks: Mark[]
@@ -30,37 +47,37 @@ interface Plan {
   revs: Map<string | null, number>
 }
 
-interface Computed {
+interface ComputedMinute {
   plan: Plan
-  spans: LedgerBucket[]
+  cells: LedgerBucket[]
 }
 
 export class MinuteKeeper {
-  readonly #parts: KeeperDependencies
+  readonly #deps: KeeperDependencies
   readonly #length: RunLength
 
-  constructor(parts: KeeperDependencies, length: RunLength) {
-    this.#parts = parts
+  constructor(deps: KeeperDependencies, length: RunLength) {
+    this.#deps = deps
     this.#length = length
   }
 
-  /** Computes these minutes, ascending; answers how many still had marks. Rejects with a StoreError. */
+  /** Computes these minutes, ascending; returns how many still had marks. Rejects with a StoreError. */
   async compute(starts: readonly number[]): Promise<number> {
     const plans = await this.#plan(starts)
     const first = plans[0]
     if (first === undefined) return 0
     const range = { fromMs: first.startMs, toMs: plans.at(-1)!.startMs + CELL_MS }
     const hosts = new Set(plans.flatMap((plan) => [...plan.hosts]))
-    const run = await GroupedCellInputs.open(this.#parts.ledger, range, hosts)
+    const inputs = await groupedInputs(this.#deps.ledger, range, hosts)
     try {
-      this.#length.learn(range.toMs - range.fromMs, run.groups)
-      let batch: Computed[] = []
+      this.#length.learn(range.toMs - range.fromMs, inputs.tokens.count)
+      let batch: ComputedMinute[] = []
       let rows = 0
       for (const plan of plans) {
-        await run.moveTo(plan.startMs)
-        const spans = this.#cells(run, plan)
-        batch.push({ plan, spans })
-        rows += spans.reduce((sum, span) => sum + span.rows.length, 0)
+        await inputs.moveTo(plan.startMs)
+        const cells = this.#cells(inputs, plan)
+        batch.push({ plan, cells })
+        rows += cells.reduce((sum, cell) => sum + cell.rows.length, 0)
         if (rows < MAX_ROWS_PER_WRITE) continue
         await this.#finish(batch)
         batch = []
@@ -68,14 +85,14 @@ export class MinuteKeeper {
       }
       await this.#finish(batch)
     } finally {
-      await run.close()
+      await inputs.close()
     }
     return plans.length
   }
 
   /** Marks first, then revs; raw events come after both. Marks of frozen days are dropped. */
   async #plan(starts: readonly number[]): Promise<Plan[]> {
-    const { ledger } = this.#parts
+    const { ledger } = this.#deps
     const plans: Plan[] = []
     for (const startMs of starts) {
       const marks = await ledger.readMarks('minute', startMs)
@@ -83,50 +100,42 @@ export class MinuteKeeper {
       if (marks.length === 0) continue
       plans.push({ startMs, marks, hosts: new Set(marks.flatMap((mark) => mark.hosts)), revs: new Map() })
     }
-    const open = plans.length === 0 ? [] : await dropFrozen(this.#parts, plans)
+    const open = plans.length === 0 ? [] : await dropFrozen(this.#deps, plans)
     for (const plan of open) plan.revs = await ledger.readRevs('minute', plan.startMs, [...plan.hosts])
     return open
   }
 
-  #cells(run: GroupedCellInputs, { startMs, hosts, revs }: Plan): LedgerBucket[] {
-    const { books, counters, now } = this.#parts
+  #cells(inputs: CellInputs<GroupedTokens>, { startMs, hosts, revs }: Plan): LedgerBucket[] {
+    const { books, counters, now } = this.#deps
     const book = books.bookFor(startMs)
     const computedMs = now()
     counters.cellsComputed += hosts.size
     return [...hosts].map((host) => {
-      const { bookVersion, rows, capped } = run.cell(host, book)
-      counters.namesCapped += capped
-      return {
-        level: 'minute',
-        startMs,
-        host,
-        rev: revs.get(host) ?? 0,
-        bookVersions: [bookVersion],
-        rows,
-        sums: rowTotalsOf(rows),
-        capped,
-        computedMs,
-      }
+      const { bookVersion, rows, overflow } = inputs.cell(host, book)
+      counters.namesOverflowed += overflow
+      const rev = revs.get(host) ?? 0
+      const computed = { bookVersions: [bookVersion], rows, sums: rollupsOf(rows), capped: overflow, computedMs }
+      return { level: 'minute', startMs, host, rev, ...computed }
     })
   }
 
-  async #finish(batch: readonly Computed[]): Promise<void> {
+  async #finish(batch: readonly ComputedMinute[]): Promise<void> {
     if (batch.length === 0) return
-    const { ledger, books, counters, now } = this.#parts
-    const spans = batch.flatMap((one) => one.spans)
-    const replaced = await ledger.replaceBuckets(spans)
-    const won = spans.filter((_, i) => replaced[i])
+    const { ledger, books, counters, now } = this.#deps
+    const cells = batch.flatMap((minute) => minute.cells)
+    const replaced = await ledger.replaceBuckets(cells)
+    const won = cells.filter((_, i) => replaced[i])
     counters.cellsReplaced += won.length
-    counters.racesLost += spans.length - won.length
+    counters.racesLost += cells.length - won.length
     if (won.length > 0) await ledger.markSpans('hour', hoursOf(won), now())
     // A revision that was made meanwhile marked the cells that it saw. One that was only just written it may not have seen.
     await books.refresh()
-    const wonHosts = Map.groupBy(won, (span) => span.startMs)
+    const wonCells = Map.groupBy(won, (cell) => cell.startMs)
     const done: string[] = []
     for (const { plan } of batch) {
       const version = books.versionFor(plan.startMs)
-      const right = (wonHosts.get(plan.startMs) ?? []).filter((span) => span.bookVersions[0] === version)
-      const hosts = new Set(right.map((span) => span.host))
+      const current = (wonCells.get(plan.startMs) ?? []).filter((cell) => cell.bookVersions[0] === version)
+      const hosts = new Set(current.map((cell) => cell.host))
       for (const mark of plan.marks) if (mark.hosts.every((host) => hosts.has(host))) done.push(mark.id)
     }
     await ledger.deleteMarks(done)
@@ -135,26 +144,22 @@ export class MinuteKeeper {
 }
 
 function hoursOf(cells: readonly LedgerBucket[]): { startMs: number; hosts: (string | null)[] }[] {
-  const hours = new Map<number, Set<string | null>>()
-  for (const { startMs, host } of cells) {
-    const hourMs = floorTo(HOUR_MS, startMs)
-    hours.set(hourMs, (hours.get(hourMs) ?? new Set()).add(host))
-  }
-  return [...hours].map(([startMs, hosts]) => ({ startMs, hosts: [...hosts] }))
+  const hours = Map.groupBy(cells, ({ startMs }) => floorTo(HOUR_MS, startMs))
+  return [...hours].map(([startMs, all]) => ({ startMs, hosts: [...new Set(all.map(({ host }) => host))] }))
 }
 
-/** Deletes the marks of spans in frozen days, counted and said; answers the other spans. */
+/** Deletes the marks of buckets in frozen days, counted and logged; returns the other buckets. */
 export async function dropFrozen<T extends { startMs: number; marks: readonly Mark[] }>(
   { ledger, counters, log }: KeeperDependencies,
-  spans: readonly T[],
+  buckets: readonly T[],
 ): Promise<T[]> {
   const days = await ClosedDays.read(ledger)
-  const frozen = spans.filter(({ startMs }) => days.isFrozen(startMs))
-  if (frozen.length === 0) return [...spans]
+  const frozen = buckets.filter(({ startMs }) => days.isFrozen(startMs))
+  if (frozen.length === 0) return [...buckets]
   const ids = frozen.flatMap(({ marks }) => marks.map(({ id }) => id))
   await ledger.deleteMarks(ids)
   counters.marksDropped += ids.length
   const names = [...new Set(frozen.map(({ startMs }) => dayText(startMs)))]
   log.warn({ days: names, marks: ids.length }, 'Dropped marks of frozen days: their ledger stays as it is')
-  return spans.filter(({ startMs }) => !days.isFrozen(startMs))
+  return buckets.filter(({ startMs }) => !days.isFrozen(startMs))
 }

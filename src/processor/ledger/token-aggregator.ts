@@ -1,26 +1,27 @@
-// Token usage of single documents, minute by minute: what `verify` sets against the store's own grouping, so that no fault
-// of that can hide, and what long ranges are computed from. Documents come in order of time; a minute's groups are held and
-// forgotten, never its events.
+// Aggregates token usage from individual documents, minute by minute. `verify` uses it to check the store's own
+// aggregation independently, and long ranges are computed from it. Documents come in order of time; memory holds the
+// groups of one minute, never its events.
 
 import { gpuIndexesOf } from '../../domain/events/documents.ts'
 import { CELL_MS } from '../../domain/ledger/buckets.ts'
 import { addEvent, totalsOfEvent } from '../../domain/ledger/token-totals.ts'
 import type { LedgerToken, TokenTotals } from '../../domain/ledger/types.ts'
+import { OrderedStream } from './ordered-stream.ts'
 
-/** Counts of the documents themselves, for a check that goes round all ledger code. */
-export interface PlainCounts {
+/** Counts of the documents themselves, for a check that bypasses all code of the ledger. */
+export interface EventCounts {
   requests: bigint
   prompt_tokens: bigint
   cached_prompt_tokens: bigint
   completion_tokens: bigint
 }
 
-/** Totals by model, tenant and GPUs (an index, or several joined): nested, so that no event needs a key made of them. */
+/** Totals by model, tenant and GPUs (an index, or several joined): nested, so that no event needs a compound key. */
 type Totals = Map<string, Map<string | null, Map<number | string, TokenTotals>>>
 
 interface HostUsage {
   totals: Totals
-  counts: PlainCounts
+  counts: EventCounts
   /** Counts of the newest events that are not in `counts` yet. */
   events: number
   requests: number
@@ -30,36 +31,23 @@ interface HostUsage {
 }
 
 export class MinuteTokenAggregator {
-  /** Documents that were read. */
-  read = 0
-  readonly #documents: AsyncIterator<LedgerToken>
+  readonly #documents: OrderedStream<LedgerToken>
   #hosts = new Map<string | null, HostUsage>()
-  #next: LedgerToken | null = null
-  #isDone = false
 
   /** `documents` in order of time. */
   constructor(documents: AsyncIterable<LedgerToken>) {
-    this.#documents = documents[Symbol.asyncIterator]()
+    this.#documents = new OrderedStream(documents, ({ ts }) => ts.getTime())
   }
 
-  /** Takes in the minute that starts at `startMs`, which is after the one before. */
+  /** Documents that were read. */
+  get count(): number {
+    return this.#documents.count
+  }
+
+  /** Aggregates the minute that starts at `startMs`, which is after the current one. */
   async moveTo(startMs: number): Promise<void> {
     this.#hosts = new Map()
-    while (!this.#isDone) {
-      if (this.#next === null) {
-        const { done, value } = await this.#documents.next()
-        if (done === true) {
-          this.#isDone = true
-          return
-        }
-        this.read++
-        this.#next = value as LedgerToken
-      }
-      const tsMs = this.#next.ts.getTime()
-      if (tsMs >= startMs + CELL_MS) return
-      if (tsMs >= startMs) this.#add(this.#next)
-      this.#next = null
-    }
+    await this.#documents.take(startMs, startMs + CELL_MS, (event) => this.#add(event))
   }
 
   get hosts(): Iterable<string | null> {
@@ -71,16 +59,15 @@ export class MinuteTokenAggregator {
     return models.flatMap((tenants) => [...tenants.values()].flatMap((gpus) => [...gpus.values()]))
   }
 
-  counts(host: string | null): PlainCounts {
+  counts(host: string | null): EventCounts {
     const usage = this.#hosts.get(host)
     if (usage === undefined) return noCounts()
     carry(usage)
     return usage.counts
   }
 
-  async close(): Promise<void> {
-    this.#isDone = true
-    await this.#documents.return?.()
+  close(): Promise<void> {
+    return this.#documents.close()
   }
 
   #add(event: LedgerToken): void {
@@ -95,7 +82,7 @@ export class MinuteTokenAggregator {
     usage.prompt += event.prompt_tokens
     usage.cached += event.cached_prompt_tokens ?? 0
     usage.completion += event.completion_tokens
-    // Counts of an event are at most 10⁹: a million of them stay below 2⁵³, and BigInt for each would cost time.
+    // Counts of an event are at most 10⁹: a million of them stay below 2⁵³, and a BigInt for each would cost time.
     if (usage.events >= 1_000_000) carry(usage)
   }
 }
@@ -108,7 +95,7 @@ function carry(usage: HostUsage): void {
   usage.events = usage.requests = usage.prompt = usage.cached = usage.completion = 0
 }
 
-export function noCounts(): PlainCounts {
+export function noCounts(): EventCounts {
   return { requests: 0n, prompt_tokens: 0n, cached_prompt_tokens: 0n, completion_tokens: 0n }
 }
 
@@ -121,7 +108,7 @@ function addTo(totals: Totals, event: LedgerToken): void {
   else addEvent(group, event)
 }
 
-/** The map under a key, which is made where there is none. */
+/** The map under a key, created where there is none. */
 function mapIn<K, L, V>(maps: Map<K, Map<L, V>>, key: K): Map<L, V> {
   let map = maps.get(key)
   if (map === undefined) {

@@ -1,43 +1,41 @@
-// The price books of a store: which version prices a minute. Versions count from an instant on and never change the past;
-// a revision pins a range of the past to a version, and the newest revision whose range holds a minute wins. So the book
-// of a minute is a function of two lists that only ever grow, and any process that has read both says the same. PriceBookVersions are
-// compiled when they are first asked for, and kept. How a new version comes about is in book-versions.ts.
+// The versions of a store's price book: which one prices a minute, and how a new one comes about. Versions count from an
+// instant on and never change the past; a revision pins a range of the past to a version, and the newest revision whose
+// range holds a minute wins. So the book of a minute is a function of two lists that only grow, and all processes that
+// have read both agree. A new book is checked as a whole and inserted under the next number; a process that finds the
+// number taken reads again and tries the next, so two that start with the same default make one version.
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
-import { PriceBook } from '../../domain/prices/price-book.ts'
+import { defaultsOf, initialBook, PriceBook, succeed, withDefault } from '../../domain/prices/price-book.ts'
+import { checkPriceBook, problemText } from '../../domain/prices/price-book-check.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
+import type { Problem } from '../../domain/prices/schema-errors.ts'
 import type { LedgerStore, PriceBookVersion, Revision } from '../../store/ledger-store.ts'
 
 export class PriceBookVersions {
   readonly #ledger: LedgerStore
+  /** Compiled on first use, and kept. */
   readonly #compiled = new Map<number, PriceBook>()
   #versions: PriceBookVersion[] = []
   #revisions: Revision[] = []
-  /** Whether there are claims, as of that many versions. */
-  #claims: { versions: number; any: boolean } | null = null
+  /** Whether there are commitments, as of that many versions. */
+  #commitments: { versions: number; any: boolean } | null = null
 
   /** Empty until the first `refresh`. */
   constructor(ledger: LedgerStore) {
     this.#ledger = ledger
   }
 
-  /** PriceBookVersions with these lists, for questions of the kind "what if". */
-  static of(
-    ledger: LedgerStore,
-    versions: readonly PriceBookVersion[],
-    revisions: readonly Revision[],
-  ): PriceBookVersions {
-    const books = new PriceBookVersions(ledger)
-    books.#take(versions, revisions)
-    return books
-  }
-
-  /** Reads versions and revisions again; whether there are new ones. Throws a StoreError. */
+  /** Reads versions and revisions again; returns whether there are new ones. Rejects with a StoreError. */
   async refresh(): Promise<boolean> {
     const before = this.#versions.length + this.#revisions.length
     // Revisions first: a revision's version was inserted before it, so it is among the versions read after it.
     const revisions = await this.#ledger.readRevisions()
-    this.#take(await this.#ledger.readBooks(), revisions)
+    const versions = await this.#ledger.readBooks()
+    // Both only grow; of two reads that were under way at once, the older one must not win.
+    if (versions.length >= this.#versions.length) this.#versions = versions.toSorted((a, b) => a.version - b.version)
+    if (revisions.length >= this.#revisions.length) {
+      this.#revisions = revisions.toSorted((a, b) => a.revision - b.revision)
+    }
     return this.#versions.length + this.#revisions.length !== before
   }
 
@@ -60,15 +58,15 @@ export class PriceBookVersions {
     return this.bookByVersion(this.versionFor(minuteMs, upToRevision))
   }
 
-  /** The number of the version that `bookFor` compiles. */
+  /** The number of the version that `bookFor` returns. */
   versionFor(minuteMs: number, upToRevision = Number.POSITIVE_INFINITY): number {
     const pinned = this.#revisions.findLast(
       ({ revision, fromMs, toMs }) => revision <= upToRevision && fromMs <= minuteMs && minuteMs < toMs,
     )
     if (pinned !== undefined) return pinned.bookVersion
-    const inForce = this.#versions.findLast(({ fromMs }) => fromMs === null || fromMs <= minuteMs)
+    const effective = this.#versions.findLast(({ fromMs }) => fromMs === null || fromMs <= minuteMs)
     // The first version counts from the beginning; should it ever not, what is before it has no better price.
-    const version = inForce ?? this.#versions[0]
+    const version = effective ?? this.#versions[0]
     if (version === undefined) throw new RangeError('No price book yet: none was set, and no default at start')
     return version.version
   }
@@ -77,37 +75,115 @@ export class PriceBookVersions {
   bookByVersion(version: number): PriceBook {
     const known = this.#compiled.get(version)
     if (known !== undefined) return known
-    const found = this.#versions.find((one) => one.version === version)
+    const found = this.#versions.find((candidate) => candidate.version === version)
     if (found === undefined) throw new RangeError(`Unknown version of the price book: ${version}`)
     const book = new PriceBook(found.book as PriceBookDocument, version)
     this.#compiled.set(version, book)
     return book
   }
 
-  /** Whether any version claims GPUs (`PriceBook.claimedHosts`) at any time. */
-  get hasClaims(): boolean {
-    if (this.#claims?.versions !== this.#versions.length) {
-      const any = this.#versions.some(({ book }) => claims(book as PriceBookDocument))
-      this.#claims = { versions: this.#versions.length, any }
+  /** Whether any version has commitments with a host (`PriceBook.committedHosts`) at any time. */
+  get hasCommitments(): boolean {
+    if (this.#commitments?.versions !== this.#versions.length) {
+      const any = this.#versions.some(({ book }) => hasCommitments(book as PriceBookDocument))
+      this.#commitments = { versions: this.#versions.length, any }
     }
-    return this.#claims.any
-  }
-
-  #take(versions: readonly PriceBookVersion[], revisions: readonly Revision[]): void {
-    // Both only grow; of two reads that were under way at once, the older one must not win.
-    if (versions.length >= this.#versions.length) this.#versions = versions.toSorted((a, b) => a.version - b.version)
-    if (revisions.length < this.#revisions.length) return
-    this.#revisions = revisions.toSorted((a, b) => a.revision - b.revision)
+    return this.#commitments.any
   }
 }
 
-/** The first whole minute after an instant: from when on a change that is made now counts. */
-export function nextMinuteMs(nowMs: number): number {
-  return floorTo(CELL_MS, nowMs) + CELL_MS
-}
-
-function claims({ rules }: PriceBookDocument): boolean {
+/** Without compiling the book. */
+function hasCommitments({ rules }: PriceBookDocument): boolean {
   return rules.some(
     ({ match, from }) => match.host !== undefined && match.gpu_index !== undefined && from !== undefined,
+  )
+}
+
+/** A price book that did not pass its check: the old one stays effective. */
+export class InvalidPriceBook extends Error {
+  readonly problems: readonly Problem[]
+
+  constructor(problems: readonly Problem[]) {
+    super(`Price book is refused: ${problems.map(problemText).join('; ')}`)
+    this.name = 'InvalidPriceBook'
+    this.problems = problems
+  }
+}
+
+export interface SetBookResult {
+  /** The version with the content that was asked for. */
+  version: PriceBookVersion
+  /** False when the newest version had the same content already. */
+  isNew: boolean
+  /** What is odd in it, but allowed. */
+  warnings: Problem[]
+}
+
+/**
+ * Checks a price book of any origin and makes it the newest version, effective from the next whole minute after `nowMs`;
+ * the very first one from the beginning. Cells that exist keep their price, and nothing has to be marked, since a minute
+ * is computed only long after its end. A book without `default_usd_per_hour` keeps the effective default. Rejects with
+ * InvalidPriceBook, which has all problems, or a StoreError.
+ */
+export async function setBook(
+  ledger: LedgerStore,
+  next: unknown,
+  { origin, nowMs }: { origin: string; nowMs: number },
+): Promise<SetBookResult> {
+  const checked = checkPriceBook(next)
+  if (checked.book === null) throw new InvalidPriceBook(checked.problems)
+  const wanted = checked.book
+  const { version, isNew } = await insertVersion(ledger, { origin, nowMs }, (newest, fromMs) => {
+    if (newest === null) return wanted
+    const book = succeed(newest, wanted, fromMs!)
+    return canonical(book) === canonical(newest) ? null : book
+  })
+  return { version, isNew, warnings: checked.warnings }
+}
+
+/**
+ * `PRICE_PER_HOUR_USD` at start: the default of the first version, from the beginning; where it differs from the newest
+ * version's default, the default from the next whole minute on, with a version. Null when nothing had to change.
+ */
+export async function ensureDefault(
+  ledger: LedgerStore,
+  usdPerHour: number,
+  nowMs: number,
+): Promise<PriceBookVersion | null> {
+  const { version, isNew } = await insertVersion(ledger, { origin: 'environment', nowMs }, (newest, fromMs) =>
+    newest === null ? initialBook(usdPerHour) : withDefault(newest, usdPerHour, fromMs!),
+  )
+  return isNew ? version : null
+}
+
+/** Inserts what `make` makes of the newest book; null: nothing to insert. `fromMs` is null for the first version only. */
+async function insertVersion(
+  ledger: LedgerStore,
+  { origin, nowMs }: { origin: string; nowMs: number },
+  make: (newest: PriceBookDocument | null, fromMs: number | null) => PriceBookDocument | null,
+): Promise<{ version: PriceBookVersion; isNew: boolean }> {
+  for (;;) {
+    const newest = newestOf(await ledger.readBooks())
+    // Versions count in their order, whatever the clocks of the machines that made them.
+    const nextMinuteMs = floorTo(CELL_MS, nowMs) + CELL_MS
+    const fromMs = newest === null ? null : Math.max(nextMinuteMs, newest.fromMs ?? Number.NEGATIVE_INFINITY)
+    const book = make(newest === null ? null : (newest.book as PriceBookDocument), fromMs)
+    if (book === null) return { version: newest!, isNew: false }
+    const version: PriceBookVersion = { version: (newest?.version ?? 0) + 1, fromMs, atMs: nowMs, origin, book }
+    if (await ledger.insertBook(version)) return { version, isNew: true }
+  }
+}
+
+function newestOf(versions: readonly PriceBookVersion[]): PriceBookVersion | null {
+  return versions.reduce<PriceBookVersion | null>((a, b) => (a === null || b.version > a.version ? b : a), null)
+}
+
+/** The book as text in which the order of fields does not count; the default's history stands for a lone default. */
+function canonical(book: PriceBookDocument): string {
+  const { default_usd_per_hour: _, ...rest } = book
+  return JSON.stringify({ ...rest, defaults: defaultsOf(book) }, (_key, value: unknown) =>
+    typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([x], [y]) => (x < y ? -1 : 1)))
+      : value,
   )
 }

@@ -1,8 +1,8 @@
-// Why a GPU costs what it costs at an instant: which rule of the price book won and by what it matches, why each other
-// rule did not, and the parts of the price. The GPU's uuid and name are those of its newest sample at or before the
-// instant; a sample more than a day older tells nothing. Used by /api/v1/explain and `pertoken prices explain`.
+// Why a GPU costs what it costs at an instant: which rule of the price book won and what it matches by, why each other
+// rule did not, and the components of the price. The GPU's uuid and name are those of its newest sample at or before the
+// instant; a sample more than a day older is ignored. Used by /api/v1/explain and `pertoken prices explain`.
 
-import { CELL_MS, DAY_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import { CELL_MS, DAY_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
 import { usd } from '../../domain/prices/money.ts'
 import type { Explanation, PriceBook } from '../../domain/prices/price-book.ts'
 import type { PriceRuleData } from '../../domain/prices/price-book-schema.ts'
@@ -41,24 +41,22 @@ export interface PriceExplanation {
   price_kind: PriceKind
   /** What the price is made of. */
   parts: Record<string, number | null>
-  /** The rule that won, null where sample or default tell the price. */
+  /** The rule that won, null where sample or default give the price. */
   rule: RuleView | null
   because: string
   /** The other rules, and why each did not win. */
   others: (RuleView & { reason: string })[]
 }
 
-const HOUR_MS = 3_600_000
-
-/** Explains one GPU's price. Throws a RangeError while there is no price book at all, or a StoreError. */
+/** Explains one GPU's price. Rejects with a RangeError while there is no price book at all, or with a StoreError. */
 export async function explainPrice(
-  events: Pick<EventStore, 'latestSample' | 'listEvents' | 'ledger'>,
+  events: Pick<EventStore, 'latestSample' | 'ledger'>,
   { host, gpuIndex, atMs }: { host: string | null; gpuIndex: number; atMs: number },
 ): Promise<PriceExplanation> {
   const books = new PriceBookVersions(events.ledger)
   await books.refresh()
   const book = books.bookFor(floorTo(CELL_MS, atMs))
-  const sample = await sampleBefore(events, { host, gpuIndex, atMs })
+  const sample = await sampleAt(events, { host, gpuIndex, atMs })
   const slot = { uuid: sample?.uuid ?? null, host, gpuIndex, name: sample?.name ?? null }
   const explanation = book.explain(slot, atMs)
   const priced = priceOf(explanation, sample, ruleData(book, explanation.rule))
@@ -77,6 +75,18 @@ export async function explainPrice(
   }
 }
 
+/** The newest sample of a slot at or before an instant, within a day. */
+async function sampleAt(
+  events: Pick<EventStore, 'latestSample'>,
+  { host, gpuIndex, atMs }: { host: string | null; gpuIndex: number; atMs: number },
+): Promise<KnownSample | null> {
+  const range = { atOrAfterMs: atMs - DAY_MS, atOrBeforeMs: atMs }
+  const sample = await events.latestSample({ host, gpuIndex, ...range })
+  if (sample === null) return null
+  const { ts, uuid = null, name = null, price_per_hour_usd = null, power_w = null } = sample
+  return { ts: ts.toISOString(), uuid, name, price_per_hour_usd, power_w }
+}
+
 type Priced = Pick<PriceExplanation, 'price_per_hour_usd' | 'price_kind' | 'parts'>
 
 function priceOf(
@@ -87,13 +97,13 @@ function priceOf(
   if (rule !== null && data?.kind === 'owned') return ownedPrice(rule, data, sample?.power_w ?? null)
   const { kind, nanoUsdPerHour } = effectivePrice(rule, sample?.price_per_hour_usd ?? null, defaultNanoUsdPerHour)
   const price = usd(nanoUsdPerHour)
-  const part = rule !== null ? 'rule' : kind
-  return { price_per_hour_usd: price, price_kind: kind, parts: { [`${part}_usd_per_hour`]: price } }
+  const source = rule === null ? kind : 'rule'
+  return { price_per_hour_usd: price, price_kind: kind, parts: { [`${source}_usd_per_hour`]: price } }
 }
 
-/** The ledger takes each interval's energy; here the power of the sample stands for it. */
+/** The ledger measures each interval's energy; here the power of the sample stands for it. */
 function ownedPrice(rule: PriceRule, data: PriceRuleData & { kind: 'owned' }, powerW: number | null): Priced {
-  const microjoulesPerHour = powerW === null ? 0n : BigInt(Math.round(powerW * 1000)) * 3_600_000n
+  const microjoulesPerHour = powerW === null ? 0n : BigInt(Math.round(powerW * 1000)) * BigInt(HOUR_MS)
   const price = rule.priceWithEnergy(microjoulesPerHour, HOUR_MS)
   const parts = {
     purchase_usd: data.purchase_usd,
@@ -126,48 +136,4 @@ function ruleData(book: PriceBook, rule: PriceRule | null): PriceRuleData | null
 function viewOf(book: PriceBook, rule: PriceRule): RuleView {
   const { id, kind, match, from = null, to = null } = ruleData(book, rule)!
   return { id, kind, match, from, to }
-}
-
-type SampleEvents = Pick<EventStore, 'latestSample' | 'listEvents'>
-
-/** The newest sample of a slot at or before an instant, within a day. */
-async function sampleBefore(
-  events: SampleEvents,
-  { host, gpuIndex, atMs }: { host: string | null; gpuIndex: number; atMs: number },
-): Promise<KnownSample | null> {
-  const latest = await events.latestSample({ host, gpuIndex })
-  if (latest === null || latest.ts.getTime() < atMs - DAY_MS) return null
-  if (latest.ts.getTime() <= atMs) return known(latest)
-  // Listings are in order of time, so the newest is found by halving: some 27 look-ups of one document in a day.
-  const firstFrom = async (fromMs: number, toMs: number) => {
-    const page = await events.listEvents('gpu', { host, gpuIndex, fromMs, toMs, limit: 1 })
-    return page.items[0] ?? null
-  }
-  let best = await firstFrom(Math.max(0, atMs - DAY_MS), atMs + 1)
-  if (best === null) return null
-  let endMs = atMs + 1
-  for (let nextMs = tsOf(best) + 1; nextMs < endMs; nextMs = tsOf(best) + 1) {
-    const middleMs = nextMs + Math.floor((endMs - nextMs) / 2)
-    const found = await firstFrom(middleMs, endMs)
-    if (found !== null) best = found
-    else endMs = middleMs
-  }
-  return known(best)
-}
-
-function tsOf(document: Record<string, unknown>): number {
-  return (document['ts'] as Date).getTime()
-}
-
-function known(document: object): KnownSample {
-  const { ts, uuid, name, price_per_hour_usd, power_w } = document as Record<string, unknown>
-  const text = (value: unknown) => (typeof value === 'string' ? value : null)
-  const number = (value: unknown) => (typeof value === 'number' && Number.isFinite(value) ? value : null)
-  return {
-    ts: (ts as Date).toISOString(),
-    uuid: text(uuid),
-    name: text(name),
-    price_per_hour_usd: number(price_per_hour_usd),
-    power_w: number(power_w),
-  }
 }

@@ -1,15 +1,14 @@
-// The ledger as it would be without later revisions: `report --revision N`. No copies of old cells are kept; the cells of
-// the asked range are computed from the raw events with the books as they were pinned then. So it shows today's knowledge
-// of the events at yesterday's prices, which is what a correction of prices is compared with. A frozen day cannot be
-// asked: its ledger is what it was when it froze, and its raw events are gone or about to go.
+// The ledger as of an earlier revision: `report --revision N`. No copies of old cells are kept; the cells of the range are
+// computed from the raw events with the books as they were pinned then. So it shows today's knowledge of the events at
+// yesterday's prices, which is what a correction of prices is compared with. Frozen days cannot be reported: their ledger
+// is what it was when they froze, and their raw events are gone or about to go.
 
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
 import { ClosedDays } from '../closed-days.ts'
-import { eventCellInputs } from '../ledger/raw-minutes.ts'
 import { PriceBookVersions } from '../prices/price-book-versions.ts'
-import { hostsOf, partsWithEvents } from './price-change.ts'
+import { minutesOf, rangesWithEvents } from './minutes-of.ts'
 
-/** An old revision was asked of days that are frozen or purged. */
+/** An old revision was requested for days that are frozen or purged. */
 export class FrozenDaysError extends Error {
   /** As 2026-01-31. */
   readonly days: readonly string[]
@@ -22,9 +21,9 @@ export class FrozenDaysError extends Error {
 }
 
 /**
- * The cells of a range as they are with only the revisions up to `revision` (0: none), by (start, host), as spans with
- * `rev` 0; empty cells are left out. Throws FrozenDaysError, a RangeError for a revision that does not exist, or a
- * StoreError. Times are epoch milliseconds, whole minutes, `toMs` exclusive.
+ * The cells of a range as they are with only the revisions up to `revision` (0: none), by (start, host), with `rev` 0;
+ * empty cells are left out. Throws FrozenDaysError, a RangeError for a revision that does not exist, or a StoreError.
+ * Times are epoch milliseconds, whole minutes, `toMs` exclusive.
  */
 export async function* ledgerAsOf(options: {
   ledger: LedgerStore
@@ -42,23 +41,15 @@ export async function* ledgerAsOf(options: {
   const days = await ClosedDays.read(ledger)
   const frozen = days.frozenWithin(fromMs, toMs)
   if (frozen.length > 0) throw new FrozenDaysError(frozen)
-  for (const part of await partsWithEvents(ledger, days, { fromMs, toMs })) {
-    for await (const { startMs, minute } of eventCellInputs(ledger, part)) {
-      const book = books.bookFor(startMs, revision)
-      for (const host of hostsOf(minute.hosts, startMs, [book])) {
-        const { rows, capped, bookVersion } = minute.cell(host, book)
+  const bookFor = (minuteMs: number) => books.bookFor(minuteMs, revision)
+  for (const range of await rangesWithEvents(ledger, days, { fromMs, toMs })) {
+    for await (const { startMs, hosts, inputs } of minutesOf(ledger, range, (minuteMs) => [bookFor(minuteMs)])) {
+      const book = bookFor(startMs)
+      for (const host of hosts) {
+        const { rows, overflow, bookVersion } = inputs.cell(host, book)
         if (rows.length === 0) continue
-        yield {
-          level: 'minute',
-          startMs,
-          host,
-          rev: 0,
-          bookVersions: [bookVersion],
-          rows,
-          sums: null,
-          capped,
-          computedMs: 0,
-        }
+        const fields = { bookVersions: [bookVersion], rows, sums: null, capped: overflow, computedMs: 0 }
+        yield { level: 'minute', startMs, host, rev: 0, ...fields }
       }
     }
   }

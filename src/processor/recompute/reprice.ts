@@ -1,16 +1,17 @@
-// Repricing a range of the past: pins it to a version of the price book and makes the keeper compute its cells anew. The
-// raw events stay as they are, so every revision can still be reported (ledger-at.ts). The order: before and after are
-// computed, the revision is inserted (from then on it prices the range), its cells are marked, the revision is `done`.
-// A crash in between leaves a revision that is not done: a keeper marks its cells again and finishes it (book-watch.ts).
+// Repricing a range of the past: pins it to a version of the price book and invalidates its cells, so that the keeper
+// recomputes them. The raw events stay as they are, so every revision can still be reported (ledger-as-of.ts). The order:
+// before and after are computed, the revision is inserted (from then on it prices the range), its cells are marked, the
+// revision is `done`. A crash in between leaves a revision that is not done: a keeper marks its cells again and finishes
+// it (invalidation.ts).
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import type { LedgerStore, Revision } from '../../store/ledger-store.ts'
-import { invalidateMissingCommitments, invalidateRepriced, type MarkingRange } from '../ledger/stale-cells.ts'
+import { type InvalidationRange, invalidateMissingCommitments, invalidateRepriced } from '../ledger/invalidation.ts'
 import { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { type OnRangeProgress, type PriceChange, priceChange } from './price-change.ts'
 
 /** Minutes that ended this long ago or less are left to the keepers, milliseconds. */
-const CLAIMS_END_MS = 4 * CELL_MS
+const COMMITMENTS_LAG_MS = 4 * CELL_MS
 
 /** What a revision keeps of itself: the JSON in `Revision.summary`. */
 export interface RevisionSummary extends PriceChange {
@@ -30,9 +31,9 @@ export interface RepriceOptions {
 }
 
 /**
- * Pins a range to a version of the price book, marks its cells, and answers with before and after. The keeper computes
- * the cells within a minute or two. Frozen days are named and stay as they are. Throws a RangeError for a range or a
- * version that makes no sense, or a StoreError; after one, the revision may be there: it is finished by a keeper.
+ * Pins a range to a version of the price book, marks its cells, and returns the money before and after. The keeper
+ * computes the cells within a minute or two. Frozen days are named and stay as they are. Rejects with a RangeError for an
+ * invalid range or an unknown version, or with a StoreError; after one, the revision may exist: a keeper finishes it.
  */
 export async function reprice(options: RepriceOptions): Promise<Revision & { summary: RevisionSummary }> {
   const { ledger, fromMs, toMs, bookVersion, nowMs, onProgress } = options
@@ -46,16 +47,19 @@ export async function reprice(options: RepriceOptions): Promise<Revision & { sum
   const revision = await insert(ledger, { fromMs, toMs, bookVersion, atMs: nowMs, summary })
   await books.refresh()
   await invalidateRepriced(ledger, books, { fromMs, toMs, nowMs })
-  await invalidateMissingCommitments(ledger, books, await claimsRange(ledger, { fromMs, toMs, nowMs }))
+  await invalidateMissingCommitments(ledger, books, await commitmentRange(ledger, { fromMs, toMs, nowMs }))
   summary.done = true
   await ledger.updateRevisionSummary(revision.revision, summary)
   return { ...revision, summary }
 }
 
-/** Claimed time is looked for from the first raw event on and where it has ended, as keepers do. */
-async function claimsRange(ledger: LedgerStore, { fromMs, toMs, nowMs }: MarkingRange): Promise<MarkingRange> {
+/** Commitments are looked for from the first raw event on and in minutes that have ended, as keepers do. */
+async function commitmentRange(
+  ledger: LedgerStore,
+  { fromMs, toMs, nowMs }: InvalidationRange,
+): Promise<InvalidationRange> {
   const firstMs = (await ledger.rawRange())?.fromMs ?? toMs
-  const endMs = Math.min(toMs, floorTo(CELL_MS, nowMs) - CLAIMS_END_MS)
+  const endMs = Math.min(toMs, floorTo(CELL_MS, nowMs) - COMMITMENTS_LAG_MS)
   return { fromMs: Math.max(fromMs, floorTo(CELL_MS, firstMs)), toMs: endMs, nowMs }
 }
 

@@ -1,22 +1,54 @@
-// The ledger held against the single raw documents: every cell of a range is computed from documents that are read one
-// by one, not as the store groups them, and compared to the last unit; hours are compared with the sums of the cells, days with
-// the sums of the hours, and the tokens of all events with the tokens of all cells. Streamed: memory holds the groups of a
-// minute, samples of four and the sums of a day. What differs is asked again by itself, since a keeper may be at work:
-// with marks pending it is `pending`, and only what nobody is going to correct is a difference.
+// Verifies the ledger against the single raw documents: every cell of a range is computed from documents that are read
+// one by one, not as the store groups them, and compared to the last unit; hours are compared with the sums of the cells,
+// days with the sums of the hours, and the tokens of all events with the tokens of all cells. Streamed: memory holds the
+// groups of a minute, the samples of four and the sums of a day. What differs is compared again on its own, since a
+// keeper may be at work: with marks pending it is `pending`, and only what no keeper will correct is a difference.
 
 import { type BucketLevel, CELL_MS, DAY_MS, HOUR_MS, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
 import { ClosedDays } from '../closed-days.ts'
-import { EventCellInputs } from '../ledger/raw-minutes.ts'
+import { OrderedStream } from '../ledger/ordered-stream.ts'
 import { RollupBuilder } from '../ledger/rollup-keeper.ts'
-import { commitmentsWithin } from '../ledger/stale-cells.ts'
-import { noCounts, type PlainCounts } from '../ledger/token-aggregator.ts'
+import { type EventCounts, noCounts } from '../ledger/token-aggregator.ts'
 import { PriceBookVersions } from '../prices/price-book-versions.ts'
-import { expectedCell, mismatchOf } from './verify-expected.ts'
-import type { VerifyOptions, VerifyResult } from './verify-result.ts'
-import { MismatchRecheck } from './verify-suspects.ts'
+import { type Difference, expectedCell, MismatchRecheck, mismatchOf } from './bucket-diff.ts'
+import { type Minute, type MinuteRange, minutesOf } from './minutes-of.ts'
 
-export type { Difference, VerifyOptions, VerifyResult } from './verify-result.ts'
+export interface VerifyOptions {
+  ledger: LedgerStore
+  /** Whole minutes, epoch milliseconds, `toMs` exclusive. Hours and days are compared where the range holds all of them. */
+  fromMs: number
+  toMs: number
+  /** Minutes that ended less than `lagMs` before this are not due yet and not compared. */
+  nowMs: number
+  /** The keeper's lag, milliseconds; 105,000 when absent. */
+  lagMs?: number
+  /** Marks what differs, so that the keeper recomputes it. */
+  repair?: boolean
+  /** Called about once an hour of event time. */
+  onProgress?: (progress: { doneToMs: number; fromMs: number; toMs: number; events: number; cells: number }) => void
+  signal?: AbortSignal
+}
+
+export interface VerifyResult {
+  /** ISO 8601; `to` is where minutes are no longer due, when that is before what was asked. */
+  from: string
+  to: string
+  /** Documents that were read, of both kinds. */
+  events: number
+  cellsCompared: number
+  hoursCompared: number
+  daysCompared: number
+  /** The first 20. */
+  differences: Difference[]
+  differenceCount: number
+  /** Buckets that differ and have marks pending, or changed meanwhile: the keeper is about to compute them. */
+  pending: number
+  /** Frozen and purged days, as 2026-01-31: skipped. */
+  skippedDays: string[]
+  /** How many differing buckets were marked. */
+  repaired: number
+}
 
 const DEFAULT_LAG_MS = 105_000
 
@@ -31,16 +63,16 @@ export async function verify(options: VerifyOptions): Promise<VerifyResult> {
   const books = new PriceBookVersions(ledger)
   await books.refresh()
   const days = await ClosedDays.read(ledger)
-  const run = new Verification({ ...options, toMs }, books)
-  for (const part of days.openRanges(fromMs, toMs)) await run.part(part)
-  return run.end(days.frozenWithin(fromMs, toMs))
+  const verification = new Verification({ ...options, toMs }, books)
+  for (const range of days.openRanges(fromMs, toMs)) await verification.compare(range)
+  return verification.finish(days.frozenWithin(fromMs, toMs))
 }
 
 class Verification {
   readonly #options: VerifyOptions
   readonly #books: PriceBookVersions
-  readonly #suspects: MismatchRecheck
-  readonly #counts: Record<BucketLevel, number> = { minute: 0, hour: 0, day: 0 }
+  readonly #recheck: MismatchRecheck
+  readonly #compared: Record<BucketLevel, number> = { minute: 0, hour: 0, day: 0 }
   readonly #ofEvents = noCounts()
   readonly #ofCells = noCounts()
   #events = 0
@@ -48,129 +80,115 @@ class Verification {
   constructor(options: VerifyOptions, books: PriceBookVersions) {
     this.#options = options
     this.#books = books
-    this.#suspects = new MismatchRecheck(options, books)
+    this.#recheck = new MismatchRecheck(options, books)
   }
 
-  /** Compares a part of the range that is outside frozen days. */
-  async part(part: { fromMs: number; toMs: number }): Promise<void> {
-    const { ledger } = this.#options
-    const { fromMs, toMs } = part
-    const raw = new EventCellInputs(ledger, part)
-    const cells = new SpansInOrder(ledger.readBuckets('minute', fromMs, toMs))
-    const hours = new SumCheck('hour', ledger, part)
-    const days = new SumCheck('day', ledger, part)
+  /** Compares a range outside frozen days. */
+  async compare(range: MinuteRange): Promise<void> {
+    const { ledger, signal } = this.#options
+    const { fromMs, toMs } = range
+    const before = this.#events
+    const cells = new StoredBuckets(ledger.readBuckets('minute', fromMs, toMs))
+    const hours = new RollupCheck('hour', ledger, range)
+    const days = new RollupCheck('day', ledger, range)
     try {
-      for (let startMs = fromMs; startMs < toMs; startMs += CELL_MS) {
-        this.#options.signal?.throwIfAborted()
+      for await (const minute of minutesOf(ledger, range, (startMs) => [this.#books.bookFor(startMs)])) {
+        signal?.throwIfAborted()
+        const { startMs, inputs } = minute
         if (startMs % HOUR_MS === 0) {
-          await this.#sums(hours, startMs, days)
-          if (startMs % DAY_MS === 0) await this.#sums(days, startMs, null)
-          this.#tell(startMs)
+          await this.#compareRollups(hours, startMs, days)
+          if (startMs % DAY_MS === 0) await this.#compareRollups(days, startMs, null)
+          this.#report(startMs)
         }
-        await raw.moveTo(startMs)
         const stored = await cells.at(startMs)
-        await this.#minute(startMs, raw, stored)
+        await this.#compareMinute(minute, stored)
         for (const cell of stored.values()) hours.add(cell)
+        this.#events = before + inputs.tokens.count + inputs.samples.count
       }
-      await this.#sums(hours, toMs, days)
-      await this.#sums(days, toMs, null)
+      await this.#compareRollups(hours, toMs, days)
+      await this.#compareRollups(days, toMs, null)
     } finally {
-      this.#events += raw.read
-      await Promise.all([raw.close(), cells.close(), hours.close(), days.close()])
+      await Promise.all([cells.close(), hours.close(), days.close()])
     }
-    this.#tell(toMs)
+    this.#report(toMs)
   }
 
-  async end(skippedDays: string[]): Promise<VerifyResult> {
-    await this.#suspects.settle()
-    const { differences, differenceCount, pending, repaired } = this.#suspects
+  async finish(skippedDays: string[]): Promise<VerifyResult> {
+    await this.#recheck.settle()
+    const { differences, pending, repaired } = this.#recheck
+    let { differenceCount } = this.#recheck
     const { fromMs, toMs } = this.#options
     const range = { from: new Date(fromMs).toISOString(), to: new Date(toMs).toISOString() }
-    const { minute: cellsCompared, hour: hoursCompared, day: daysCompared } = this.#counts
-    const result: VerifyResult = {
-      ...range,
-      events: this.#events,
-      cellsCompared,
-      hoursCompared,
-      daysCompared,
-      differences,
-      differenceCount,
-      pending,
-      skippedDays,
-      repaired,
-    }
     const expected = countsText(this.#ofEvents)
     const found = countsText(this.#ofCells)
     if (expected !== found) {
-      result.differenceCount++
+      differenceCount++
       differences.push({ level: 'minute', start: range.from, host: null, what: 'token totals', expected, found })
     }
-    return result
+    const { minute: cellsCompared, hour: hoursCompared, day: daysCompared } = this.#compared
+    const compared = { events: this.#events, cellsCompared, hoursCompared, daysCompared }
+    return { ...range, ...compared, differences, differenceCount, pending, skippedDays, repaired }
   }
 
-  async #minute(startMs: number, raw: EventCellInputs, stored: Map<string | null, LedgerBucket>): Promise<void> {
-    const claimed = commitmentsWithin(this.#books, { fromMs: startMs, toMs: startMs + CELL_MS }).flatMap(
-      ({ hosts }) => hosts,
-    )
-    for (const host of new Set([...raw.hosts, ...stored.keys(), ...claimed])) {
+  async #compareMinute({ startMs, hosts, inputs }: Minute, stored: Map<string | null, LedgerBucket>): Promise<void> {
+    for (const host of new Set([...hosts, ...stored.keys()])) {
       const cell = stored.get(host)
-      const expected = expectedCell(this.#books, { startMs, host, stored: cell }, raw.events(host))
-      this.#counts.minute++
-      if (mismatchOf('minute', expected, cell) !== null) {
-        await this.#suspects.add({ level: 'minute', startMs, host })
+      this.#compared.minute++
+      if (mismatchOf('minute', expectedCell(this.#books, inputs, { startMs, host, stored: cell }), cell) !== null) {
+        await this.#recheck.add({ level: 'minute', startMs, host })
         continue
       }
-      addCounts(this.#ofEvents, raw.counts(host))
+      addCounts(this.#ofEvents, inputs.tokens.counts(host))
       for (const row of cell?.rows ?? []) addCounts(this.#ofCells, row)
     }
   }
 
-  /** Compares the sum that ends at `endMs` with what is stored, and hands the stored ones on to the next level. */
-  async #sums(check: SumCheck, endMs: number, next: SumCheck | null): Promise<void> {
+  /** Compares the rollups that end at `endMs` with the stored ones, and adds those to the next level. */
+  async #compareRollups(check: RollupCheck, endMs: number, next: RollupCheck | null): Promise<void> {
     const { startMs, expected, stored } = await check.take(endMs)
-    for (const span of stored.values()) next?.add(span)
+    for (const bucket of stored.values()) next?.add(bucket)
     if (startMs === null) return
     for (const host of new Set([...expected.keys(), ...stored.keys()])) {
-      this.#counts[check.level]++
-      const sum = (expected.get(host) ?? new RollupBuilder()).span()
-      if (mismatchOf(check.level, sum, stored.get(host)) !== null) {
-        await this.#suspects.add({ level: check.level, startMs, host })
+      this.#compared[check.level]++
+      const rollup = (expected.get(host) ?? new RollupBuilder()).build()
+      if (mismatchOf(check.level, rollup, stored.get(host)) !== null) {
+        await this.#recheck.add({ level: check.level, startMs, host })
       }
     }
   }
 
-  #tell(doneToMs: number): void {
+  #report(doneToMs: number): void {
     const { fromMs, toMs, onProgress } = this.#options
-    onProgress?.({ doneToMs, fromMs, toMs, events: this.#events, cells: this.#counts.minute })
+    onProgress?.({ doneToMs, fromMs, toMs, events: this.#events, cells: this.#compared.minute })
   }
 }
 
-/** Sums of one level as they build up, and the stored ones beside them. */
-class SumCheck {
+/** Rollups of one level as they build up, and the stored ones beside them. */
+class RollupCheck {
   readonly level: RollupLevel
   readonly #lengthMs: number
   readonly #fromMs: number
-  readonly #stored: SpansInOrder
-  #sums = new Map<string | null, RollupBuilder>()
+  readonly #stored: StoredBuckets
+  #expected = new Map<string | null, RollupBuilder>()
 
-  constructor(level: RollupLevel, ledger: LedgerStore, part: { fromMs: number; toMs: number }) {
+  constructor(level: RollupLevel, ledger: LedgerStore, { fromMs, toMs }: MinuteRange) {
     const { lengthMs } = LEVELS[level]
     this.level = level
     this.#lengthMs = lengthMs
-    this.#fromMs = part.fromMs
-    // Whole ones only: the sum of half an hour is nothing that is stored.
-    const firstMs = Math.ceil(part.fromMs / lengthMs) * lengthMs
-    const endMs = Math.floor(part.toMs / lengthMs) * lengthMs
-    this.#stored = new SpansInOrder(ledger.readBuckets(level, firstMs, Math.max(firstMs, endMs)))
+    this.#fromMs = fromMs
+    // Whole ones only: the sum of half an hour is not stored.
+    const firstMs = Math.ceil(fromMs / lengthMs) * lengthMs
+    const endMs = Math.floor(toMs / lengthMs) * lengthMs
+    this.#stored = new StoredBuckets(ledger.readBuckets(level, firstMs, Math.max(firstMs, endMs)))
   }
 
-  add(part: LedgerBucket): void {
-    const sum = this.#sums.get(part.host) ?? new RollupBuilder()
-    sum.add(part)
-    this.#sums.set(part.host, sum)
+  add(component: LedgerBucket): void {
+    const builder = this.#expected.get(component.host) ?? new RollupBuilder()
+    builder.add(component)
+    this.#expected.set(component.host, builder)
   }
 
-  /** The sums of the span that ends at `endMs`; `startMs` is null where the range holds only a part of it. */
+  /** The rollups of the bucket that ends at `endMs`; `startMs` is null where the range holds only a part of it. */
   async take(endMs: number): Promise<{
     startMs: number | null
     expected: Map<string | null, RollupBuilder>
@@ -178,8 +196,8 @@ class SumCheck {
   }> {
     const startMs = endMs - this.#lengthMs
     const isWhole = endMs % this.#lengthMs === 0 && startMs >= this.#fromMs
-    const expected = this.#sums
-    this.#sums = new Map()
+    const expected = this.#expected
+    this.#expected = new Map()
     return { startMs: isWhole ? startMs : null, expected, stored: isWhole ? await this.#stored.at(startMs) : new Map() }
   }
 
@@ -188,45 +206,34 @@ class SumCheck {
   }
 }
 
-/** Stored spans, handed out start by start. */
-class SpansInOrder {
-  readonly #spans: AsyncIterator<LedgerBucket>
-  #next: LedgerBucket | null = null
-  #isDone = false
+/** Stored buckets of a level, start by start. */
+class StoredBuckets {
+  readonly #buckets: OrderedStream<LedgerBucket>
 
-  constructor(spans: AsyncIterable<LedgerBucket>) {
-    this.#spans = spans[Symbol.asyncIterator]()
+  constructor(buckets: AsyncIterable<LedgerBucket>) {
+    this.#buckets = new OrderedStream(buckets, ({ startMs }) => startMs)
   }
 
-  /** The spans of a start, which is after the one before; what lies between is passed over. */
+  /** The buckets of a start, by host; starts are asked for in ascending order. */
   async at(startMs: number): Promise<Map<string | null, LedgerBucket>> {
     const found = new Map<string | null, LedgerBucket>()
-    for (;;) {
-      if (this.#next === null && !this.#isDone) {
-        const { done, value } = await this.#spans.next()
-        if (done === true) this.#isDone = true
-        else this.#next = value
-      }
-      if (this.#next === null || this.#next.startMs > startMs) return found
-      if (this.#next.startMs === startMs) found.set(this.#next.host, this.#next)
-      this.#next = null
-    }
+    await this.#buckets.take(startMs, startMs + 1, (bucket) => found.set(bucket.host, bucket))
+    return found
   }
 
-  async close(): Promise<void> {
-    this.#isDone = true
-    await this.#spans.return?.()
+  close(): Promise<void> {
+    return this.#buckets.close()
   }
 }
 
-function addCounts(into: PlainCounts, from: PlainCounts): void {
+function addCounts(into: EventCounts, from: EventCounts): void {
   into.requests += from.requests
   into.prompt_tokens += from.prompt_tokens
   into.cached_prompt_tokens += from.cached_prompt_tokens
   into.completion_tokens += from.completion_tokens
 }
 
-function countsText(counts: PlainCounts): string {
+function countsText(counts: EventCounts): string {
   return Object.entries(counts)
     .map(([field, count]) => `${field}=${count}`)
     .join(' ')

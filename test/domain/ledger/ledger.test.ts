@@ -382,7 +382,7 @@ test('names above the limits become other, the ones with the most tokens stay', 
       ['other', 'other', 0],
     ],
   )
-  assert.equal(capped.capped, 3)
+  assert.equal(capped.overflow, 3)
 })
 
 test('totals may come in parts, as BigInt, and with GPUs in any order', () => {

@@ -206,10 +206,10 @@ test('which hosts and slots a book claims as present', () => {
     rented('e', { uuid: 'V' }, { from }),
   ])
   const range = [ms('2026-01-01'), ms('2026-01-02')] as const
-  assert.deepEqual(book.claimedHosts(...range), ['h'])
-  assert.deepEqual(book.claimedIndexes('h', ...range), [0, 1])
-  assert.deepEqual(book.claimedIndexes('h', ms('2026-01-02'), ms('2026-01-03')), [1])
-  assert.deepEqual(book.claimedIndexes(null, ...range), [])
+  assert.deepEqual(book.committedHosts(...range), ['h'])
+  assert.deepEqual(book.committedIndexes('h', ...range), [0, 1])
+  assert.deepEqual(book.committedIndexes('h', ms('2026-01-02'), ms('2026-01-03')), [1])
+  assert.deepEqual(book.committedIndexes(null, ...range), [])
 })
 
 const owned = (more: object) => ({

@@ -7,8 +7,7 @@ import fc from 'fast-check'
 import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
 import { initialBook, PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { Keeper } from '../../../src/processor/ledger/keeper.ts'
-import { setBook } from '../../../src/processor/prices/book-versions.ts'
-import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions, setBook } from '../../../src/processor/prices/price-book-versions.ts'
 import { StoreError } from '../../../src/store/event-store.ts'
 import type { LedgerStore } from '../../../src/store/ledger-store.ts'
 import { assertOracle, dyingLedger, type Event, edge, eventOf, scenario } from './keeper-scenario.ts'
@@ -191,11 +190,11 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
         (target, method: keyof LedgerStore) =>
         (...args: unknown[]) => {
           if (method === 'dirtyBuckets' && failuresLeft-- > 0) throw new StoreError('away', { retriable: true })
-          if (method === 'dirtyBuckets' && args[0] === 'day' && keeper.counters.sumsComputed >= 2) stop.abort()
+          if (method === 'dirtyBuckets' && args[0] === 'day' && keeper.counters.rollupsComputed >= 2) stop.abort()
           return (target[method] as (...all: unknown[]) => unknown)(...args)
         },
     })
-    const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0, intervalMs: 1 }
+    const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, rollupSettleMs: 0, rollupMaxWaitMs: 0, intervalMs: 1 }
     const keeper = new Keeper(flaky, new PriceBookVersions(flaky), { ...eager, log: place.log, now: place.now })
     await keeper.run(stop.signal)
     assert.equal((await place.spans('day')).size, 1)

@@ -15,8 +15,7 @@ import { totalsOfEvent } from '../../../src/domain/ledger/token-totals.ts'
 import type { CellRow } from '../../../src/domain/ledger/types.ts'
 import type { PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { Keeper, type KeeperOptions } from '../../../src/processor/ledger/keeper.ts'
-import { ensureDefault } from '../../../src/processor/prices/book-versions.ts'
-import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
+import { ensureDefault, PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import { type VerifyOptions, type VerifyResult, verify } from '../../../src/processor/recompute/verify.ts'
 import type { Logger } from '../../../src/runtime/logger.ts'
 import type { EventStore } from '../../../src/store/event-store.ts'
@@ -84,8 +83,8 @@ export class LedgerPlace {
       settleMs: 0,
       maxWaitMs: 0,
       jitterMs: 0,
-      sumSettleMs: 0,
-      sumMaxWaitMs: 0,
+      rollupSettleMs: 0,
+      rollupMaxWaitMs: 0,
       ...options,
     })
   }

@@ -153,7 +153,7 @@ test('a keeper stopped in the middle of a cell across the freeze does not write 
         }
       },
     })
-    const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 }
+    const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, rollupSettleMs: 0, rollupMaxWaitMs: 0 }
     const zombie = new Keeper(slow, new PriceBookVersions(slow), { ...eager, log: place.log, now: place.now })
     const pass = zombie.pass()
     await stopped.promise

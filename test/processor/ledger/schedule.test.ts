@@ -2,9 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { CatchUp } from '../../../src/processor/ledger/catch-up.ts'
-import { RunLength } from '../../../src/processor/ledger/raw-run.ts'
-import { isDue, runsOf, staggerRuns } from '../../../src/processor/ledger/schedule.ts'
+import { CatchUp } from '../../../src/processor/ledger/keeper.ts'
+import { isDue, RunLength, runsOf, staggerRuns } from '../../../src/processor/ledger/schedule.ts'
 import type { DirtyBucket } from '../../../src/store/ledger-store.ts'
 import { Lines, MINUTE, T0 } from './ledger-place.ts'
 
@@ -90,10 +89,10 @@ test('runs grow while there is little in a minute and shrink at once when there 
 test('catching up is said every ten seconds and at its end, keeping up is not', () => {
   const log = new Lines()
   const catchUp = new CatchUp(log)
-  catchUp.tell({ minutes: 1, left: 5, nowMs: T0 })
+  catchUp.report({ minutes: 1, left: 5, nowMs: T0 })
   assert.equal(log.lines.length, 0)
-  for (let i = 0; i < 25; i++) catchUp.tell({ minutes: 60, left: 60 * (25 - i), nowMs: T0 + i * 1000 })
-  catchUp.tell({ minutes: 60, left: 0, nowMs: T0 + 25_000 })
+  for (let i = 0; i < 25; i++) catchUp.report({ minutes: 60, left: 60 * (25 - i), nowMs: T0 + i * 1000 })
+  catchUp.report({ minutes: 60, left: 0, nowMs: T0 + 25_000 })
   assert.deepEqual(
     log.lines.map(({ fields, message }) => [message.split(' ')[0], fields]),
     [

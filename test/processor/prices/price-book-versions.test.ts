@@ -3,8 +3,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
-import { ensureDefault, InvalidPriceBook, setBook } from '../../../src/processor/prices/book-versions.ts'
-import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
+import {
+  ensureDefault,
+  InvalidPriceBook,
+  PriceBookVersions,
+  setBook,
+} from '../../../src/processor/prices/price-book-versions.ts'
 import { MINUTE, openSqlite, T0 } from '../ledger/ledger-place.ts'
 
 const rule = { id: 'r', match: { host: 'a' }, kind: 'spot', usd_per_hour: 2 }

@@ -112,7 +112,7 @@ async function explore(
   }
 }
 
-const EAGER = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 }
+const EAGER = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, rollupSettleMs: 0, rollupMaxWaitMs: 0 }
 const key = (ms: number) => `${new Date(ms).toISOString()} a`
 const T0_KEYS = { minute: [key(T0)], hour: [key(T0)], day: [key(T0 - 12 * 3_600_000)] }
 

@@ -100,7 +100,7 @@ async function sampleOrders(
       { samples: [], tokens: [first] },
       { samples: [], tokens: [first, second] },
     ]
-    const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 }
+    const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, rollupSettleMs: 0, rollupMaxWaitMs: 0 }
     const keeperOn = (on: Store) =>
       new Keeper(on.ledger, new PriceBookVersions(on.ledger), { ...eager, log: new Lines(), now: () => nowMs, random })
     const keep = async (on: Store) => {

@@ -4,10 +4,9 @@
 
 import type { GpuDocument, TokenDocument } from '../../../src/domain/events/documents.ts'
 import { type BucketLevel, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
-import { KeeperCounters } from '../../../src/processor/ledger/keeper-counters.ts'
-import { type KeeperDependencies, MinuteKeeper } from '../../../src/processor/ledger/minute-keeper.ts'
-import { RunLength } from '../../../src/processor/ledger/raw-run.ts'
+import { KeeperCounters, type KeeperDependencies, MinuteKeeper } from '../../../src/processor/ledger/minute-keeper.ts'
 import { RollupKeeper } from '../../../src/processor/ledger/rollup-keeper.ts'
+import { RunLength } from '../../../src/processor/ledger/schedule.ts'
 import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import type { LedgerBucket, LedgerStore, Mark } from '../../../src/store/ledger-store.ts'
 import { Lines, type Store, touchedBy } from '../ledger/ledger-place.ts'

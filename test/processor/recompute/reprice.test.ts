@@ -6,8 +6,7 @@ import { test } from 'node:test'
 import { type BucketLevel, DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
 import { totalNanoUsd } from '../../../src/domain/ledger/rows.ts'
 import { Keeper } from '../../../src/processor/ledger/keeper.ts'
-import { setBook } from '../../../src/processor/prices/book-versions.ts'
-import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions, setBook } from '../../../src/processor/prices/price-book-versions.ts'
 import { FrozenDaysError, ledgerAsOf } from '../../../src/processor/recompute/ledger-as-of.ts'
 import { whatIf } from '../../../src/processor/recompute/price-change.ts'
 import { reprice } from '../../../src/processor/recompute/reprice.ts'
@@ -146,7 +145,7 @@ test('a keeper that read the old prices and makes a new cell after a reprice lea
           ? (target[method] as (...all: unknown[]) => unknown).bind(target)
           : Reflect.get(slow, method),
     })
-    const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, sumSettleMs: 0, sumMaxWaitMs: 0 }
+    const eager = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, rollupSettleMs: 0, rollupMaxWaitMs: 0 }
     const keeper = new Keeper(plain, new PriceBookVersions(plain), { ...eager, log: place.log, now: place.now })
     await keeper.pass()
     const versions: number[] = []
