@@ -9,7 +9,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
 import type { EventKind, GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
-import type { PriceOfSlot } from '../../domain/live/sliding-window.ts'
+import type { PriceOfSlot } from '../../domain/live/live-figures.ts'
 import type {
   AssignedPartition,
   EventLog,
