@@ -60,7 +60,7 @@ const ROOMS: Record<string, readonly string[]> = {
   'processor/recompute': ['domain/**', 'processor', 'processor/prices', 'processor/ledger', ...STORE_PORTS],
   'processor/cost': ['domain/ledger', 'report', 'processor/recompute', LOG_PORT, ...STORE_PORTS],
   producers: ['domain/events', LOG_PORT],
-  'agent/gpu': ['domain/events', 'producers/seed.ts'],
+  'agent/gpu': ['domain/events', 'producers/seed.ts', 'runtime'],
   agent: ['domain/events', 'agent/gpu', 'runtime', LOG_PORT],
   http: ['domain/**', 'http/**', 'processor/**', 'runtime', LOG_PORT, ...STORE_PORTS],
   'http/access': ['domain/events', 'http', 'runtime'],

@@ -3,7 +3,7 @@
 
 import type { EventKind } from '../domain/events/documents.ts'
 import { type EventLog, LogError } from '../log/event-log.ts'
-import { untilAborted } from '../runtime/until-aborted.ts'
+import { untilAborted } from '../runtime/waiting.ts'
 import type { SendResult, Sink } from './sink.ts'
 
 const MAX_RECORDS = 1000

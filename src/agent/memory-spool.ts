@@ -1,7 +1,7 @@
 // A spool in memory, for a processor that publishes its own host's samples: it writes no file of its own. What waits there
 // is lost with the process, and the oldest goes when it is full: both cost no more than a gap in this one host's samples.
 
-import { createWaker } from '../runtime/waker.ts'
+import { Notifier } from '../runtime/waiting.ts'
 import type { AgentState } from './agent-state.ts'
 import type { Spool, SpoolRecord } from './spool.ts'
 
@@ -13,7 +13,7 @@ export function memorySpool(state: AgentState, maxRecords = MAX_RECORDS): Spool 
   let waiting: SpoolRecord[] = []
   let bytes = 0
   let nextOffset = 0
-  const waker = createWaker()
+  const added = new Notifier()
   const forget = (count: number) => {
     for (const { value } of waiting.splice(0, count)) bytes -= value.length
   }
@@ -29,10 +29,10 @@ export function memorySpool(state: AgentState, maxRecords = MAX_RECORDS): Spool 
         state.counters.dropped += over
         state.report('spool-full', ['Samples wait for the log too long: the oldest are dropped'], 'error')
       }
-      waker.wake()
+      added.notify()
     },
     async next(signal) {
-      if (waiting.length === 0) await waker.wait(IDLE_MS, signal)
+      if (waiting.length === 0) await added.wait(IDLE_MS, signal)
       return waiting.length === 0 ? null : { kind: 'gpu', records: [...waiting], nextOffset }
     },
     async done(_run, offset) {

@@ -4,7 +4,7 @@
 
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { untilAborted } from '../runtime/until-aborted.ts'
+import { untilAborted } from '../runtime/waiting.ts'
 import type { AgentState } from './agent-state.ts'
 import type { GpuReading, GpuSource } from './gpu/gpu-source.ts'
 import { type AgentSample, type SampleSettings, toSample } from './gpu-sample.ts'

@@ -5,7 +5,7 @@
 
 import type { EventKind } from '../domain/events/documents.ts'
 import type { EventLog, NewRecord } from '../log/event-log.ts'
-import { createWaker } from '../runtime/waker.ts'
+import { Notifier } from '../runtime/waiting.ts'
 
 /** A record that waits; `offset` is its place in the spool. */
 export interface SpoolRecord {
@@ -73,19 +73,19 @@ export async function openSpool(log: SpoolLog): Promise<Spool> {
   })
   const waiting: SpoolRun[] = []
   const topicIds = new Map<EventKind, string>()
-  const waker = createWaker()
+  const added = new Notifier()
   let mayHoldMore = true
 
   return {
     async add(kind, records) {
       await log.append(SPOOL_TOPICS[kind]!, records)
       mayHoldMore = true
-      waker.wake()
+      added.notify()
     },
     async next(signal) {
       if (waiting.length === 0) {
         // Whoever adds is in this process, so there is no need to look into the file again and again.
-        if (!mayHoldMore) await waker.wait(IDLE_MS, signal)
+        if (!mayHoldMore) await added.wait(IDLE_MS, signal)
         if (!mayHoldMore) return null
         for (const { topic, topicId, records, nextOffset } of await subscription.next()) {
           if (records.length === 0) continue

@@ -3,9 +3,9 @@
 // a run that no signal ends keeps the next from starting. An older nvidia-smi that refuses a field is asked for the few
 // that all of them know. What it prints is read in nvidia-smi-csv.ts.
 
+import { settlesWithin } from '../../runtime/waiting.ts'
 import { type GpuRest, type GpuRestOptions, gpuRest } from './gpu-rest.ts'
 import { type GpuReading, type GpuSource, GpuSourceError } from './gpu-source.ts'
-import { isWithin } from './is-within.ts'
 import { KnownGpus } from './known-gpus.ts'
 import { parseMigProfiles, parseNvidiaSmi, quote, type SmiReadings } from './nvidia-smi-csv.ts'
 import { type RunResult, runBounded } from './run-bounded.ts'
@@ -152,7 +152,7 @@ export class NvidiaSmiSource implements GpuSource {
   async #run(args: readonly string[], endMs: number): Promise<RunResult> {
     const { path } = this.#options
     if (this.#closing.signal.aborted) throw new GpuSourceError('Cannot run nvidia-smi: the source is closed')
-    if (!(await isWithin(timeLeftMs(endMs), this.#gone))) {
+    if (!(await settlesWithin(timeLeftMs(endMs), this.#gone))) {
       throw new GpuSourceError(
         'Cannot run nvidia-smi again: the last run hangs inside the driver and cannot be ended; look for NVRM and Xid in dmesg, and restart the machine',
       )

@@ -2,7 +2,7 @@
 // be taken back, only its process be killed; and no other process is started before that one has gone, so that there is
 // never a second call into a driver that hangs. A pass never rejects: what went wrong is part of its result.
 
-import { isWithin } from '../is-within.ts'
+import { settlesWithin } from '../../../runtime/waiting.ts'
 import type { NvmlChild, Request, startNvmlChild, Word } from './nvml-child.ts'
 import type { GpuPart } from './nvml-reading.ts'
 
@@ -87,9 +87,9 @@ export class NvmlSession {
     if (child === null) return
     if (this.#pass === null) child.leave()
     else this.#cutOff(child, 'the source was closed')
-    if (await isWithin(LEAVE_MS, child.gone)) return
+    if (await settlesWithin(LEAVE_MS, child.gone)) return
     child.kill()
-    await isWithin(LEAVE_MS, child.gone)
+    await settlesWithin(LEAVE_MS, child.gone)
   }
 
   #start(): NvmlChild {

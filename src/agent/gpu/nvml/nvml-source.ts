@@ -7,9 +7,9 @@
 // calls and with a worker thread). Measured with 8 GPUs at 1 Hz, both processes: 0.4 % of a core; the second one adds 11 MB
 // of its own to what it shares with the agent's Node.
 
+import { settlesWithin } from '../../../runtime/waiting.ts'
 import { type GpuRest, type GpuRestOptions, gpuRest } from '../gpu-rest.ts'
 import { type GpuReading, type GpuSource, GpuSourceError } from '../gpu-source.ts'
-import { isWithin } from '../is-within.ts'
 import { KnownGpus } from '../known-gpus.ts'
 import { startNvmlChild } from './nvml-child.ts'
 import { NvmlSession, type PassResult } from './nvml-session.ts'
@@ -101,7 +101,7 @@ export class NvmlSource implements GpuSource {
     const nowMs = performance.now()
     if (this.#refusal !== null && nowMs < this.#refusal.untilMs) throw this.#refusal.error
     this.#pass ??= this.#startPass(nowMs)
-    if (!(await isWithin(this.#options.timeoutMs, this.#pass))) throw this.#slowness()
+    if (!(await settlesWithin(this.#options.timeoutMs, this.#pass))) throw this.#slowness()
     const result = await this.#pass
     this.#pass = null
     return this.#take(result)
