@@ -1,12 +1,7 @@
 // What an agent has done and what is wrong with it right now: counters for /metrics, problems for /health, and a log line
 // when a problem begins and when it is over, none for each repeat in between.
 
-/** The little of a logger that the agent needs. */
-export interface AgentLogger {
-  info(fields: object, message: string): void
-  warn(fields: object, message: string): void
-  error(fields: object, message: string): void
-}
+import type { Logger } from '../runtime/logger.ts'
 
 /** Where problems come from. */
 export type Part = 'source' | 'clock' | 'spool' | 'spool-full' | 'sink'
@@ -53,7 +48,7 @@ export interface AgentState {
 /** The same line is not logged again within this time, even if it was over in between. */
 const QUIET_MS = 60_000
 
-export function createState(logger: AgentLogger, nowMs: () => number = Date.now): AgentState {
+export function createState(logger: Logger, nowMs: () => number = Date.now): AgentState {
   const problems = new Map<string, Problem>()
   const loggedAtMs = new Map<string, number>()
   const once = (line: string, write: () => void) => {

@@ -2,7 +2,7 @@
 // while the network is away, sending goes on while a driver hangs. To stop means to sample no more, to send what waits
 // for at most a few seconds, and to leave the rest in the spool for the next start.
 
-import type { AgentLogger } from './agent-state.ts'
+import type { Logger } from '../runtime/logger.ts'
 import { runForwarder } from './forwarder.ts'
 import { runSampler, type SamplerOptions } from './sampler.ts'
 import type { Sink } from './sink.ts'
@@ -11,7 +11,7 @@ import type { Spool } from './spool.ts'
 export interface AgentOptions extends Pick<SamplerOptions, 'source' | 'settings' | 'intervalMs' | 'clock' | 'state'> {
   spool: Spool
   sink: Sink
-  logger: AgentLogger
+  logger: Logger
   /** Stops and drains. */
   signal: AbortSignal
   /** How long a drain may last, milliseconds. */

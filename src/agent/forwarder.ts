@@ -3,7 +3,8 @@
 // up by name and counted, the rest goes on. A crash repeats at most what was not marked; ids make repeats harmless.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { AgentLogger, AgentState } from './agent-state.ts'
+import type { Logger } from '../runtime/logger.ts'
+import type { AgentState } from './agent-state.ts'
 import type { SendResult, Sink } from './sink.ts'
 import type { Spool, SpoolRecord, SpoolRun } from './spool.ts'
 
@@ -11,7 +12,7 @@ export interface ForwarderOptions {
   spool: Pick<Spool, 'next' | 'done'>
   sink: Sink
   state: AgentState
-  logger: AgentLogger
+  logger: Logger
   /** From here on it ends when the spool is empty, and does not wait long between tries. */
   draining: AbortSignal
   /** From here on it ends at once. */
