@@ -41,7 +41,7 @@ export async function runSampler(options: SamplerOptions): Promise<void> {
   while (!signal.aborted) {
     watchClock()
     const readings = await read(options)
-    if (readings !== null && readings.length > 0) await keep(options, makeSamples(readings, clock.wallMs()))
+    if (readings !== null) await keep(options, makeSamples(readings, clock.wallMs()))
     const elapsedMs = clock.steadyMs() - startedMs
     const untilBeatMs = intervalMs - (elapsedMs % intervalMs)
     await sleep(untilBeatMs, undefined, { signal }).catch(() => {})

@@ -9,8 +9,6 @@ export interface GpuReading {
   gpuIndex: number
   uuid: string | null
   name: string | null
-  /** `domain:bus:device.function` as the driver writes it; absent from sources without one. */
-  pciBusId?: string | null
   /** Share of time that a kernel ran, 0 to 1; null on GPUs that are split by MIG. */
   utilization: number | null
   /** MiB. */
@@ -36,7 +34,7 @@ export interface GpuSource {
   /**
    * Reads every GPU once, by index. A GPU or a figure that fails is left out or null, and named in `problems`. Throws a
    * GpuSourceError when no GPU could be read; calling again later is always allowed, and a call during another one gets
-   * the same answer. Bounded in time, a hanging driver included. Empty while all GPUs are left to fall asleep.
+   * the same answer. Bounded in time, a hanging driver included.
    */
   read(): Promise<GpuReading[]>
   /** What is wrong as of the last read, one line each, for /health and the log; empty when all is well. */

@@ -106,7 +106,6 @@ function readingOf(row: SmiRow, gpuIndex: number, isSplit: boolean, problems: st
     gpuIndex,
     uuid: row['uuid'] ?? row['gpu_uuid'] ?? null,
     name: row['name'] ?? row['gpu_name'] ?? null,
-    pciBusId: row['pci.bus_id'] ?? row['gpu_bus_id'] ?? null,
     utilization: percent === null || isSplit ? null : percent / 100,
     memUsedMb: figure('memory.used', 'MiB', 1e9),
     memTotalMb: figure('memory.total', 'MiB', 1e9),

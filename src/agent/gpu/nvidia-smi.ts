@@ -4,7 +4,6 @@
 // that all of them know. What it prints is read in nvidia-smi-csv.ts.
 
 import { settlesWithin } from '../../runtime/waiting.ts'
-import { type GpuRest, type GpuRestOptions, gpuRest } from './gpu-rest.ts'
 import { type GpuReading, type GpuSource, GpuSourceError } from './gpu-source.ts'
 import { KnownGpus } from './known-gpus.ts'
 import { parseMigProfiles, parseNvidiaSmi, quote, type SmiReadings } from './nvidia-smi-csv.ts'
@@ -17,11 +16,10 @@ export interface NvidiaSmiOptions {
   timeoutMs?: number
   /** How long profiles of MIG instances, which change rarely, are taken as known. */
   migMs?: number
-  rest?: GpuRestOptions
 }
 
 const MINIMAL_FIELDS = ['index', 'uuid', 'name', 'utilization.gpu', 'memory.used', 'memory.total', 'power.draw']
-const FIELDS = [...MINIMAL_FIELDS, 'pci.bus_id', 'mig.mode.current']
+const FIELDS = [...MINIMAL_FIELDS, 'mig.mode.current']
 /** A thousand GPUs are 150 KB. */
 const MAX_BYTES = 1024 * 1024
 
@@ -62,8 +60,7 @@ interface MigList {
 export class NvidiaSmiSource implements GpuSource {
   readonly name = 'nvidia-smi'
   problems: readonly string[] = []
-  readonly #options: Required<Omit<NvidiaSmiOptions, 'rest'>>
-  readonly #rest: GpuRest
+  readonly #options: Required<NvidiaSmiOptions>
   readonly #known = new KnownGpus()
   readonly #closing = new AbortController()
   #reading: Promise<GpuReading[]> | null = null
@@ -72,9 +69,8 @@ export class NvidiaSmiSource implements GpuSource {
   /** When the last run is there no more. */
   #gone: Promise<void> = Promise.resolve()
 
-  constructor({ rest, ...options }: NvidiaSmiOptions = {}) {
+  constructor(options: NvidiaSmiOptions = {}) {
     this.#options = { path: 'nvidia-smi', timeoutMs: 5_000, migMs: 60_000, ...options }
-    this.#rest = gpuRest(rest)
   }
 
   read(): Promise<GpuReading[]> {
@@ -91,40 +87,30 @@ export class NvidiaSmiSource implements GpuSource {
 
   async #readAndExplain(): Promise<GpuReading[]> {
     try {
-      return await this.#readOnce(performance.now())
+      return await this.#readOnce()
     } catch (error) {
       this.problems = [(error as Error).message]
       throw error
     }
   }
 
-  async #readOnce(nowMs: number): Promise<GpuReading[]> {
-    const held = this.#rest.held(nowMs)
-    const asleep = [...held.values()].flatMap((reading) => reading ?? [])
-    if (this.#known.areAllIn(held)) {
-      this.problems = []
-      return asleep
-    }
-    const endMs = nowMs + this.#options.timeoutMs
-    const { readings, problems, splitGpus } = await this.#query(this.#known.addressesWithout(held), endMs)
+  async #readOnce(): Promise<GpuReading[]> {
+    const endMs = performance.now() + this.#options.timeoutMs
+    const { readings, problems, splitGpus } = await this.#query(endMs)
     const mig = splitGpus.length === 0 ? null : await this.#migProfiles(endMs)
     for (const reading of readings) {
       if (splitGpus.includes(reading.gpuIndex)) reading.migProfile = mig?.profiles.get(reading.gpuIndex) ?? null
     }
     this.#known.add(readings)
-    this.#rest.saw(readings, nowMs)
-    const gone = this.#known.problemsWithout(readings, new Set(held.keys()))
-    this.problems = [...problems, ...(mig?.problems ?? []), ...gone]
-    return [...readings, ...asleep].sort((a, b) => a.gpuIndex - b.gpuIndex)
+    this.problems = [...problems, ...(mig?.problems ?? []), ...this.#known.missingFrom(readings)]
+    return readings.sort((a, b) => a.gpuIndex - b.gpuIndex)
   }
 
-  /** `addresses`: only these GPUs; null: all. */
-  async #query(addresses: readonly string[] | null, endMs: number): Promise<SmiReadings> {
-    const only = addresses === null ? [] : [`--id=${addresses.join(',')}`]
-    const result = await this.#run([`--query-gpu=${this.#fields.join(',')}`, '--format=csv', ...only], endMs)
+  async #query(endMs: number): Promise<SmiReadings> {
+    const result = await this.#run([`--query-gpu=${this.#fields.join(',')}`, '--format=csv'], endMs)
     if (this.#fields === FIELDS && /is not a valid field to query/i.test(result.stdout + result.stderr)) {
       this.#fields = MINIMAL_FIELDS
-      return this.#query(addresses, endMs)
+      return this.#query(endMs)
     }
     const read = result.end === 'exit' ? readingsIn(result.stdout) : null
     if (read === null || read.readings.length === 0) {

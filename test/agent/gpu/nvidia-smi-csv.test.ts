@@ -14,7 +14,6 @@ const NOTHING: GpuReading = {
   gpuIndex: 0,
   uuid: null,
   name: null,
-  pciBusId: null,
   utilization: null,
   memUsedMb: null,
   memTotalMb: null,
@@ -28,7 +27,6 @@ const L40S = [
     ...NOTHING,
     uuid: 'GPU-5a0e1c11-0000-4000-8000-000000000001',
     name: 'NVIDIA L40S',
-    pciBusId: '00000000:17:00.0',
     utilization: 0.83,
     memUsedMb: 30_211,
     memTotalMb: 46_068,
@@ -39,7 +37,6 @@ const L40S = [
     gpuIndex: 1,
     uuid: 'GPU-5a0e1c11-0000-4000-8000-000000000002',
     name: 'NVIDIA L40S',
-    pciBusId: '00000000:31:00.0',
     utilization: 0,
     memUsedMb: 1,
     memTotalMb: 46_068,
@@ -65,8 +62,8 @@ test('values are read by the names of their columns, with units and without, wit
   assert.deepEqual(parseNvidiaSmi(fixture('two-gpus.noheader-nounits.csv'), columns), whole)
   const [old] = parseNvidiaSmi(fixture('old-names.csv')).readings
   assert.deepEqual(
-    [old?.uuid, old?.name, old?.pciBusId, old?.utilization, old?.powerW],
-    ['GPU-5a0e1c11-0000-4000-8000-000000000003', 'Tesla K80', '0000:05:00.0', 0.12, 61.17],
+    [old?.uuid, old?.name, old?.utilization, old?.powerW],
+    ['GPU-5a0e1c11-0000-4000-8000-000000000003', 'Tesla K80', 0.12, 61.17],
   )
 })
 
@@ -154,7 +151,7 @@ test('every capture of a query gives what the index of the captures says', { ski
         .map((cell) => cell.trim()),
     )
   assert.equal(rows.length, 10)
-  for (const [stem, name, bus, driver, util, memUtil, memory, watts, celsius, mig, pstate] of rows as string[][]) {
+  for (const [stem, name, , driver, util, memUtil, memory, watts, celsius, mig, pstate] of rows as string[][]) {
     const [used, total, reserved] = memory!.match(/\d+/g)!
     const [draw, average, instant, limit] = watts!.split(' / ')
     for (const kind of ['full', 'cut-units', 'cut-noheader-nounits']) {
@@ -170,7 +167,6 @@ test('every capture of a query gives what the index of the captures says', { ski
               ...NOTHING,
               uuid: 'GPU-00000000-0000-0000-0000-000000000000',
               name,
-              pciBusId: bus,
               utilization: numberOrNull(util!),
               memUsedMb: Number(used),
               memTotalMb: Number(total),

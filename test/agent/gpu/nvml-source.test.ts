@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { GpuSourceError } from '../../../src/agent/gpu/gpu-source.ts'
@@ -200,28 +200,6 @@ test('when no GPU can be read, the error says why of each', { skip }, async (t) 
     name: 'GpuSourceError',
     message: /^Cannot read any GPU by NVML: GPU 0: .*--gpu-reset.*; GPU 1: .*\/dev\/nvidia\*; left out$/,
   })
-})
-
-test('a GPU that may sleep is let go when idle, and left alone while it sleeps', { skip }, async (t) => {
-  const [procRoot, sysRoot] = [join(standIn.directory, 'proc'), join(standIn.directory, 'sys')]
-  const power = join(sysRoot, '0000:0c:00.0/power')
-  mkdirSync(join(procRoot, '0000:0c:00.0'), { recursive: true })
-  mkdirSync(power, { recursive: true })
-  writeFileSync(join(procRoot, '0000:0c:00.0/power'), 'Runtime D3 status:          Enabled (fine-grained)\n')
-  writeFileSync(join(power, 'runtime_status'), 'active\n')
-  show('count=2', 'value.nvmlDeviceGetUtilizationRates=0')
-  const source = open(t, { rest: { procRoot, sysRoot, idleMs: 0, restMs: 60_000 } })
-  assert.deepEqual(await indices(source), [0, 1])
-  assert.deepEqual(await indices(source), [1], 'idle: let go')
-  assert.equal(calls('nvmlShutdown').count, 1, 'NVML has closed it')
-  assert.deepEqual(source.problems, [])
-  writeFileSync(join(power, 'runtime_status'), 'suspended\n')
-  const [asleep, awake] = await source.read()
-  assert.deepEqual([asleep?.gpuIndex, asleep?.utilization, asleep?.powerW, asleep?.memTotalMb], [0, 0, null, 81_559])
-  assert.deepEqual([awake?.gpuIndex, awake?.powerW], [1, 631.951])
-  assert.equal(calls('nvmlShutdown').count, 1)
-  writeFileSync(join(power, 'runtime_status'), 'active\n')
-  assert.deepEqual(await indices(source), [0, 1], 'awake again')
 })
 
 for (const way of ['close', 'exit', 'return']) {

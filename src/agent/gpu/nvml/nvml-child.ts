@@ -9,8 +9,10 @@ export interface Request {
   library: string
   /** Shuts NVML down first, so that it looks for GPUs anew. */
   reopen: boolean
-  /** Null: reads nothing. GPUs in `leaveOut` are not touched, those in `last` come last. */
-  read: { leaveOut: number[]; last: number[] } | null
+  /** GPUs that are not touched. */
+  leaveOut: number[]
+  /** GPUs that are read after the others. */
+  last: number[]
 }
 
 /** What the process says: which GPUs it will read, in this order; one that was read; the end; or why nothing can be read. */

@@ -36,7 +36,6 @@ export interface NvmlLibrary {
   device(index: number): Answer<Device>
   name: OfDevice<string>
   uuid: OfDevice<string>
-  pciBusId: OfDevice<string>
   /** Per cent of the last sample period in which a kernel ran. */
   utilizationPercent: OfDevice<number>
   /** Used memory without what the driver reserves for itself. */
@@ -113,10 +112,8 @@ function bind(library: LibraryHandle): NvmlLibrary {
     errorText: (code) => errorString?.(code) ?? null,
     count: call('nvmlDeviceGetCount_v2', ['out'], figureIn),
     device: (index) => deviceAt(null, index),
-    name: call('nvmlDeviceGetName', ['device', 'out', 'length'], (bytes) => textIn(bytes, 0)),
-    uuid: call('nvmlDeviceGetUUID', ['device', 'out', 'length'], (bytes) => textIn(bytes, 0)),
-    // nvmlPciInfo_t, 68 bytes: the bus id's long form is its last field.
-    pciBusId: call('nvmlDeviceGetPciInfo_v3', ['device', 'out'], (bytes) => textIn(bytes, 36)),
+    name: call('nvmlDeviceGetName', ['device', 'out', 'length'], textIn),
+    uuid: call('nvmlDeviceGetUUID', ['device', 'out', 'length'], textIn),
     // nvmlUtilization_t {u32 gpu, u32 memory}
     utilizationPercent: call('nvmlDeviceGetUtilizationRates', ['device', 'out'], figureIn),
     // nvmlMemory_v2_t {u32 version, u64 total, reserved, free, used}
@@ -164,10 +161,10 @@ function memoryIn(bytes: Buffer, totalOffset: number, usedOffset: number): Memor
   return { totalBytes: longFigureIn(bytes, totalOffset), usedBytes: longFigureIn(bytes, usedOffset) }
 }
 
-/** The text that begins at `offset`, null when it is empty. */
-function textIn(bytes: Buffer, offset: number): string | null {
-  const end = bytes.indexOf(0, offset)
-  const text = bytes.toString('utf8', offset, end === -1 ? bytes.length : end).trim()
+/** Null when it is empty. */
+function textIn(bytes: Buffer): string | null {
+  const end = bytes.indexOf(0)
+  const text = bytes.toString('utf8', 0, end === -1 ? bytes.length : end).trim()
   return text === '' ? null : text
 }
 

@@ -25,20 +25,19 @@ async function answer(request: Request): Promise<void> {
   try {
     library ??= await openNvmlLibrary(request.library)
     if (request.reopen) close()
-    if (request.read === null) return
     try {
-      readAll(library, request.read)
+      readAll(library, request)
     } catch (error) {
       if (!(error instanceof NvmlUninitialized)) throw error
       count = null
-      readAll(library, request.read)
+      readAll(library, request)
     }
   } catch (error) {
     say({ failed: (error as Error).message }, () => process.exit())
   }
 }
 
-function readAll(nvml: NvmlLibrary, { leaveOut, last }: NonNullable<Request['read']>): void {
+function readAll(nvml: NvmlLibrary, { leaveOut, last }: Request): void {
   count ??= openNvml(nvml)
   const gpus = Array.from({ length: count }, (_, index) => index).filter((index) => !leaveOut.includes(index))
   gpus.sort((a, b) => Number(last.includes(a)) - Number(last.includes(b)) || a - b)

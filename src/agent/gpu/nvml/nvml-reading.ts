@@ -69,7 +69,6 @@ function figuresOf(library: NvmlLibrary, device: Device, gpuIndex: number, ask: 
     gpuIndex,
     uuid: ask(library.uuid(device)),
     name: ask(library.name(device)),
-    pciBusId: ask(library.pciBusId(device)),
     utilization: percent === null || percent > 100 ? null : percent / 100,
     memUsedMb: mebibytes(memory?.usedBytes),
     memTotalMb: mebibytes(memory?.totalBytes),

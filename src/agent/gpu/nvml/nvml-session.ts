@@ -74,12 +74,6 @@ export class NvmlSession {
     return ended.promise
   }
 
-  /** Shuts NVML down until the next pass; for when no pass is under way. */
-  release(request: Omit<Request, 'read' | 'reopen'>): void {
-    this.#child?.ask({ ...request, reopen: true, read: null })
-    this.#isOpening = true
-  }
-
   /** Ends the process; a pass under way ends with what it has. Takes a second at most. */
   async close(): Promise<void> {
     this.#isClosed = true

@@ -1,14 +1,12 @@
 // GPU figures by NVML, and what has to be remembered from one reading to the next: that the driver failed as a whole (it is
-// left alone for a while), that it hung at one GPU (which is left out for a while, so that the others are read), that a GPU
-// which was here is gone (NVML is initialised anew now and then, to find it again), and that a GPU may sleep
-// (gpu-rest.ts). NVML stays initialised between readings: else the driver would initialise idle GPUs anew every second
+// left alone for a while), that it hung at one GPU (which is left out for a while, so that the others are read), and that a
+// GPU which was here is gone (NVML is initialised anew now and then, to find it again). NVML stays initialised between readings: else the driver would initialise idle GPUs anew every second
 // where no persistence daemon keeps them so, and an open GPU clocks down all the same. A process of its own makes the calls,
 // as a call may never return, and a process cannot exit while one of its threads hangs (tried with koffi's asynchronous
 // calls and with a worker thread). Measured with 8 GPUs at 1 Hz, both processes: 0.4 % of a core; the second one adds 11 MB
 // of its own to what it shares with the agent's Node.
 
 import { settlesWithin } from '../../../runtime/waiting.ts'
-import { type GpuRest, type GpuRestOptions, gpuRest } from '../gpu-rest.ts'
 import { type GpuReading, type GpuSource, GpuSourceError } from '../gpu-source.ts'
 import { KnownGpus } from '../known-gpus.ts'
 import { startNvmlChild } from './nvml-child.ts'
@@ -25,7 +23,6 @@ export interface NvmlOptions {
   asideMs?: number
   /** While a GPU is missing, NVML is initialised anew this often. */
   reopenMs?: number
-  rest?: GpuRestOptions
   /** Starts the process; for tests of what cannot be provoked: a process that no signal ends. */
   start?: typeof startNvmlChild
 }
@@ -44,9 +41,8 @@ const RESTART_REMEDY = 'look for NVRM and Xid in dmesg, and restart the machine'
 export class NvmlSource implements GpuSource {
   readonly name = 'nvml'
   problems: readonly string[] = []
-  readonly #options: Required<Omit<NvmlOptions, 'rest' | 'start'>>
+  readonly #options: Required<Omit<NvmlOptions, 'start'>>
   readonly #session: NvmlSession
-  readonly #rest: GpuRest
   #reading: Promise<GpuReading[]> | null = null
   #pass: Promise<PassResult> | null = null
   #isClosed = false
@@ -56,9 +52,8 @@ export class NvmlSource implements GpuSource {
   readonly #known = new KnownGpus()
   /** When NVML was last initialised to find GPUs that are missing; null while none is. */
   #missingSinceMs: number | null = null
-  #held: ReadonlyMap<number, GpuReading | null> = new Map()
 
-  constructor({ rest, start = startNvmlChild, ...options }: NvmlOptions = {}) {
+  constructor({ start = startNvmlChild, ...options }: NvmlOptions = {}) {
     const defaults = { library: 'libnvidia-ml.so.1', timeoutMs: 5_000, retryMs: 30_000 }
     this.#options = { ...defaults, asideMs: 60_000, reopenMs: 60_000, ...options }
     const { timeoutMs } = this.#options
@@ -67,7 +62,6 @@ export class NvmlSource implements GpuSource {
       openingSilenceMs: timeoutMs * OPENING_FACTOR,
       start,
     })
-    this.#rest = gpuRest(rest)
   }
 
   read(): Promise<GpuReading[]> {
@@ -108,23 +102,15 @@ export class NvmlSource implements GpuSource {
   }
 
   #startPass(nowMs: number): Promise<PassResult> {
-    const held = this.#rest.held(nowMs)
-    // Shut down first, NVML has only those GPUs open that are asked for afterwards.
-    const isLettingGo = [...held.keys()].some((index) => !this.#held.has(index))
-    this.#held = held
     const { library, reopenMs } = this.#options
-    if (this.#known.areAllIn(held)) {
-      if (isLettingGo) this.#session.release({ library })
-      return Promise.resolve({ order: [], parts: [], cut: null, failed: null })
-    }
     const isLooking = this.#missingSinceMs !== null && nowMs - this.#missingSinceMs >= reopenMs
     if (isLooking) this.#missingSinceMs = nowMs
     const aside = [...this.#aside]
-    const leaveOut = [...held.keys(), ...aside.filter(([, { untilMs }]) => nowMs < untilMs).map(([index]) => index)]
     return this.#session.pass({
       library,
-      reopen: isLettingGo || isLooking,
-      read: { leaveOut, last: aside.map(([index]) => index) },
+      reopen: isLooking,
+      leaveOut: aside.filter(([, { untilMs }]) => nowMs < untilMs).map(([index]) => index),
+      last: aside.map(([index]) => index),
     })
   }
 
@@ -141,8 +127,6 @@ export class NvmlSource implements GpuSource {
     }
     const read = parts.flatMap(({ reading }) => reading ?? [])
     this.#known.add(read)
-    this.#rest.saw(read, nowMs)
-    const asleep = [...this.#held.values()].flatMap((reading) => reading ?? [])
     const problems = [
       ...parts.flatMap((part) => part.problems),
       ...[...this.#aside.values()].map(({ problem }) => problem),
@@ -151,13 +135,10 @@ export class NvmlSource implements GpuSource {
         : []),
     ]
     const untold = parts.flatMap(({ gpuIndex, reading }) => (reading === null || reading.uuid === null ? gpuIndex : []))
-    const gone = this.#known.problemsWithout(
-      read,
-      new Set([...this.#held.keys(), ...this.#aside.keys(), ...unread, ...untold]),
-    )
+    const gone = this.#known.missingFrom(read, new Set([...this.#aside.keys(), ...unread, ...untold]))
     const isMissing = gone.length > 0 || parts.some(({ reading }) => reading === null)
     this.#missingSinceMs = isMissing ? (this.#missingSinceMs ?? nowMs) : null
-    return { readings: [...read, ...asleep].sort((a, b) => a.gpuIndex - b.gpuIndex), problems: [...problems, ...gone] }
+    return { readings: read.sort((a, b) => a.gpuIndex - b.gpuIndex), problems: [...problems, ...gone] }
   }
 
   #setAside(gpuIndex: number, why: string, nowMs: number): void {
