@@ -8,6 +8,7 @@
 
 import type { GpuSample, TokenUsage } from '../domain/events/schemas.ts'
 import { DemoFleet, type DemoRequest, type DemoService, pickDeployment } from './demo-fleet.ts'
+import { seededRandom } from './seeded-random.ts'
 
 /** One demo event and the topic that it is for. */
 export type DemoEvent = { topic: 'gpu'; event: GpuSample } | { topic: 'token'; event: TokenUsage }
@@ -213,16 +214,5 @@ function shuffle(values: number[], random: () => number): void {
     const value = values[i]!
     values[i] = values[j]!
     values[j] = value
-  }
-}
-
-/** Uniform numbers from 0 to below 1 (mulberry32); the seed's low 32 bits count. */
-function seededRandom(seed: number): () => number {
-  let state = seed | 0
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let bits = Math.imul(state ^ (state >>> 15), state | 1)
-    bits ^= bits + Math.imul(bits ^ (bits >>> 7), bits | 61)
-    return ((bits ^ (bits >>> 14)) >>> 0) / 4_294_967_296
   }
 }

@@ -5,6 +5,7 @@
 // Pure: time, host name and the seed of the random numbers come in.
 
 import type { GpuSample, TokenUsage } from '../domain/events/schemas.ts'
+import { seededRandom } from './seeded-random.ts'
 
 /** One GPU of a seed file. Fields that are not listed are ignored. */
 export interface SeedGpu {
@@ -278,15 +279,4 @@ function jitter(figure: number, share: number, random: () => number, maximum: nu
 
 function round(value: number, digits: number): number {
   return Number(value.toFixed(digits))
-}
-
-/** Uniform numbers from 0 to below 1 (mulberry32); the seed's low 32 bits count. */
-function seededRandom(seed: number): () => number {
-  let state = seed | 0
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let bits = Math.imul(state ^ (state >>> 15), state | 1)
-    bits ^= bits + Math.imul(bits ^ (bits >>> 7), bits | 61)
-    return ((bits ^ (bits >>> 14)) >>> 0) / 4_294_967_296
-  }
 }
