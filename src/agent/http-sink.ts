@@ -5,7 +5,7 @@
 import { type ClientRequest, Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import type { EventKind } from '../domain/events/documents.ts'
-import { classifyResponse, type HttpAnswer } from './http-answer.ts'
+import { classifyResponse, type HttpAnswer } from './classify-response.ts'
 import type { SendResult, Sink } from './sink.ts'
 import type { SpoolRecord } from './spool.ts'
 

@@ -5,7 +5,7 @@ import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, type TestContext, test } from 'node:test'
-import { type NvidiaSmiOptions, NvidiaSmiSource } from '../../../src/agent/gpu/nvidia-smi.ts'
+import { type NvidiaSmiOptions, NvidiaSmiSource } from '../../../src/agent/gpu/nvidia-smi-source.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'pertoken-smi-'))
 after(() => rmSync(directory, { recursive: true, force: true }))

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { chmodSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { chooseGpuSource, type GpuChoiceOptions, probeGpuSources } from '../../../src/agent/gpu/choose.ts'
+import { chooseGpuSource, type GpuChoiceOptions, probeGpuSources } from '../../../src/agent/gpu/choose-gpu-source.ts'
 import { openSeedSource } from '../../../src/agent/gpu/seed-source.ts'
 import { standInForTests } from './stand-in.ts'
 
