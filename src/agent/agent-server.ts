@@ -29,7 +29,7 @@ export function startAgentServer(view: AgentView, port: number): Promise<Server>
       const status = await view.spool.status().catch(() => null)
       if (url === '/metrics') return send(response, 200, 'text/plain; version=0.0.4', metricsText(view, status))
       if (url !== '/health') return answer(response, 404, { error: 'Nothing is here: see /health and /metrics' })
-      answer(response, view.state.problems.length > 0 ? 503 : 200, healthOf(view, status))
+      answer(response, view.state.faults.length > 0 ? 503 : 200, healthOf(view, status))
     } catch (error) {
       answer(response, 500, { error: (error as Error).message })
     }
@@ -46,8 +46,8 @@ export function startAgentServer(view: AgentView, port: number): Promise<Server>
 export function healthOf(view: AgentView, status: SpoolStatus | null): object {
   const { state, source, sink, maxSpoolBytes, version } = view
   return {
-    status: state.problems.length > 0 ? 'error' : state.lastReadMs === null ? 'starting' : 'ok',
-    problems: state.problems.map(({ part, message, sinceMs }) => ({ part, message, since: iso(sinceMs) })),
+    status: state.faults.length > 0 ? 'error' : state.lastReadMs === null ? 'starting' : 'ok',
+    problems: state.faults.map(({ part, message, sinceMs }) => ({ part, message, since: iso(sinceMs) })),
     source,
     gpus: state.gpus,
     last_read: iso(state.lastReadMs),
@@ -87,7 +87,7 @@ export function metricsText(view: AgentView, status: SpoolStatus | null): string
   add('samples_refused_total', 'counter', 'Samples given up because the other side calls them wrong', counters.refused)
   add('send_failures_total', 'counter', 'Tries to send that failed and are repeated', counters.sendFailures)
   add('clock_steps_total', 'counter', 'How often the clock was set back', counters.clockSteps)
-  add('problems', 'gauge', 'Things that are wrong now; /health names them', state.problems.length)
+  add('problems', 'gauge', 'Things that are wrong now; /health names them', state.faults.length)
   add('spool_records', 'gauge', 'Samples that wait to be sent', status?.records ?? null)
   add('spool_bytes', 'gauge', 'Bytes that the spool holds', status?.bytes ?? null)
   add('spool_max_bytes', 'gauge', 'Bound of the spool', maxSpoolBytes)

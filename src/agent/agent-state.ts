@@ -1,10 +1,10 @@
-// What an agent has done and what is wrong with it right now: counters for /metrics, problems for /health, and a log line
-// when a problem begins and when it is over, none for each repeat in between.
+// What an agent has done and what is wrong with it right now: counters for /metrics, faults for /health, and a log line
+// when a fault begins and when it is over, none for each repeat in between.
 
 import type { Logger } from '../runtime/logger.ts'
 
-/** Where problems come from. */
-export type Part = 'source' | 'clock' | 'spool' | 'spool-full' | 'sink'
+/** Where faults come from. */
+export type Component = 'source' | 'clock' | 'spool' | 'spool-full' | 'sink'
 
 export interface AgentCounters {
   /** GPU readings that a source gave. */
@@ -27,8 +27,8 @@ export interface AgentCounters {
   clockSteps: number
 }
 
-export interface Problem {
-  part: Part
+export interface Fault {
+  part: Component
   message: string
   sinceMs: number
 }
@@ -40,16 +40,16 @@ export interface AgentState {
   /** Epoch milliseconds; null before the first. */
   lastReadMs: number | null
   lastSentMs: number | null
-  readonly problems: readonly Problem[]
+  readonly faults: readonly Fault[]
   /** Says what is wrong with a part now, all of it; nothing when it is well. */
-  report(part: Part, messages: readonly string[], level?: 'warn' | 'error'): void
+  report(part: Component, messages: readonly string[], level?: 'warn' | 'error'): void
 }
 
 /** The same line is not logged again within this time, even if it was over in between. */
 const QUIET_MS = 60_000
 
 export function createState(logger: Logger, nowMs: () => number = Date.now): AgentState {
-  const problems = new Map<string, Problem>()
+  const faults = new Map<string, Fault>()
   const loggedAtMs = new Map<string, number>()
   const once = (line: string, write: () => void) => {
     const atMs = nowMs()
@@ -73,21 +73,21 @@ export function createState(logger: Logger, nowMs: () => number = Date.now): Age
     gpus: 0,
     lastReadMs: null,
     lastSentMs: null,
-    get problems() {
-      return [...problems.values()]
+    get faults() {
+      return [...faults.values()]
     },
     report(part, messages, level = 'warn') {
       const keys = new Set(messages.map((message) => `${part}: ${message}`))
       for (const message of messages) {
         const key = `${part}: ${message}`
-        if (problems.has(key)) continue
-        problems.set(key, { part, message, sinceMs: nowMs() })
+        if (faults.has(key)) continue
+        faults.set(key, { part, message, sinceMs: nowMs() })
         once(key, () => logger[level]({ part }, message))
       }
-      for (const [key, problem] of problems) {
-        if (problem.part !== part || keys.has(key)) continue
-        problems.delete(key)
-        if (messages.length === 0) once(`over: ${key}`, () => logger.info({ part }, `Over: ${problem.message}`))
+      for (const [key, fault] of faults) {
+        if (fault.part !== part || keys.has(key)) continue
+        faults.delete(key)
+        if (messages.length === 0) once(`over: ${key}`, () => logger.info({ part }, `Over: ${fault.message}`))
       }
     },
   }

@@ -66,12 +66,12 @@ async function read({ source, state, signal, clock = SYSTEM_CLOCK }: SamplerOpti
     state.counters.read += readings.length
     state.gpus = readings.length
     state.lastReadMs = clock.wallMs()
-    state.report('source', source.problems)
+    state.report('source', source.faults)
     return readings
   } catch (error) {
     state.counters.readFailures += 1
     state.gpus = 0
-    state.report('source', [...new Set([(error as Error).message, ...source.problems])])
+    state.report('source', [...new Set([(error as Error).message, ...source.faults])])
     return null
   }
 }

@@ -175,7 +175,7 @@ test('a problem is logged when it begins and when it is over, and not for each r
   state.report('sink', ['away'])
   state.report('source', ['GPU 1 is gone', 'GPU 2 is gone'])
   assert.deepEqual(
-    state.problems.map(({ part, message, sinceMs }) => [part, message, sinceMs - T0]),
+    state.faults.map(({ part, message, sinceMs }) => [part, message, sinceMs - T0]),
     [
       ['sink', 'away', 0],
       ['source', 'GPU 1 is gone', 0],

@@ -11,12 +11,12 @@ export type SmiRow = Readonly<Record<string, string | null>>
 export interface SmiTable {
   rows: SmiRow[]
   /** Rows that were refused, one line each. */
-  problems: string[]
+  faults: string[]
 }
 
 export interface SmiReadings {
   readings: GpuReading[]
-  problems: string[]
+  faults: string[]
   /** Indices of GPUs that are split by MIG; their profiles are told by `-L` alone. */
   splitGpus: number[]
 }
@@ -37,13 +37,13 @@ export function parseSmiTable(text: string, required: string, columns?: readonly
       `Cannot read the answer of nvidia-smi: it begins with ${quote(text)}, expected a header with "${required}"; run nvidia-smi by hand to see what it says`,
     )
   }
-  const table: SmiTable = { rows: [], problems: [] }
+  const table: SmiTable = { rows: [], faults: [] }
   for (const line of lines) {
     const cells = line.split(', ')
     if (cells.length === names.length) {
       table.rows.push(Object.fromEntries(names.map((name, i) => [name, textOrNull(cells[i]!)])))
     } else {
-      table.problems.push(
+      table.faults.push(
         `nvidia-smi: the row ${quote(line)} has ${cells.length} columns, expected ${names.length}; left out`,
       )
     }
@@ -57,20 +57,20 @@ export function parseSmiTable(text: string, required: string, columns?: readonly
  * @throws GpuSourceError when the text is no table of GPUs.
  */
 export function parseNvidiaSmi(text: string, columns?: readonly string[]): SmiReadings {
-  const { rows, problems } = parseSmiTable(text, 'index', columns)
-  const result: SmiReadings = { readings: [], problems, splitGpus: [] }
+  const { rows, faults } = parseSmiTable(text, 'index', columns)
+  const result: SmiReadings = { readings: [], faults, splitGpus: [] }
   const seen = new Set<number>()
   for (const row of rows) {
     const gpuIndex = Number(row['index'] ?? Number.NaN)
     if (!(Number.isInteger(gpuIndex) && gpuIndex >= 0 && gpuIndex <= MAX_GPU_INDEX) || seen.has(gpuIndex)) {
       const expected = `a number from 0 to ${MAX_GPU_INDEX} that no other row has`
-      problems.push(`nvidia-smi: a row has index ${quote(row['index'] ?? 'nothing')}, expected ${expected}; left out`)
+      faults.push(`nvidia-smi: a row has index ${quote(row['index'] ?? 'nothing')}, expected ${expected}; left out`)
       continue
     }
     seen.add(gpuIndex)
     const isSplit = row['mig.mode.current']?.toLowerCase() === 'enabled'
     if (isSplit) result.splitGpus.push(gpuIndex)
-    result.readings.push(readingOf(row, gpuIndex, isSplit, problems))
+    result.readings.push(readingOf(row, gpuIndex, isSplit, faults))
   }
   return result
 }
@@ -90,7 +90,7 @@ export function parseMigProfiles(text: string): Map<number, string> {
   return profiles
 }
 
-function readingOf(row: SmiRow, gpuIndex: number, isSplit: boolean, problems: string[]): GpuReading {
+function readingOf(row: SmiRow, gpuIndex: number, isSplit: boolean, faults: string[]): GpuReading {
   const figure = (column: string, unit: string, maximum: number): number | null => {
     const cell = row[column] ?? null
     if (cell === null) return null
@@ -98,7 +98,7 @@ function readingOf(row: SmiRow, gpuIndex: number, isSplit: boolean, problems: st
     const value = Number(digits ?? Number.NaN)
     if (own === unit && value <= maximum) return value
     const expected = `a number of ${unit} up to ${maximum}`
-    problems.push(`GPU ${gpuIndex}: ${column} is ${quote(cell)}, expected ${expected}; taken as unknown`)
+    faults.push(`GPU ${gpuIndex}: ${column} is ${quote(cell)}, expected ${expected}; taken as unknown`)
     return null
   }
   const percent = figure('utilization.gpu', '%', 100)

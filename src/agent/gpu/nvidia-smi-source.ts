@@ -53,13 +53,13 @@ const REMEDIES: readonly { text: RegExp; code: number; remedy: string }[] = [
 /** Profiles by GPU, or why they are not known. */
 interface MigList {
   profiles: ReadonlyMap<number, string>
-  problems: string[]
+  faults: string[]
   untilMs: number
 }
 
 export class NvidiaSmiSource implements GpuSource {
   readonly name = 'nvidia-smi'
-  problems: readonly string[] = []
+  faults: readonly string[] = []
   readonly #options: Required<NvidiaSmiOptions>
   readonly #known = new KnownGpus()
   readonly #closing = new AbortController()
@@ -89,20 +89,20 @@ export class NvidiaSmiSource implements GpuSource {
     try {
       return await this.#readOnce()
     } catch (error) {
-      this.problems = [(error as Error).message]
+      this.faults = [(error as Error).message]
       throw error
     }
   }
 
   async #readOnce(): Promise<GpuReading[]> {
     const endMs = performance.now() + this.#options.timeoutMs
-    const { readings, problems, splitGpus } = await this.#query(endMs)
+    const { readings, faults, splitGpus } = await this.#query(endMs)
     const mig = splitGpus.length === 0 ? null : await this.#migProfiles(endMs)
     for (const reading of readings) {
       if (splitGpus.includes(reading.gpuIndex)) reading.migProfile = mig?.profiles.get(reading.gpuIndex) ?? null
     }
     this.#known.add(readings)
-    this.problems = [...problems, ...(mig?.problems ?? []), ...this.#known.missingFrom(readings)]
+    this.faults = [...faults, ...(mig?.faults ?? []), ...this.#known.missingFrom(readings)]
     return readings.sort((a, b) => a.gpuIndex - b.gpuIndex)
   }
 
@@ -114,11 +114,11 @@ export class NvidiaSmiSource implements GpuSource {
     }
     const read = result.end === 'exit' ? readingsIn(result.stdout) : null
     if (read === null || read.readings.length === 0) {
-      const reasons = [this.#explain(result), ...(read?.problems ?? [])]
+      const reasons = [this.#explain(result), ...(read?.faults ?? [])]
       throw new GpuSourceError(`Cannot read GPUs by nvidia-smi: ${reasons.join('; ')}`)
     }
     // What was read is good all the same.
-    if (result.code !== 0 || result.stderr.trim() !== '') read.problems.push(this.#explain(result))
+    if (result.code !== 0 || result.stderr.trim() !== '') read.faults.push(this.#explain(result))
     return read
   }
 
@@ -128,7 +128,7 @@ export class NvidiaSmiSource implements GpuSource {
       const isGood = result.end === 'exit' && result.code === 0
       this.#mig = {
         profiles: isGood ? parseMigProfiles(result.stdout) : new Map(),
-        problems: isGood ? [] : [`MIG profiles are not known: ${this.#explain(result)}`],
+        faults: isGood ? [] : [`MIG profiles are not known: ${this.#explain(result)}`],
         untilMs: performance.now() + this.#options.migMs,
       }
     }

@@ -19,7 +19,7 @@ export function openSeedSource(path: string, { hostname }: { hostname?: string }
   })
   return {
     name: 'seed',
-    problems: [],
+    faults: [],
     read: async () => gpus.map(() => readingOf(stream.next().value.gpu)).sort((a, b) => a.gpuIndex - b.gpuIndex),
     close: async () => {},
   }

@@ -88,7 +88,7 @@ test('a source that fails later stays the same source and says so', { skip }, as
   const { source } = await choose(t, { nvmlLibrary: standIn.library(), nvidiaSmiPath: smi, seedPath: SEED })
   standIn.show('count=1', 'code.nvmlDeviceGetHandleByIndex_v2=15')
   await assert.rejects(source!.read(), { message: /GPU is lost/ })
-  assert.equal(source!.problems.length, 1)
+  assert.equal(source!.faults.length, 1)
   standIn.show('count=1')
   assert.equal((await source!.read())[0]?.name, 'NVIDIA H100 80GB HBM3')
 })

@@ -45,7 +45,7 @@ const L40S = [
 ]
 
 test('values are read by the names of their columns, with units and without, with a header and without', () => {
-  const whole = { readings: L40S, problems: [], splitGpus: [] }
+  const whole = { readings: L40S, faults: [], splitGpus: [] }
   assert.deepEqual(parseNvidiaSmi(fixture('two-gpus.csv')), whole)
   assert.deepEqual(parseNvidiaSmi(fixture('two-gpus.csv').replaceAll('\n', '\r\n')), whole)
   const columns = [
@@ -68,12 +68,12 @@ test('values are read by the names of their columns, with units and without, wit
 })
 
 test('every way of saying that something is not known is null, and nothing is wrong', () => {
-  const { readings, problems } = parseNvidiaSmi(fixture('absent.csv'))
+  const { readings, faults } = parseNvidiaSmi(fixture('absent.csv'))
   assert.deepEqual(
     readings,
     [0, 1, 2, 3].map((gpuIndex) => ({ ...NOTHING, gpuIndex, name: gpuIndex === 3 ? 'Some GPU' : null })),
   )
-  assert.deepEqual(problems, [])
+  assert.deepEqual(faults, [])
 })
 
 test('a split GPU has no utilization; its profiles are in the list', () => {
@@ -91,7 +91,7 @@ test('a split GPU has no utilization; its profiles are in the list', () => {
 })
 
 test('rows that cannot be right are left out and named, figures are unknown and named, the rest is kept', () => {
-  const { readings, problems } = parseNvidiaSmi(fixture('odd-rows.csv'))
+  const { readings, faults } = parseNvidiaSmi(fixture('odd-rows.csv'))
   const figures = { utilization: 0.05, memUsedMb: 1, memTotalMb: 10, powerW: 20 }
   assert.deepEqual(readings, [
     { ...NOTHING, gpuIndex: 1, uuid: 'GPU-b', name: 'Good', ...figures },
@@ -108,8 +108,8 @@ test('rows that cannot be right are left out and named, figures are unknown and 
     /^GPU 2: memory.total is "lots"/,
     /^GPU 2: power.draw is "-5 W"/,
   ]
-  assert.equal(problems.length, expected.length, problems.join('\n'))
-  for (const [i, pattern] of expected.entries()) assert.match(problems[i]!, pattern)
+  assert.equal(faults.length, expected.length, faults.join('\n'))
+  for (const [i, pattern] of expected.entries()) assert.match(faults[i]!, pattern)
 })
 
 test('what is no table of GPUs is an error, never no GPUs', () => {
@@ -173,13 +173,13 @@ test('every capture of a query gives what the index of the captures says', { ski
               powerW: Number(draw),
             },
           ],
-          problems: [],
+          faults: [],
           splitGpus: isSplit ? [0] : [],
         },
         at,
       )
       const table = parseSmiTable(text, 'index', columns)
-      assert.deepEqual([table.rows.length, table.problems], [1, []], at)
+      assert.deepEqual([table.rows.length, table.faults], [1, []], at)
       const [row] = table.rows as [SmiRow]
       const others = [row['driver_version'], row['mig.mode.current'], row['pstate']]
       assert.deepEqual(others, [driver, textOrNull(mig!), textOrNull(pstate!)], at)
