@@ -1,27 +1,27 @@
-// What an agent has done and what is wrong with it right now: counters for /metrics, faults for /health, and a log line
-// when a fault begins and when it is over, none for each repeat in between.
+// An agent's counters for /metrics and its current faults for /health, with one log line when a fault begins and one
+// when it is over, none for each repetition.
 
 import type { Logger } from '../runtime/logger.ts'
 
-/** Where faults come from. */
+/** What a fault is in. */
 export type Component = 'source' | 'clock' | 'spool' | 'spool-full' | 'sink'
 
 export interface AgentCounters {
-  /** GPU readings that a source gave. */
+  /** GPU readings that the source returned. */
   read: number
-  /** Readings as a whole that failed: no GPU answered. */
+  /** Readings that failed as a whole: no GPU was read. */
   readFailures: number
-  /** Samples that the spool has taken; from here on they are not lost. */
+  /** Samples that the spool has stored; these are not lost. */
   spooled: number
-  /** Samples that the spool did not take: the disk is full or broken. */
+  /** Samples that the spool could not store: the disk is full or broken. */
   unspooled: number
-  /** Samples that the other side has confirmed. */
+  /** Samples that the sink has confirmed. */
   sent: number
-  /** Samples that a full spool has dropped, oldest first. */
+  /** Samples that a full spool dropped, oldest first. */
   dropped: number
-  /** Samples that the other side called wrong; they are given up. */
+  /** Samples that the sink rejected as invalid; they are discarded. */
   refused: number
-  /** Tries to send that failed and were repeated. */
+  /** Failed attempts to send, each of which was retried. */
   sendFailures: number
   /** How often the clock was set back. */
   clockSteps: number
@@ -41,11 +41,11 @@ export interface AgentState {
   lastReadMs: number | null
   lastSentMs: number | null
   readonly faults: readonly Fault[]
-  /** Says what is wrong with a part now, all of it; nothing when it is well. */
+  /** Replaces the faults of one component; an empty list when it has none. */
   report(part: Component, messages: readonly string[], level?: 'warn' | 'error'): void
 }
 
-/** The same line is not logged again within this time, even if it was over in between. */
+/** The same line is not logged again within this time, even if the fault was over in between. */
 const QUIET_MS = 60_000
 
 export function createState(logger: Logger, nowMs: () => number = Date.now): AgentState {

@@ -1,8 +1,8 @@
 // The seed: a JSON array that describes GPUs (as existing deployments have it for machines without one), and the stream
 // of pairs that is generated from it: a GPU sample and a token event of the same GPU, round robin, with small jitter
 // around the seed's figures. A figure that the seed lacks is not invented in samples; tokens and latency, which a seed
-// rarely has, have defaults. A seed file is checked as a whole against its schema: all issues are reported at once, each
-// with what is allowed. Pure: time, host name and the seed of the random numbers are arguments.
+// rarely has, have defaults. A seed file is checked as a whole against its schema: all issues are reported at once,
+// each with what is allowed. Pure: time, host name and the seed of the random numbers are arguments.
 
 import Type from 'typebox'
 import type { GpuSample, TokenUsage } from '../domain/events/schemas.ts'
@@ -107,8 +107,8 @@ export function parseSeed(text: string, source = 'seed'): SeedGpu[] {
 
 /**
  * Generates an endless stream of pairs, one GPU after the other, host by host. Utilization, memory and power vary by up
- * to 5 % of the seed's figure, tokens and latency by up to 20 %, all within their bounds; names and prices are constant.
- * Ids consist of seedNumber, startMs and a counter (two runs with the same values generate the same events).
+ * to 5 % of the seed's figure, tokens and latency by up to 20 %, all within their bounds; names and prices are
+ * constant. Ids consist of seedNumber, startMs and a counter (two runs with the same values generate the same events).
  * @throws RangeError when the seed is empty or `eventHosts`, `gpus` or `intervalMs` is not an integer of at least 1.
  */
 export function pairs(seed: readonly SeedGpu[], options: PairOptions): Generator<SeedPair, never, void> {

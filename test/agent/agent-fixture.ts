@@ -1,4 +1,5 @@
-// What the agent's tests have in common: a reading, a logger that remembers, a temporary directory, a wait for a condition.
+// What the agent's tests have in common: a reading, a logger that remembers, a temporary directory, a wait for a
+// condition.
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

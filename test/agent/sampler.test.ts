@@ -121,11 +121,11 @@ test('a reading that hangs does not hold up the end', async () => {
 })
 
 test('a slow reading skips beats instead of queueing them', async () => {
-  let steadyMs = 0
-  const clock: Clock = { wallMs: () => 1_800_000_000_000 + steadyMs, steadyMs: () => steadyMs }
+  let monotonicMs = 0
+  const clock: Clock = { wallMs: () => 1_800_000_000_000 + monotonicMs, monotonicMs: () => monotonicMs }
   const run = start({
     read() {
-      steadyMs += 95
+      monotonicMs += 95
       return [reading({})]
     },
     clock,
@@ -139,11 +139,11 @@ test('a slow reading skips beats instead of queueing them', async () => {
 
 test('a clock that is set back is said and survived: ids stay unique, times are the clock’s', async () => {
   let wallMs = Date.UTC(2026, 5, 1)
-  let steadyMs = 0
-  const clock: Clock = { wallMs: () => wallMs, steadyMs: () => steadyMs }
+  let monotonicMs = 0
+  const clock: Clock = { wallMs: () => wallMs, monotonicMs: () => monotonicMs }
   const run = start({
     read(n) {
-      steadyMs += 10
+      monotonicMs += 10
       wallMs += n === 3 ? -600_000 : 10
       return [reading({})]
     },

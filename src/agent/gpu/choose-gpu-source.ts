@@ -1,7 +1,7 @@
 // Chooses the source of GPU figures of this host, and reports why the others cannot be used. NVML first: it starts no
-// process per reading and is the only one with energy; nvidia-smi where NVML cannot be called; the seed only where one is
-// configured, as its figures are invented. The choice is made once: a source that fails later reports it and stays, and
-// is never replaced by the seed.
+// process per reading and is the only one with energy; nvidia-smi where NVML cannot be called; the seed only where one
+// is configured, as its figures are invented. The choice is made once: a source that fails later reports it and stays,
+// and is never replaced by the seed.
 
 import { type GpuReading, type GpuSource, GpuSourceError, type GpuSourceName } from './gpu-source.ts'
 import { NvidiaSmiSource } from './nvidia-smi-source.ts'

@@ -32,9 +32,9 @@ export class GpuSourceError extends Error {
 export interface GpuSource {
   readonly name: GpuSourceName
   /**
-   * Reads every GPU once, by index. A GPU or a figure that fails is left out or null, and reported in `faults`. Throws a
-   * GpuSourceError when no GPU could be read; may always be called again, and a call during another one returns the same
-   * result. Bounded in time, a hanging driver included.
+   * Reads every GPU once, by index. A GPU or a figure that fails is left out or null, and reported in `faults`. Throws
+   * a GpuSourceError when no GPU could be read; may always be called again, and a call during another one returns the
+   * same result. Bounded in time, a hanging driver included.
    */
   read(): Promise<GpuReading[]>
   /** What is wrong as of the last read, one line each, for /health and the log; empty when all is well. */

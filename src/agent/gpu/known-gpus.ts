@@ -1,5 +1,5 @@
-// The GPUs that a source has read so far, to name one that has disappeared. Keyed by UUID: when a GPU is gone, the driver
-// may renumber the others.
+// The GPUs that a source has read so far, to name one that has disappeared. Keyed by UUID: when a GPU is gone, the
+// driver may renumber the others.
 
 import type { GpuReading } from './gpu-source.ts'
 

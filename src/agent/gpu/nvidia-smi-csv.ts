@@ -1,33 +1,34 @@
-// What nvidia-smi prints, read: `--query-gpu=… --format=csv` (a header with units, values with or without them, separated
-// by a comma and a space, nothing quoted) and `-L`. Columns go by their names. Every way of saying "not known" is null and
-// never 0; a row with another number of columns than the header is refused and named. Its timestamps are local time without a
-// zone and are not used. Facts: `nvidia-smi --help-query-gpu`, and what drivers 590 to 595 print.
+// Parses the output of nvidia-smi: `--query-gpu=… --format=csv` (a header with units, values with or without them,
+// separated by a comma and a space, nothing quoted) and `-L`. Columns are found by name. Every notation of "unknown" is
+// null and never 0; a row whose number of columns differs from the header's is left out and reported. Its timestamps
+// are local time without a zone and are not used. Sources: `nvidia-smi --help-query-gpu`, and the output of drivers 590
+// to 595.
 
 import { type GpuReading, GpuSourceError } from './gpu-source.ts'
 
-/** A row by column name, without the header's units; null is what nvidia-smi does not tell. */
+/** A row by column name, without the header's units; null: unknown to nvidia-smi. */
 export type SmiRow = Readonly<Record<string, string | null>>
 
 export interface SmiTable {
   rows: SmiRow[]
-  /** Rows that were refused, one line each. */
+  /** Rows that were left out, one line each. */
   faults: string[]
 }
 
 export interface SmiReadings {
   readings: GpuReading[]
   faults: string[]
-  /** Indices of GPUs that are split by MIG; their profiles are told by `-L` alone. */
+  /** Indices of GPUs that are split by MIG; only `-L` lists their profiles. */
   splitGpus: number[]
 }
 
-/** Beside everything in square brackets, as `[Not Supported]` or `[Unknown Error]`; in lower case. */
+/** Cells without a value, in lower case; so is any text in square brackets, as `[Not Supported]`. */
 const ABSENT = new Set(['', 'n/a', 'not supported', 'no devices were found'])
 const MAX_GPU_INDEX = 1023
 
 /**
- * Reads a table; its first line is the header, unless `columns` names them (`--format=csv,noheader`).
- * @throws GpuSourceError when the text is no table with the column `required`.
+ * Parses a table; its first line is the header, unless `columns` names them (`--format=csv,noheader`).
+ * @throws GpuSourceError when the text is not a table with the column `required`.
  */
 export function parseSmiTable(text: string, required: string, columns?: readonly string[]): SmiTable {
   const lines = text.split(/\r?\n/).filter((line) => line.trim() !== '')
@@ -52,9 +53,9 @@ export function parseSmiTable(text: string, required: string, columns?: readonly
 }
 
 /**
- * The GPUs in an answer to `--query-gpu`. What a column that was not asked for would tell is null; so is energy, which
- * nvidia-smi does not count.
- * @throws GpuSourceError when the text is no table of GPUs.
+ * Parses the output of `--query-gpu`. Figures of columns that were not queried are null; so is energy, which nvidia-smi
+ * does not count.
+ * @throws GpuSourceError when the text is not a table of GPUs.
  */
 export function parseNvidiaSmi(text: string, columns?: readonly string[]): SmiReadings {
   const { rows, faults } = parseSmiTable(text, 'index', columns)
@@ -75,7 +76,7 @@ export function parseNvidiaSmi(text: string, columns?: readonly string[]): SmiRe
   return result
 }
 
-/** Profiles of the MIG instances in an answer to `-L`, by GPU: `0` → `3g.40gb,1g.10gb`. */
+/** Profiles of the MIG instances in the output of `-L`, by GPU: `0` → `3g.40gb,1g.10gb`. */
 export function parseMigProfiles(text: string): Map<number, string> {
   const profiles = new Map<number, string>()
   let gpuIndex: number | null = null
@@ -94,9 +95,9 @@ function readingOf(row: SmiRow, gpuIndex: number, isSplit: boolean, faults: stri
   const figure = (column: string, unit: string, maximum: number): number | null => {
     const cell = row[column] ?? null
     if (cell === null) return null
-    const [, digits, own = unit] = /^(\d+(?:\.\d+)?)(?: ?(\S+))?$/.exec(cell) ?? []
+    const [, digits, cellUnit = unit] = /^(\d+(?:\.\d+)?)(?: ?(\S+))?$/.exec(cell) ?? []
     const value = Number(digits ?? Number.NaN)
-    if (own === unit && value <= maximum) return value
+    if (cellUnit === unit && value <= maximum) return value
     const expected = `a number of ${unit} up to ${maximum}`
     faults.push(`GPU ${gpuIndex}: ${column} is ${quote(cell)}, expected ${expected}; taken as unknown`)
     return null
@@ -121,7 +122,7 @@ function textOrNull(cell: string): string | null {
   return ABSENT.has(text.toLowerCase()) || /^\[.*\]$/.test(text) ? null : text
 }
 
-/** A piece of what nvidia-smi wrote, short and on one line. */
+/** An excerpt of what nvidia-smi wrote, on one line. */
 export function quote(text: string): string {
   const line = text.trim().replaceAll(/\s+/g, ' ')
   return JSON.stringify(line.length > 120 ? `${line.slice(0, 120)}…` : line)

@@ -1,7 +1,7 @@
-// GPU figures by the nvidia-smi command, for hosts where NVML cannot be called. One run a reading: that costs far more
-// than NVML, and without a persistence daemon the driver initialises the GPUs anew in each. A run has a time limit, and
-// a run that no signal ends keeps the next from starting. An older nvidia-smi that refuses a field is asked for the few
-// that all of them know. What it prints is read in nvidia-smi-csv.ts.
+// GPU figures by the nvidia-smi command, for hosts where NVML cannot be called. Each reading is a run of the command:
+// that costs far more than NVML, and without a persistence daemon the driver initialises the GPUs in each run. A run
+// has a time limit, and one that no signal ends prevents the next. An older nvidia-smi that rejects a field is queried
+// for the few that every version knows. Its output is parsed in nvidia-smi-csv.ts.
 
 import { settlesWithin } from '../../runtime/waiting.ts'
 import { type GpuReading, type GpuSource, GpuSourceError } from './gpu-source.ts'
@@ -12,9 +12,9 @@ import { type RunResult, runBounded } from './run-bounded.ts'
 export interface NvidiaSmiOptions {
   /** The command: a name on the PATH, or a path. */
   path?: string
-  /** A reading answers or fails within this. */
+  /** A reading succeeds or fails within this. */
   timeoutMs?: number
-  /** How long profiles of MIG instances, which change rarely, are taken as known. */
+  /** How long the profiles of MIG instances, which change rarely, are cached. */
   migMs?: number
 }
 
@@ -24,7 +24,7 @@ const FIELDS = [...MINIMAL_FIELDS, 'mig.mode.current']
 const MAX_BYTES = 1024 * 1024
 
 const IN_CONTAINER = 'in a container start it with its GPUs (--gpus all)'
-/** What to do, by what nvidia-smi writes, or by the code that it exits with; the first that fits counts. */
+/** What to do, by the text that nvidia-smi writes, or else by its exit code; the first match counts. */
 const REMEDIES: readonly { text: RegExp; code: number; remedy: string }[] = [
   {
     text: /communicate with the NVIDIA driver|driver not loaded/i,
@@ -50,7 +50,7 @@ const REMEDIES: readonly { text: RegExp; code: number; remedy: string }[] = [
   { text: /libnvidia-ml/i, code: 12, remedy: `a library of the NVIDIA driver is missing; install it, ${IN_CONTAINER}` },
 ]
 
-/** Profiles by GPU, or why they are not known. */
+/** Profiles by GPU, or why they are unknown. */
 interface MigList {
   profiles: ReadonlyMap<number, string>
   faults: string[]
@@ -66,15 +66,15 @@ export class NvidiaSmiSource implements GpuSource {
   #reading: Promise<GpuReading[]> | null = null
   #fields: readonly string[] = FIELDS
   #mig: MigList | null = null
-  /** When the last run is there no more. */
-  #gone: Promise<void> = Promise.resolve()
+  /** Resolves when the process of the last run has exited. */
+  #exited: Promise<void> = Promise.resolve()
 
   constructor(options: NvidiaSmiOptions = {}) {
     this.#options = { path: 'nvidia-smi', timeoutMs: 5_000, migMs: 60_000, ...options }
   }
 
   read(): Promise<GpuReading[]> {
-    this.#reading ??= this.#readAndExplain().finally(() => {
+    this.#reading ??= this.#readAndReport().finally(() => {
       this.#reading = null
     })
     return this.#reading
@@ -85,7 +85,7 @@ export class NvidiaSmiSource implements GpuSource {
     await this.#reading?.catch(() => {})
   }
 
-  async #readAndExplain(): Promise<GpuReading[]> {
+  async #readAndReport(): Promise<GpuReading[]> {
     try {
       return await this.#readOnce()
     } catch (error) {
@@ -117,7 +117,7 @@ export class NvidiaSmiSource implements GpuSource {
       const reasons = [this.#explain(result), ...(read?.faults ?? [])]
       throw new GpuSourceError(`Cannot read GPUs by nvidia-smi: ${reasons.join('; ')}`)
     }
-    // What was read is good all the same.
+    // The readings are valid all the same.
     if (result.code !== 0 || result.stderr.trim() !== '') read.faults.push(this.#explain(result))
     return read
   }
@@ -138,28 +138,28 @@ export class NvidiaSmiSource implements GpuSource {
   async #run(args: readonly string[], endMs: number): Promise<RunResult> {
     const { path } = this.#options
     if (this.#closing.signal.aborted) throw new GpuSourceError('Cannot run nvidia-smi: the source is closed')
-    if (!(await settlesWithin(timeLeftMs(endMs), this.#gone))) {
+    if (!(await settlesWithin(timeLeftMs(endMs), this.#exited))) {
       throw new GpuSourceError(
         'Cannot run nvidia-smi again: the last run hangs inside the driver and cannot be ended; look for NVRM and Xid in dmesg, and restart the machine',
       )
     }
     const limits = { timeoutMs: timeLeftMs(endMs), maxBytes: MAX_BYTES, signal: this.#closing.signal }
     const result = await runBounded(path, args, limits)
-    this.#gone = result.gone
+    this.#exited = result.exited
     return result
   }
 
-  /** What went wrong with a run, and what to do. */
+  /** Why a run failed, and what to do. */
   #explain({ end, code, signal, errorCode, stdout, stderr }: RunResult): string {
     const { path, timeoutMs } = this.#options
     const complaint = stderr.trim()
-    const written = complaint === '' ? stdout.trim() : complaint
-    const said = written === '' ? '' : `: ${quote(written)}`
+    const output = complaint === '' ? stdout.trim() : complaint
+    const quoted = output === '' ? '' : `: ${quote(output)}`
     const fault = code !== 0 ? `exited with ${code}` : complaint === '' ? 'gave no GPU' : 'complained'
     const explained: Record<RunResult['end'], string> = {
-      exit: `nvidia-smi ${fault}${said}; ${remedyFor(stdout + stderr, code)}`,
-      signal: `nvidia-smi was killed by ${signal}${said}; see whether memory ran out (dmesg)`,
-      timeout: `nvidia-smi has not answered within ${timeoutMs / 1000} s and was ended${said}; the driver may hang: look for NVRM and Xid in dmesg`,
+      exit: `nvidia-smi ${fault}${quoted}; ${remedyFor(stdout + stderr, code)}`,
+      signal: `nvidia-smi was killed by ${signal}${quoted}; see whether memory ran out (dmesg)`,
+      timeout: `nvidia-smi has not answered within ${timeoutMs / 1000} s and was ended${quoted}; the driver may hang: look for NVRM and Xid in dmesg`,
       flood: `nvidia-smi wrote over ${MAX_BYTES} bytes and was ended, expected one row for each GPU; see what "${path}" is`,
       aborted: 'nvidia-smi was ended: the source is closed',
       'not-started':
@@ -171,12 +171,12 @@ export class NvidiaSmiSource implements GpuSource {
   }
 }
 
-function remedyFor(written: string, code: number | null): string {
-  const found = REMEDIES.find(({ text }) => text.test(written)) ?? REMEDIES.find((one) => one.code === code)
-  return found?.remedy ?? 'run it by hand to see what it says'
+function remedyFor(output: string, exitCode: number | null): string {
+  const match = REMEDIES.find(({ text }) => text.test(output)) ?? REMEDIES.find(({ code }) => code === exitCode)
+  return match?.remedy ?? 'run it by hand to see what it says'
 }
 
-/** Null when there is no table. */
+/** Null when the text is not a table. */
 function readingsIn(text: string): SmiReadings | null {
   try {
     return parseNvidiaSmi(text)

@@ -1,7 +1,7 @@
 // libnvidia-ml.so.1, the driver's own library, through koffi: one function for each call that a reading needs, by its
-// versioned symbol, with results as laid out in memory on 64-bit machines (nvml.h, API 13; little-endian). A call returns
-// NVML's return code; a symbol that an old library lacks returns "function not found", as NVML itself does for what
-// its driver lacks. A figure of all ones is not available. Read-only calls: nothing here changes a GPU's state
+// versioned symbol, with results as laid out in memory on 64-bit machines (nvml.h, API 13; little-endian). A call
+// returns NVML's return code; a symbol that an old library lacks returns "function not found", as NVML itself does for
+// what its driver lacks. A figure of all ones is not available. Read-only calls: nothing here changes a GPU's state
 // (persistence mode, clocks), and no CUDA context is created. Calls block their thread: see nvml-process.ts.
 
 import { constants } from 'node:os'

@@ -1,9 +1,9 @@
-// The process that calls NVML, started by nvml-session.ts. A call into the driver blocks its thread and may never return,
-// so it may run neither on the agent's event loop nor on any of its threads (a process cannot exit while one of its
-// threads hangs: measured). For each request it reports which GPUs it will read, then each GPU as soon as it is read, then
-// the end, so the agent knows at which GPU it fell silent. The library stays initialised between readings. When the
-// driver as a whole fails, the process reports it and exits: only a new process loads a library that was replaced
-// meanwhile. It ends with its parent, however that ended.
+// The process that calls NVML, started by nvml-session.ts. A call into the driver blocks its thread and may never
+// return, so it may run neither on the agent's event loop nor on any of its threads (a process cannot exit while one of
+// its threads hangs: measured). For each request it reports which GPUs it will read, then each GPU as soon as it is
+// read, then the end, so the agent knows at which GPU it fell silent. The library stays initialised between readings.
+// When the driver as a whole fails, the process reports it and exits: only a new process loads a library that was
+// replaced meanwhile. It ends with its parent, however that ended.
 
 import { dieWithParent, type NvmlLibrary, openNvmlLibrary } from './nvml-library.ts'
 import { type GpuResult, NvmlUninitialized, openNvml, readGpu } from './nvml-reading.ts'

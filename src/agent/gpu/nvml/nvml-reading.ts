@@ -1,6 +1,6 @@
-// One GPU's figures by NVML, call by call, and what a return code means for them. Each call may fail on its own: a figure
-// that the GPU does not support is null, a failure costs that figure and is reported, a lost GPU is left out and reported,
-// and only what concerns the driver as a whole is thrown.
+// One GPU's figures by NVML, call by call, and what a return code means for them. Each call may fail on its own: a
+// figure that the GPU does not support is null, a failure costs that figure and is reported, a lost GPU is left out and
+// reported, and only what concerns the driver as a whole is thrown.
 
 import { type GpuReading, GpuSourceError } from '../gpu-source.ts'
 import {
@@ -32,9 +32,9 @@ export class NvmlUninitialized extends GpuSourceError {
 class GpuUnusable extends Error {}
 
 /**
- * What a code concerns: `unsupported`: this GPU or driver lacks that figure, which is no fault · `figure`: the figure is
- * null and the fault is reported · `gpu`: nothing of this GPU can be trusted now · `session`: NVML has to be initialised
- * again · `driver`: no GPU can be read, and the library has to be loaded again.
+ * What a code concerns: `unsupported`: this GPU or driver lacks that figure, which is no fault · `figure`: the figure
+ * is null and the fault is reported · `gpu`: nothing of this GPU can be trusted now · `session`: NVML has to be
+ * initialised again · `driver`: no GPU can be read, and the library has to be loaded again.
  */
 type Scope = 'unsupported' | 'figure' | 'gpu' | 'session' | 'driver'
 
@@ -138,7 +138,9 @@ function memoryOf(library: NvmlLibrary, device: Device): CallResult<Memory> {
   return isMissing ? library.memoryV1(device) : result
 }
 
-/** For example `3g.40gb,1g.10gb`: an instance's name is the GPU's, then `MIG`, then its profile. Null if there is none. */
+/**
+ * For example `3g.40gb,1g.10gb`: an instance's name is the GPU's, then `MIG`, then its profile. Null if there is none.
+ */
 function migProfilesOf(library: NvmlLibrary, device: Device, unwrap: Unwrap): string | null {
   const profiles: string[] = []
   const maxCount = unwrap(library.migMaxCount(device)) ?? 0

@@ -1,5 +1,5 @@
-// Readings through the process that calls NVML (nvml-process.ts), one at a time, aborted when the driver falls silent. A
-// hanging call cannot be cancelled, only its process be killed; and no other process is started before that one has
+// Readings through the process that calls NVML (nvml-process.ts), one at a time, aborted when the driver falls silent.
+// A hanging call cannot be cancelled, only its process be killed; and no other process is started before that one has
 // exited, so that there is never a second call into a driver that hangs. The process also isolates the agent from a
 // driver that crashes; it does not keep the agent alive, and never outlives it. A pass never rejects: a failure is part
 // of its result.
@@ -43,8 +43,8 @@ const STDERR_CHARS = 500
 /** The process runs TypeScript in the repository, JavaScript in the package. */
 const IS_SOURCE = import.meta.url.endsWith('.ts')
 /**
- * A small nursery: the process makes little garbage, and need not grow to collect it. No compiler: 13 MB less, at no cost
- * for a few calls a second (measured); Node needs it to run TypeScript.
+ * A small nursery: the process makes little garbage, and need not grow to collect it. No compiler: 13 MB less, at no
+ * cost for a few calls a second (measured); Node needs it to run TypeScript.
  */
 const FLAGS = ['--max-semi-space-size=1', ...(IS_SOURCE ? [] : ['--jitless'])]
 

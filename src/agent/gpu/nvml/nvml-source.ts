@@ -1,10 +1,11 @@
 // GPU figures by NVML, and the state that outlives a reading: that the driver failed as a whole (it is not called for a
 // while), that it hung at one GPU (which is left out for a while, so that the others are read), and that a GPU has
-// disappeared (NVML is re-initialised now and then, to find it again). NVML stays initialised between readings: otherwise
-// the driver would initialise idle GPUs every second where no persistence daemon keeps them so, and an open GPU clocks
-// down all the same. A process of its own makes the calls, as a call may never return, and a process cannot exit while
-// one of its threads hangs (tried with koffi's asynchronous calls and with a worker thread). Measured with 8 GPUs at 1 Hz,
-// both processes: 0.4 % of a core; the second one adds 11 MB of its own to what it shares with the agent's Node.
+// disappeared (NVML is re-initialised now and then, to find it again). NVML stays initialised between readings:
+// otherwise the driver would initialise idle GPUs every second where no persistence daemon keeps them so, and an open
+// GPU clocks down all the same. A process of its own makes the calls, as a call may never return, and a process cannot
+// exit while one of its threads hangs (tried with koffi's asynchronous calls and with a worker thread). Measured with 8
+// GPUs at 1 Hz, both processes: 0.4 % of a core; the second one adds 11 MB of its own to what it shares with the
+// agent's Node.
 
 import { settlesWithin } from '../../../runtime/waiting.ts'
 import { type GpuReading, type GpuSource, GpuSourceError } from '../gpu-source.ts'
@@ -31,7 +32,9 @@ export class NvmlStillReading extends GpuSourceError {
   override name = 'NvmlStillReading'
 }
 
-/** Share of timeoutMs in which the driver may be silent: below 1, so that a reading can still return the GPUs before. */
+/**
+ * Share of timeoutMs in which the driver may be silent: below 1, so that a reading can still return the GPUs before.
+ */
 const SILENCE_SHARE = 0.8
 /** Initialising one GPU takes seconds. */
 const OPENING_FACTOR = 6
