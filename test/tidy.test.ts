@@ -64,7 +64,7 @@ const ROOMS: Record<string, readonly string[]> = {
   agent: ['domain/events', 'agent/gpu', 'runtime', LOG_PORT],
   http: ['domain/**', 'http/**', 'processor/**', 'runtime', LOG_PORT, ...STORE_PORTS],
   'http/access': ['domain/events', 'http', 'runtime'],
-  'http/metrics': ['domain/**', 'http', 'http/routes', 'processor/**', 'report'],
+  'http/metrics': ['domain/**', 'http', 'processor/**', 'report'],
   'http/routes': ['domain/**', 'http', 'http/access', 'processor/**', 'report', LOG_PORT, ...STORE_PORTS],
   cli: ['**'],
 }
@@ -88,6 +88,14 @@ test('rooms import only what they may', () => {
     if (!target.startsWith('src/') || roomOf(from) === roomOf(target)) return false
     return !isAllowed(target, ROOMS[roomOf(from)]!)
   })
+  assert.deepEqual(wrong, [])
+})
+
+test('routes are imported by the server and by commands, never by each other: what they share is beside their folder', () => {
+  const isRoute = (path: string) => /^src\/http\/routes\/.*-routes\.ts$/.test(path)
+  const wrong = allImports.filter(
+    ({ from, target }) => isRoute(target) && from !== 'src/http/server.ts' && areaOf(from) !== 'cli',
+  )
   assert.deepEqual(wrong, [])
 })
 

@@ -12,9 +12,9 @@ import { explainPrice } from '../../processor/prices/price-explanation.ts'
 import type { PriceBookVersion, Revision } from '../../store/ledger-store.ts'
 import type { HttpDependencies } from '../dependencies.ts'
 import { answer, nullable, object, problemAnswer } from '../open-api.ts'
+import { gpuIndexParameter, hostParameter } from '../parameters.ts'
 import { HttpProblem, unsupportedMediaType } from '../problem.ts'
 import { instant, NO_QUERY, optional, Query, required } from '../query.ts'
-import { gpuIndexParameter, hostParameter } from './gpu.ts'
 
 /** Largest price book, bytes: ten thousand rules with room. */
 const MAX_BOOK_BYTES = 8 * 1024 * 1024

@@ -8,8 +8,9 @@ import type { HttpDependencies } from '../dependencies.ts'
 import { GpuConflicts } from '../gpu-conflicts.ts'
 import { bySlot, liveView } from '../live-view.ts'
 import { answer, nullable, object, problemAnswer } from '../open-api.ts'
+import { gpuIndexParameter, hostParameter } from '../parameters.ts'
 import { HttpProblem } from '../problem.ts'
-import { defined, integer, NO_QUERY, optional, Query, text } from '../query.ts'
+import { defined, NO_QUERY, optional, Query } from '../query.ts'
 
 const HOUR_MS = 3_600_000
 /** Most slots in an answer. */
@@ -17,9 +18,6 @@ const MAX_SLOTS = 10_000
 /** What conflicts are looked for in: the newest samples, as long as one sample covers, and not too many. */
 const CONFLICT_SPAN_MS = 90_000
 const MAX_CONFLICT_SAMPLES = 20_000
-
-export const hostParameter = text(256, 'Name of the host')
-export const gpuIndexParameter = integer(0, 1023, 'Index of the GPU on its host')
 
 const slotName = { host: nullable('string', 'Host'), gpu_index: { type: 'integer' } }
 const LiveSlotSchema = object({

@@ -6,10 +6,8 @@
 import type { FastifyInstance } from 'fastify'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { LiveModel } from '../../domain/live/sliding-window.ts'
-import type { HttpDependencies } from '../dependencies.ts'
+import { costSourceOf, type HttpDependencies, withFileProblems } from '../dependencies.ts'
 import { byModel, type LiveView, liveView } from '../live-view.ts'
-import { costSourceOf } from '../routes/cost.ts'
-import { withFileProblems } from '../routes/health.ts'
 import { KeeperGauges } from './keeper-gauges.ts'
 import { LedgerGauges } from './ledger-gauges.ts'
 

@@ -5,7 +5,7 @@
 
 import type { FastifyInstance } from 'fastify'
 import type { Health } from '../../processor/ingest/health.ts'
-import type { HttpDependencies } from '../dependencies.ts'
+import { type HttpDependencies, withFileProblems } from '../dependencies.ts'
 import { answer, nullable, object } from '../open-api.ts'
 
 const count = { type: 'integer', minimum: 0 }
@@ -33,12 +33,6 @@ const HealthSchema = object({
   version: { type: 'string' },
   uptime_s: count,
 })
-
-/** The processor's health with what is wrong with the server's own files; those never make it unready. */
-export function withFileProblems(health: Health, { access, certificate }: HttpDependencies): Health {
-  const problems = [access?.tokens.problem, certificate?.problem].filter((problem) => problem != null)
-  return problems.length === 0 ? health : { ...health, status: 'error', problems: [...health.problems, ...problems] }
-}
 
 export function addHealthRoutes(app: FastifyInstance, parts: HttpDependencies): void {
   const { processor, log, store, version, now } = parts

@@ -5,7 +5,7 @@ import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
 import { parseInstantMs } from '../../domain/prices/price-rule.ts'
-import { CostReading, type CostSource, costPage, UNKNOWN_PROGRESS } from '../../processor/cost/cost-reading.ts'
+import { CostReading, type CostSource, costPage } from '../../processor/cost/cost-reading.ts'
 import { FrozenDaysError } from '../../processor/recompute/ledger-as-of.ts'
 import { FIGURE_NAMES } from '../../report/cost-figures.ts'
 import { TooManyRows } from '../../report/cost-grouping.ts'
@@ -13,8 +13,9 @@ import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS 
 import { costCsv, PIECE_CHARS } from '../../report/csv.ts'
 import { focusFile, focusQuery } from '../../report/focus.ts'
 import { placeOf } from '../../report/page-cursor.ts'
-import type { HttpDependencies } from '../dependencies.ts'
+import { costSourceOf, type HttpDependencies } from '../dependencies.ts'
 import { nullable, object, problemAnswer } from '../open-api.ts'
+import { hostParameter } from '../parameters.ts'
 import { HttpProblem } from '../problem.ts'
 import {
   badParameters,
@@ -27,13 +28,10 @@ import {
   type ValueKind,
   withDefault,
 } from '../query.ts'
-import { hostParameter } from './gpu.ts'
 
 export const FORMATS = ['json', 'csv', 'focus'] as const
 export const DEFAULT_LIMIT = 10_000
 const MAX_LIMIT = 50_000
-/** How late an event may be where nobody says it, milliseconds. */
-const DEFAULT_LATENESS_MS = 10_000
 /** Answers that are worked on at once. */
 const MAX_READINGS = 16
 /** A streamed answer may take this long, milliseconds. */
@@ -107,15 +105,6 @@ export function addCostRoutes(app: FastifyInstance, parts: HttpDependencies): vo
       return stream(reply, lines, `${format === 'focus' ? 'focus' : 'cost'}-${reading.head.from.slice(0, 10)}.csv`)
     },
   })
-}
-
-/** What cost is answered from; the gauges and the route use the same. */
-export function costSourceOf(parts: HttpDependencies): CostSource {
-  return {
-    ledger: parts.store.ledger,
-    progress: parts.progress ?? UNKNOWN_PROGRESS,
-    latenessMs: parts.allowedLatenessMs ?? DEFAULT_LATENESS_MS,
-  }
 }
 
 type Asked = ReturnType<typeof query.parse>

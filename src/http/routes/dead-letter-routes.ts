@@ -7,7 +7,7 @@ import { REASON_CODES, type ReasonCode } from '../../domain/events/rejection.ts'
 import type { DeadLetter } from '../../store/event-store.ts'
 import type { HttpDependencies } from '../dependencies.ts'
 import { answer, nullable, object, page, problemAnswer } from '../open-api.ts'
-import { cursorParameter, readPage } from '../paging.ts'
+import { cursorParameter, readPage } from '../parameters.ts'
 import { HttpProblem } from '../problem.ts'
 import { choice, defined, integer, NO_QUERY, optional, Query, text, withDefault } from '../query.ts'
 

@@ -9,7 +9,7 @@ import { LogError } from '../../log/event-log.ts'
 import { requireEventAllowance } from '../access/auth.ts'
 import type { HttpDependencies } from '../dependencies.ts'
 import { answer, object, page, problemAnswer } from '../open-api.ts'
-import { cursorParameter, readPage } from '../paging.ts'
+import { cursorParameter, gpuIndexParameter, hostParameter, readPage } from '../parameters.ts'
 import { HttpProblem, type ProblemIssue, unsupportedMediaType } from '../problem.ts'
 import {
   badParameters,
@@ -23,7 +23,6 @@ import {
   text,
   withDefault,
 } from '../query.ts'
-import { gpuIndexParameter, hostParameter } from './gpu.ts'
 import { type BodyForm, MAX_EVENTS, type PostedRecords, PostRefusal, readPosted } from './posted-events.ts'
 
 /** Largest body of a post, bytes; one event in it may have 1 MiB. */
