@@ -53,7 +53,7 @@ const ROOMS: Record<string, readonly string[]> = {
   'store/mongo/ledger': ['domain/**', 'store', 'store/mongo', 'store/mongo/reading', 'store/mongo/events'],
   'store/sqlite': ['domain/**', 'store', 'sqlite', LOG_PORT],
   report: ['domain/ledger', 'domain/prices'],
-  processor: ['domain/ledger', 'runtime', ...STORE_PORTS],
+  processor: ['domain/events', 'domain/ledger', 'runtime', ...STORE_PORTS],
   'processor/prices': ['domain/**', ...STORE_PORTS],
   'processor/ingest': ['domain/**', 'processor', 'processor/prices', 'runtime', LOG_PORT, ...STORE_PORTS],
   'processor/ledger': ['domain/**', 'processor', 'processor/prices', 'runtime', ...STORE_PORTS],
