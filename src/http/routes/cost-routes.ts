@@ -28,6 +28,7 @@ import {
   type ValueKind,
   withDefault,
 } from '../query.ts'
+import { whenEnded } from '../when-ended.ts'
 
 export const FORMATS = ['json', 'csv', 'focus'] as const
 export const DEFAULT_LIMIT = 10_000
@@ -83,12 +84,7 @@ export function addCostRoutes(app: FastifyInstance, parts: HttpDependencies): vo
       if (open >= MAX_READINGS)
         throw HttpProblem.later('overloaded', 'Too many questions about cost at once: try again')
       open++
-      let isOpen = true
-      const release = () => {
-        if (isOpen) open--
-        isOpen = false
-      }
-      reply.raw.once('finish', release).once('close', release)
+      whenEnded(reply, () => open--)
     },
     handler: async (request, reply) => {
       const asked = query.parse(request.query)

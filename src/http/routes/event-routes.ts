@@ -23,6 +23,7 @@ import {
   text,
   withDefault,
 } from '../query.ts'
+import { whenEnded } from '../when-ended.ts'
 import { type BodyForm, MAX_EVENTS, type PostedRecords, PostRefusal, readPosted } from './posted-events.ts'
 
 /** Largest body of a post, bytes; one event in it may have 1 MiB. */
@@ -35,6 +36,7 @@ const BYTES_PER_EVENT = 1024
 
 const KINDS = { gpu_metrics: 'gpu', token_usage: 'token' } as const
 const collection = choice(Object.keys(KINDS) as (keyof typeof KINDS)[], 'Collection that the events belong to')
+const EventSchema = { anyOf: [{ $ref: 'gpu.metrics.v1#' }, { $ref: 'token.usage.v1#' }] }
 const FORMS: Readonly<Record<string, BodyForm>> = {
   'application/json': 'json',
   'application/cloudevents+json': 'structured',
@@ -42,9 +44,13 @@ const FORMS: Readonly<Record<string, BodyForm>> = {
 }
 const FORM_NAMES = Object.keys(FORMS)
 
-export function addEventRoutes(app: FastifyInstance, parts: HttpDependencies): void {
-  addListing(app, parts)
-  addPosting(app, parts)
+interface PostRoute {
+  Body: Buffer | undefined
+}
+
+export function addEventRoutes(app: FastifyInstance, dependencies: HttpDependencies): void {
+  addListing(app, dependencies)
+  addPosting(app, dependencies)
 }
 
 function addListing(app: FastifyInstance, { store }: HttpDependencies): void {
@@ -59,12 +65,11 @@ function addListing(app: FastifyInstance, { store }: HttpDependencies): void {
     limit: withDefault(integer(1, 1000, 'Most items of a page'), 100),
     cursor: optional(cursorParameter),
   })
-  const items = { anyOf: [{ $ref: 'gpu.metrics.v1#' }, { $ref: 'token.usage.v1#' }] }
   const schema = {
     tags: ['events'],
     summary: 'Events as they are stored, by event time',
     querystring: query.schema,
-    response: { 200: answer(page(items), 'A page'), default: problemAnswer },
+    response: { 200: answer(page(EventSchema), 'A page'), default: problemAnswer },
   }
   app.get('/api/v1/events', { schema, config: { scope: 'read' } }, async (request) => {
     const { collection: name, from: fromMs, to: toMs, gpu_index: gpuIndex, limit, ...rest } = query.parse(request.query)
@@ -82,82 +87,86 @@ function addListing(app: FastifyInstance, { store }: HttpDependencies): void {
   })
 }
 
-function addPosting(app: FastifyInstance, parts: HttpDependencies): void {
-  const query = new Query({ collection: optional(collection) })
-  let open = 0
-
-  const one = { anyOf: [{ $ref: 'gpu.metrics.v1#' }, { $ref: 'token.usage.v1#' }] }
-  const envelope = object({
-    specversion: { const: '1.0' },
-    id: { type: 'string' },
-    source: { type: 'string' },
-    type: { type: 'string', description: 'Ends in gpu.metrics.v1 or token.usage.v1' },
-    data: one,
-  })
-  const schema = {
-    tags: ['events'],
-    summary: 'Puts events into the log',
-    description:
-      `One event, or an array of at most ${MAX_EVENTS} of which all or none are taken, or CloudEvents (structured, batch, or ` +
-      'binary with ce-* headers). With a token of scope ingest, or from this machine where there are no tokens. After a 503 ' +
-      'or 429 send the same again, when Retry-After has passed: events with an event_id, and CloudEvents, are counted once.',
-    querystring: query.schema,
-    body: {
-      content: {
-        'application/json': { schema: { anyOf: [...one.anyOf, { type: 'array', maxItems: MAX_EVENTS, items: one }] } },
-        'application/cloudevents+json': { schema: envelope },
-        'application/cloudevents-batch+json': { schema: { type: 'array', maxItems: MAX_EVENTS, items: envelope } },
+const postQuery = new Query({ collection: optional(collection) })
+const EnvelopeSchema = object({
+  specversion: { const: '1.0' },
+  id: { type: 'string' },
+  source: { type: 'string' },
+  type: { type: 'string', description: 'Ends in gpu.metrics.v1 or token.usage.v1' },
+  data: EventSchema,
+})
+const postSchema = {
+  tags: ['events'],
+  summary: 'Puts events into the log',
+  description:
+    `One event, or an array of at most ${MAX_EVENTS} of which all or none are taken, or CloudEvents (structured, batch, or ` +
+    'binary with ce-* headers). With a token of scope ingest, or from this machine where there are no tokens. After a 503 ' +
+    'or 429 send the same again, when Retry-After has passed: events with an event_id, and CloudEvents, are counted once.',
+  querystring: postQuery.schema,
+  body: {
+    content: {
+      'application/json': {
+        schema: {
+          anyOf: [...EventSchema.anyOf, { type: 'array', maxItems: MAX_EVENTS, items: EventSchema }],
+        },
       },
+      'application/cloudevents+json': { schema: EnvelopeSchema },
+      'application/cloudevents-batch+json': { schema: { type: 'array', maxItems: MAX_EVENTS, items: EnvelopeSchema } },
     },
-    response: {
-      202: answer(object({ accepted: { type: 'integer', description: 'Number of events' } }), 'The log has them'),
-      default: problemAnswer,
-    },
-  }
+  },
+  response: {
+    202: answer(object({ accepted: { type: 'integer', description: 'Number of events' } }), 'The log has them'),
+    default: problemAnswer,
+  },
+}
+
+function addPosting(app: FastifyInstance, dependencies: HttpDependencies): void {
+  let openPosts = 0
   app.addContentTypeParser(FORM_NAMES, { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
-  app.route<{ Body: Buffer | undefined }>({
+  app.route<PostRoute>({
     method: 'POST',
     url: '/api/v1/events',
-    schema,
+    schema: postSchema,
     config: { scope: 'ingest' },
     bodyLimit: MAX_BODY_BYTES,
     onRequest: async (request, reply) => {
       formOf(request)
-      requireEventAllowance(request, parts)
+      requireEventAllowance(request, dependencies)
       const { allowance } = request
-      if (open >= MAX_POSTS || (allowance !== null && allowance.openPosts >= MAX_POSTS_EACH)) {
+      if (openPosts >= MAX_POSTS || (allowance !== null && allowance.openPosts >= MAX_POSTS_EACH)) {
         throw HttpProblem.later('overloaded', 'Too many posts at once: try again, or send arrays')
       }
-      open++
+      openPosts++
       if (allowance !== null) allowance.openPosts++
-      let isOpen = true
-      const release = () => {
-        if (!isOpen) return
-        isOpen = false
-        open--
+      whenEnded(reply, () => {
+        openPosts--
         if (allowance !== null) allowance.openPosts--
-      }
-      // `finish` for answers, `close` for callers that went away before theirs.
-      reply.raw.once('finish', release).once('close', release)
+      })
     },
     handler: async (request, reply) => {
-      const { collection: forced } = query.parse(request.query)
-      const kind = forced === undefined ? null : KINDS[forced]
-      const bytes = request.body ?? Buffer.alloc(0)
-      const form = formOf(request)
-      const attributes = form === 'json' ? attributesOf(request) : null
-      // Again, for posts of the same caller may have come in while this one's body did.
-      requireEventAllowance(request, parts)
-      const nowMs = parts.now()
-      const records = readPosted({ bytes, form, attributes, kind, nowMs })
-      const count = records instanceof PostRefusal ? records.total : records.gpu.length + records.token.length
-      request.allowance?.events.spend(Math.max(count, bytes.length / BYTES_PER_EVENT), nowMs)
-      if (records instanceof PostRefusal) throw refused(records)
-      await append(parts, records)
+      const accepted = await post(request, dependencies)
       reply.code(202)
-      return { accepted: count }
+      return { accepted }
     },
   })
+}
+
+/** Appends the events of a request to the log; returns their number. */
+async function post(request: FastifyRequest<PostRoute>, dependencies: HttpDependencies): Promise<number> {
+  const { collection: forced } = postQuery.parse(request.query)
+  const kind = forced === undefined ? null : KINDS[forced]
+  const bytes = request.body ?? Buffer.alloc(0)
+  const form = formOf(request)
+  const attributes = form === 'json' ? attributesOf(request) : null
+  // Checked again, because other posts of the same caller may have been read while this body arrived.
+  requireEventAllowance(request, dependencies)
+  const nowMs = dependencies.now()
+  const records = readPosted({ bytes, form, attributes, kind, nowMs })
+  const count = records instanceof PostRefusal ? records.total : records.gpu.length + records.token.length
+  request.allowance?.events.spend(Math.max(count, bytes.length / BYTES_PER_EVENT), nowMs)
+  if (records instanceof PostRefusal) throw refused(records)
+  await append(dependencies, records)
+  return count
 }
 
 /** How the body is written, by its content type. */
