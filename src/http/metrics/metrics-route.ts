@@ -51,7 +51,7 @@ class Metrics {
   readonly #price = this.#gauge('pertoken_gpu_price_per_hour_usd', 'Price of the GPU, USD per hour', SLOT)
   readonly #ledger: LedgerGauges
   readonly #keeper: KeeperGauges | null
-  readonly #refused: Counter<'reason'> | null
+  readonly #denied: Counter<'reason'> | null
 
   constructor(parts: HttpDependencies) {
     this.#parts = parts
@@ -60,7 +60,7 @@ class Metrics {
     this.#ledger = new LedgerGauges(costSourceOf(parts), { registry, costPerMillion, now: parts.now })
     this.#keeper = parts.keeper === undefined ? null : new KeeperGauges(parts.keeper, registry)
     const help = 'Requests that were refused for their API token or for a limit, by reason'
-    this.#refused = parts.access === undefined ? null : this.#counter('pertoken_http_refused_total', help, ['reason'])
+    this.#denied = parts.access === undefined ? null : this.#counter('pertoken_http_refused_total', help, ['reason'])
     this.#gauge('pertoken_build_info', 'Version of the program', ['version']).set({ version: parts.version }, 1)
   }
 
@@ -93,10 +93,10 @@ class Metrics {
     this.#ledger.set()
     this.#keeper?.set()
     const { access } = this.#parts
-    if (access !== undefined && this.#refused !== null) {
+    if (access !== undefined && this.#denied !== null) {
       setTotal(
-        this.#refused,
-        Object.entries(access.refused).map(([reason, count]) => [{ reason }, count]),
+        this.#denied,
+        Object.entries(access.denied).map(([reason, count]) => [{ reason }, count]),
       )
     }
     return this.#registry.metrics()
