@@ -46,7 +46,7 @@ export function costSourceOf({ store, progress, allowedLatenessMs }: HttpDepende
 }
 
 /** The processor's health and the faults of the server's own files, which make it unhealthy but never unready. */
-export function withFileProblems(health: Health, { access, certificate }: HttpDependencies): Health {
-  const problems = [access?.tokens.problem, certificate?.problem].filter((problem) => problem != null)
+export function withFileFaults(health: Health, { access, certificate }: HttpDependencies): Health {
+  const problems = [access?.tokens.fault, certificate?.fault].filter((fault) => fault != null)
   return problems.length === 0 ? health : { ...health, status: 'error', problems: [...health.problems, ...problems] }
 }

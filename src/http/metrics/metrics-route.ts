@@ -6,7 +6,7 @@
 import type { FastifyInstance } from 'fastify'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { LiveModel } from '../../domain/live/sliding-window.ts'
-import { costSourceOf, type HttpDependencies, withFileProblems } from '../dependencies.ts'
+import { costSourceOf, type HttpDependencies, withFileFaults } from '../dependencies.ts'
 import { byModel, type LiveView, liveView } from '../live-view.ts'
 import { KeeperGauges } from './keeper-gauges.ts'
 import { LedgerGauges } from './ledger-gauges.ts'
@@ -70,7 +70,7 @@ class Metrics {
 
   /** Takes all figures now and writes them out. */
   async scrape(): Promise<string> {
-    const health = withFileProblems(this.#parts.processor.health(), this.#parts)
+    const health = withFileFaults(this.#parts.processor.health(), this.#parts)
     const { outcomes } = health
     setTotal(this.#records, [
       [{ outcome: 'stored' }, outcomes.stored],

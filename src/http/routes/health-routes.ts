@@ -5,7 +5,7 @@
 
 import type { FastifyInstance } from 'fastify'
 import type { Health } from '../../processor/ingest/health.ts'
-import { type HttpDependencies, withFileProblems } from '../dependencies.ts'
+import { type HttpDependencies, withFileFaults } from '../dependencies.ts'
 import { answer, nullable, object } from '../open-api.ts'
 
 const count = { type: 'integer', minimum: 0 }
@@ -47,7 +47,7 @@ export function addHealthRoutes(app: FastifyInstance, parts: HttpDependencies): 
   const responses = { 200: answer(HealthSchema, 'All is well'), 503: answer(HealthSchema, 'Something is wrong') }
   const healthSchema = { tags: ['operations'], summary: 'The truth about this process', response: responses }
   app.get('/health', { schema: healthSchema, config: { scope: 'probe' } }, (_request, reply) => {
-    const state = withFileProblems(health(), parts)
+    const state = withFileFaults(health(), parts)
     const uptimeS = Math.max(0, Math.floor((now() - startedMs) / 1000))
     reply.code(state.status === 'ok' ? 200 : 503)
     return { ...state, log: log.description, store: store.description, version, uptime_s: uptimeS }
