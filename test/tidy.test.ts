@@ -64,7 +64,7 @@ const ROOMS: Record<string, readonly string[]> = {
   agent: ['domain/events', 'agent/gpu', 'runtime', LOG_PORT],
   http: ['domain/**', 'http/**', 'processor/**', 'runtime', LOG_PORT, ...STORE_PORTS],
   'http/access': ['domain/events', 'http', 'runtime'],
-  'http/metrics': ['domain/**', 'http', 'processor/**', 'report'],
+  'http/metrics': ['domain/**', 'http', 'processor/**', 'report', 'runtime'],
   'http/routes': ['domain/**', 'http', 'http/access', 'processor/**', 'report', LOG_PORT, ...STORE_PORTS],
   cli: ['**'],
 }

@@ -1,6 +1,6 @@
-// The dependencies of the HTTP server: everything that its routes and metrics need, passed in by cli/wiring/service.ts, and
-// what both derive from it. Nothing in this folder chooses an adapter or reads the environment or the clock, so that a
-// test can replace any of it.
+// The dependencies of the HTTP server: everything that its routes and metrics need, passed in by cli/wiring/service.ts,
+// and what both derive from it. Nothing in this folder chooses an adapter or reads the environment or the clock, so
+// that a test can replace any of it.
 
 import type { EventLog } from '../log/event-log.ts'
 import { type CostSource, type Progress, UNKNOWN_PROGRESS } from '../processor/cost/cost-reading.ts'
@@ -13,7 +13,7 @@ import type { EventStore } from '../store/event-store.ts'
 import type { Access } from './access/auth.ts'
 import type { Certificate } from './access/certificate.ts'
 
-/** How late an event may be, where the settings are not known, milliseconds. */
+/** Allowed lateness of events where none is given, milliseconds. */
 const DEFAULT_LATENESS_MS = 10_000
 
 export interface HttpDependencies {
@@ -25,15 +25,15 @@ export interface HttpDependencies {
   /** Version of the program. */
   version: string
   logger: Logger
-  /** How far the log has been read, for `final`; without it no answer about cost is final. */
+  /** How far the log has been read, for `final`; without it no cost is final. */
   progress?: Progress
-  /** State of the keeper in this process; without it there is none. */
+  /** Status of the keeper in this process, if there is one. */
   keeper?: () => KeeperStatus
-  /** How late an event may be and still be expected, milliseconds; 10 s when absent. */
+  /** Allowed lateness of events, milliseconds; 10 s when absent. */
   allowedLatenessMs?: number
-  /** API tokens and limits; without them reads are open, and writes are for programs on this machine. */
+  /** API tokens and limits; without them reads are open, and writes are allowed to programs on this machine. */
   access?: Access
-  /** What HTTPS is spoken with; without it plain HTTP. */
+  /** Certificate of HTTPS; without it plain HTTP. */
   certificate?: WatchedFile<Certificate>
   /** Wall clock, epoch milliseconds. */
   now: () => number

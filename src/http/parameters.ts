@@ -1,5 +1,5 @@
-// Query parameters that several routes take, and the paging that goes with `cursor`. Cursors are the store's own and opaque
-// to clients; one that no page returned is a wrong parameter of the client, not a failure of the store.
+// Query parameters that several routes take, and the paging that goes with `cursor`. Cursors are the store's own and
+// opaque to clients; one that no page returned is a wrong parameter of the client, not a failure of the store.
 
 import { type Page, StoreError } from '../store/event-store.ts'
 import { badParameters, integer, text } from './query.ts'

@@ -1,5 +1,5 @@
-// The GPUs of the last hour of event time, with the conflicts in their identity: what /api/v1/gpus lists and what doctor
-// checks. "Last" is relative to the newest sample, so that a replayed past shows its own GPUs.
+// The GPUs of the last hour of event time, with the conflicts in their identity: what /api/v1/gpus lists and what
+// doctor checks. "Last" is relative to the newest sample, so that a replayed past shows its own GPUs.
 
 import type { GpuDocument } from '../domain/events/documents.ts'
 import { HOUR_MS, MAX_SAMPLE_GAP_MS } from '../domain/ledger/buckets.ts'

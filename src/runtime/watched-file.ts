@@ -1,7 +1,7 @@
-// Files that are followed while the process runs: API tokens, certificates, the price book. They are polled, by inode, size
-// and times: not every file system reports changes, and a rename or a config map's swapped link is a change as well.
-// FileChanges detects changes. WatchedFile holds the value read from the files: files that cannot be used leave the last
-// good value effective, and the fault is reported in the log and in /health until it is corrected.
+// Files that are followed while the process runs: API tokens, certificates, the price book. They are polled, by inode,
+// size and times: not every file system reports changes, and a rename or a config map's swapped link is a change as
+// well. FileChanges detects changes. WatchedFile holds the value read from the files: files that cannot be used leave
+// the last good value effective, and the fault is reported in the log and in /health until it is corrected.
 
 import { statSync } from 'node:fs'
 import type { Logger } from './logger.ts'
@@ -9,7 +9,7 @@ import type { Logger } from './logger.ts'
 /** Time between two looks at the files, milliseconds. */
 export const LOOK_INTERVAL_MS = 1000
 
-/** `changing`: different from the last look, so that a writer may be in the middle of it; `settled`: the same as then. */
+/** `changing`: different from the last look, a writer may be in the middle of it; `settled`: the same as then. */
 type FileChange = 'none' | 'changing' | 'settled'
 
 /** Detects changes of files that have not been handled yet; at first their mere presence or absence. */

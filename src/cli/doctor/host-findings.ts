@@ -1,5 +1,5 @@
-// Findings of `doctor` about the identity of hosts and GPUs: a container's id in the place of a host's name, and one GPU
-// under two names. A slot, host and index, identifies a GPU in the ledger, so both split or double what it costs.
+// Findings of `doctor` about the identity of hosts and GPUs: a container's id in the place of a host's name, and one
+// GPU under two names. A slot, host and index, identifies a GPU in the ledger, so both split or double what it costs.
 
 import type { GpuConflict } from '../../domain/ledger/gpu-conflicts.ts'
 import { readRecentGpus } from '../../processor/recent-gpus.ts'

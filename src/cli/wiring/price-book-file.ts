@@ -1,7 +1,7 @@
-// A price book in a file that operators write: YAML or JSON (which is YAML too), every problem with its line. The file is
-// followed while it changes; it is read when two looks in a row have found it the same, because the beginning of a book
-// that is still being written may be a valid book. A file that is invalid or gone changes nothing: the book before it
-// stays effective, and the problems are reported once.
+// A price book in a file that operators write: YAML or JSON (which is YAML too), every problem with its line. The file
+// is followed while it changes; it is read when two looks in a row have found it the same, because the beginning of a
+// book that is still being written may be a valid book. A file that is invalid or gone changes nothing: the book before
+// it stays effective, and the problems are reported once.
 
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'

@@ -3,8 +3,8 @@
 //   {"name":"box-7","sha256":"64 hex digits","scopes":["ingest"],"created":"2026-11-22T10:00:00Z","expires":"2027-02-20T10:00:00Z"}
 //
 // `expires` is optional; blank lines and lines that begin with # are skipped. The file holds no secret: a token is 256
-// random bits, so its SHA-256 needs neither salt nor a slow hash, there is nothing to guess. Errors in a file are reported
-// by line number and never quote the line, since it may hold the token itself by mistake.
+// random bits, so its SHA-256 needs neither salt nor a slow hash, there is nothing to guess. Errors in a file are
+// reported by line number and never quote the line, since it may hold the token itself by mistake.
 
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { readFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
-// Authentication and authorization, decided for every request before a byte of its body is read. Each route declares its
-// scope; a route without one is a bug, and the server does not start. Without API tokens reads are open and writes are
-// for programs on this machine (loopback.ts). With tokens:
+// Authentication and authorization, decided for every request before a byte of its body is read. Each route declares
+// its scope; a route without one is a bug, and the server does not start. Without API tokens reads are open and writes
+// are for programs on this machine (loopback.ts). With tokens:
 //
 //   request → probe? → allowed
 //           → valid token? yes: its allowance, else that of the address → spent: 429
@@ -22,8 +22,8 @@ import { originProblem, requireLoopback } from './loopback.ts'
 import { type Allowance, RateLimiter, type RateLimits, type TokenBucket } from './rate-limit.ts'
 
 /**
- * What a route requires. `probe`: nothing, and it is not limited, since an orchestrator's probe must always be served and
- * costs no more than a denial. `open`: nothing; it shows nothing of this deployment.
+ * What a route requires. `probe`: nothing, and it is not limited, since an orchestrator's probe must always be served
+ * and costs no more than a denial. `open`: nothing; it shows nothing of this deployment.
  */
 export type RouteScope = 'probe' | 'open' | Scope
 

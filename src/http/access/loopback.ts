@@ -1,8 +1,8 @@
 // Who may write while no API tokens are configured: only programs on this machine. The peer's address alone is not
-// sufficient: a page in a browser on this machine can be made to post to localhost, also under a name that an attacker's
-// DNS resolves to 127.0.0.1 (DNS rebinding: the Host header reveals it), and a reverse proxy on this machine makes every
-// client look local (so any trace of a proxy denies the request). Content types are checked by the route: a form cannot
-// send JSON without a preflight, which this server never grants.
+// sufficient: a page in a browser on this machine can be made to post to localhost, also under a name that an
+// attacker's DNS resolves to 127.0.0.1 (DNS rebinding: the Host header reveals it), and a reverse proxy on this machine
+// makes every client look local (so any trace of a proxy denies the request). Content types are checked by the route: a
+// form cannot send JSON without a preflight, which this server never grants.
 
 import type { FastifyRequest } from 'fastify'
 import { HttpProblem } from '../problem.ts'

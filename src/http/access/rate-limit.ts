@@ -1,11 +1,11 @@
 // Limits on how much one caller may request, so that none can starve the others. A caller is an API token, or, for
 // requests without a valid one, an address; each has a token bucket for requests and one for posted events, which hold
-// BURST_S seconds of their rate. Spending may overdraw a bucket: then nothing more is accepted until the debt is paid, so
-// that the rate holds whatever the size of a single post.
+// BURST_S seconds of their rate. Spending may overdraw a bucket: then nothing more is accepted until the debt is paid,
+// so that the rate holds whatever the size of a single post.
 //
-// Memory is bounded: a token's allowance lives as long as the token; at most MAX_ADDRESSES addresses are kept. One whose
-// buckets are full again carries no state and is evicted first; when there is none of these among the least recently
-// seen, further addresses share one allowance, and those that are known keep theirs.
+// Memory is bounded: a token's allowance lives as long as the token; at most MAX_ADDRESSES addresses are kept. One
+// whose buckets are full again carries no state and is evicted first; when there is none of these among the least
+// recently seen, further addresses share one allowance, and those that are known keep theirs.
 
 export interface RateLimits {
   /** Requests a second of one caller; 0: no limit. */

@@ -1,14 +1,14 @@
-// Events: listed as they are stored, page by page, and posted into the log. A post is answered with 202 only once the
-// log has it all; a 503 means that this is not known, and the caller sends it again: events that bring an `event_id` (or
-// are CloudEvents) are then still counted once. Who may post, and in which form, is decided before a byte of the body is
-// read; how many do so at once is bounded, for each holds its whole body in memory.
+// Events: listed as they are stored, in pages, and posted into the log. The response to a post is 202 only once the log
+// has acknowledged all of it; a 503 means that this is unknown, and the client retries: events with an `event_id` (and
+// CloudEvents) are still counted once. Authorization and content type are checked before a byte of the body is read;
+// concurrent posts are bounded, since each holds its whole body in memory.
 
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { EventKind } from '../../domain/events/documents.ts'
 import { LogError } from '../../log/event-log.ts'
 import { requireEventAllowance } from '../access/auth.ts'
 import type { HttpDependencies } from '../dependencies.ts'
-import { answer, object, page, problemAnswer } from '../open-api.ts'
+import { jsonResponse, object, page, problemResponse } from '../open-api.ts'
 import { cursorParameter, gpuIndexParameter, hostParameter, readPage } from '../parameters.ts'
 import { HttpProblem, type ProblemIssue, unsupportedMediaType } from '../problem.ts'
 import {
@@ -24,14 +24,14 @@ import {
   withDefault,
 } from '../query.ts'
 import { whenEnded } from '../when-ended.ts'
-import { type BodyForm, MAX_EVENTS, type PostedRecords, PostRefusal, readPosted } from './posted-events.ts'
+import { type BodyForm, MAX_EVENTS, type PostedRecords, PostRejection, readPosted } from './posted-events.ts'
 
 /** Largest body of a post, bytes; one event in it may have 1 MiB. */
 const MAX_BODY_BYTES = 8 * 1024 * 1024
-/** Posts that are worked on at once: of all callers, of one token. */
+/** Posts that are processed at once: of all callers, of one token. */
 const MAX_POSTS = 32
 const MAX_POSTS_EACH = 16
-/** What a post counts at least against the limit of events: one for so many bytes of its body, wrong ones too. */
+/** A post counts at least one event for so many bytes of its body against the limit, also an invalid one. */
 const BYTES_PER_EVENT = 1024
 
 const KINDS = { gpu_metrics: 'gpu', token_usage: 'token' } as const
@@ -69,7 +69,7 @@ function addListing(app: FastifyInstance, { store }: HttpDependencies): void {
     tags: ['events'],
     summary: 'Events as they are stored, by event time',
     querystring: query.schema,
-    response: { 200: answer(page(EventSchema), 'A page'), default: problemAnswer },
+    response: { 200: jsonResponse(page(EventSchema), 'A page'), default: problemResponse },
   }
   app.get('/api/v1/events', { schema, config: { scope: 'read' } }, async (request) => {
     const { collection: name, from: fromMs, to: toMs, gpu_index: gpuIndex, limit, ...rest } = query.parse(request.query)
@@ -115,8 +115,8 @@ const postSchema = {
     },
   },
   response: {
-    202: answer(object({ accepted: { type: 'integer', description: 'Number of events' } }), 'The log has them'),
-    default: problemAnswer,
+    202: jsonResponse(object({ accepted: { type: 'integer', description: 'Number of events' } }), 'The log has them'),
+    default: problemResponse,
   },
 }
 
@@ -162,14 +162,14 @@ async function post(request: FastifyRequest<PostRoute>, dependencies: HttpDepend
   requireEventAllowance(request, dependencies)
   const nowMs = dependencies.now()
   const records = readPosted({ bytes, form, attributes, kind, nowMs })
-  const count = records instanceof PostRefusal ? records.total : records.gpu.length + records.token.length
+  const count = records instanceof PostRejection ? records.total : records.gpu.length + records.token.length
   request.allowance?.events.spend(Math.max(count, bytes.length / BYTES_PER_EVENT), nowMs)
-  if (records instanceof PostRefusal) throw refused(records)
+  if (records instanceof PostRejection) throw problemOf(records)
   await append(dependencies, records)
   return count
 }
 
-/** How the body is written, by its content type. */
+/** The form of the body, by its content type. */
 function formOf({ headers }: Pick<FastifyRequest, 'headers'>): BodyForm {
   const [type = '', ...parameters] = (headers['content-type'] ?? '').toLowerCase().split(';')
   const form = Object.hasOwn(FORMS, type.trim()) ? FORMS[type.trim()] : undefined
@@ -177,7 +177,7 @@ function formOf({ headers }: Pick<FastifyRequest, 'headers'>): BodyForm {
     const given = headers['content-type'] === undefined ? 'missing' : JSON.stringify(type.trim().slice(0, 80))
     throw unsupportedMediaType(`Content type is ${given}: expected ${FORM_NAMES.join(', ')}`)
   }
-  const charset = parameters.map((each) => each.trim()).find((each) => each.startsWith('charset='))
+  const charset = parameters.map((text) => text.trim()).find((text) => text.startsWith('charset='))
   if (charset !== undefined && !/^charset="?utf-?8"?$/.test(charset)) {
     throw unsupportedMediaType(`Content type says ${JSON.stringify(charset.slice(0, 80))}: expected UTF-8`)
   }
@@ -211,13 +211,13 @@ async function append({ log, topics, logger }: HttpDependencies, records: Posted
     }
   } catch (error) {
     if (!(error instanceof LogError)) throw error
-    logger.warn({ err: error }, 'Cannot append posted events: the log did not take them, the caller is told to repeat')
+    logger.warn({ err: error }, 'Cannot append posted events: the log did not confirm them; the client receives a 503')
     const detail = 'The log did not confirm the events: send the same again; /health says what is wrong'
     throw HttpProblem.later('log-unavailable', detail)
   }
 }
 
-function refused({ issues, wrong, total }: PostRefusal): HttpProblem {
+function problemOf({ issues, wrong, total }: PostRejection): HttpProblem {
   const isTooLarge = issues.some(({ reason, path }) => reason === 'too_large' && path === '')
   const what = total === 1 ? 'The event is wrong' : `${wrong} of ${total} events are wrong`
   const detail = `${what}, nothing was taken: correct what errors lists and send it again`

@@ -1,5 +1,5 @@
-// GPUs: the latest stored document of one, all slots of the last hour with their live figures and the conflicts in their
-// identity, and the live windows.
+// GPUs: the latest stored document of one, all slots of the last hour with their live figures and the conflicts in
+// their identity, and the live windows.
 
 import type { FastifyInstance } from 'fastify'
 import type { GpuDocument } from '../../domain/events/documents.ts'
@@ -8,7 +8,7 @@ import type { LiveSlot } from '../../domain/live/sliding-window.ts'
 import { readRecentGpus } from '../../processor/recent-gpus.ts'
 import type { HttpDependencies } from '../dependencies.ts'
 import { liveView } from '../live-view.ts'
-import { answer, nullable, object, problemAnswer } from '../open-api.ts'
+import { jsonResponse, nullable, object, problemResponse } from '../open-api.ts'
 import { gpuIndexParameter, hostParameter } from '../parameters.ts'
 import { HttpProblem } from '../problem.ts'
 import { defined, NO_QUERY, optional, Query } from '../query.ts'
@@ -49,7 +49,7 @@ function addInfo(app: FastifyInstance, { store }: HttpDependencies): void {
     tags: ['live'],
     summary: 'The latest document of a GPU, as it is stored',
     querystring: query.schema,
-    response: { 200: answer({ $ref: 'gpu.metrics.v1#' }, 'The document'), default: problemAnswer },
+    response: { 200: jsonResponse({ $ref: 'gpu.metrics.v1#' }, 'The document'), default: problemResponse },
   }
   app.get('/gpu/info', { schema, config: { scope: 'read' } }, async (request) => {
     const { host, gpu_index: gpuIndex } = query.parse(request.query)
@@ -66,7 +66,7 @@ function addSlots(app: FastifyInstance, { processor, store }: HttpDependencies):
     summary: 'GPU slots of the last hour of event time, and what contradicts in their identity',
     querystring: NO_QUERY.schema,
     response: {
-      200: answer(
+      200: jsonResponse(
         object({
           ...liveHead,
           slots: {
@@ -85,7 +85,7 @@ function addSlots(app: FastifyInstance, { processor, store }: HttpDependencies):
         }),
         'Slots by host and index',
       ),
-      default: problemAnswer,
+      default: problemResponse,
     },
   }
   app.get('/api/v1/gpus', { schema, config: { scope: 'read' } }, async (request) => {
@@ -102,7 +102,7 @@ function addLive(app: FastifyInstance, { processor }: HttpDependencies): void {
     summary: 'The current windows: cost and speed by model and by GPU slot',
     querystring: NO_QUERY.schema,
     response: {
-      200: answer(
+      200: jsonResponse(
         object({
           ...liveHead,
           window_s: { type: 'integer' },
@@ -111,7 +111,7 @@ function addLive(app: FastifyInstance, { processor }: HttpDependencies): void {
         }),
         'Models by name, slots by host and index',
       ),
-      default: problemAnswer,
+      default: problemResponse,
     },
   }
   app.get('/api/v1/live', { schema, config: { scope: 'read' } }, (request) => {
