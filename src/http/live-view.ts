@@ -2,7 +2,7 @@
 // index. The processor returns them in the order of first appearance, which differs between processes.
 
 import { bySlot } from '../domain/ledger/gpu-conflicts.ts'
-import type { LiveModel, LiveSlot } from '../domain/live/sliding-window.ts'
+import type { LiveModel, LiveSlot } from '../domain/live/live-figures.ts'
 import type { HttpDependencies } from './dependencies.ts'
 
 export interface LiveView {

@@ -4,7 +4,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { GpuDocument } from '../../domain/events/documents.ts'
 import { bySlot } from '../../domain/ledger/gpu-conflicts.ts'
-import type { LiveSlot } from '../../domain/live/sliding-window.ts'
+import type { LiveSlot } from '../../domain/live/live-figures.ts'
 import { readRecentGpus } from '../../processor/recent-gpus.ts'
 import type { HttpDependencies } from '../dependencies.ts'
 import { liveView } from '../live-view.ts'
