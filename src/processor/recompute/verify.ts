@@ -88,11 +88,13 @@ class Verification {
     const { ledger, signal } = this.#options
     const { fromMs, toMs } = range
     const before = this.#events
+    // A store without events may have no price book yet.
+    const booksFor = (startMs: number) => (this.#books.versions.length === 0 ? [] : [this.#books.bookFor(startMs)])
     const cells = new StoredBuckets(ledger.readBuckets('minute', fromMs, toMs))
     const hours = new RollupCheck('hour', ledger, range)
     const days = new RollupCheck('day', ledger, range)
     try {
-      for await (const minute of minutesOf(ledger, range, (startMs) => [this.#books.bookFor(startMs)])) {
+      for await (const minute of minutesOf(ledger, range, booksFor)) {
         signal?.throwIfAborted()
         const { startMs, inputs } = minute
         if (startMs % HOUR_MS === 0) {
