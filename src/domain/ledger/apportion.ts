@@ -1,7 +1,7 @@
-// Splitting an integer amount in proportion to integer weights so that the parts add up to it exactly: each part gets the
-// floor of its share, and the units that are left go to the parts with the largest remainders, ties to the part that
-// comes first. Callers put the parts in the order of their keys, so "first" is "smallest key" whatever the input's order.
-// Source: Hamilton's method of apportionment, as DESIGN.md section 4 asks for.
+// Splits an integer amount in proportion to integer weights so that the parts add up to it exactly: each part gets the
+// floor of its share, and the remaining units go to the parts with the largest remainders, ties to the part that comes
+// first. Callers put the parts in the order of their keys, so "first" is "smallest key" whatever the input's order.
+// Hamilton's method of apportionment (largest remainder).
 
 /**
  * The parts of `total` (not negative) in proportion to `weights` (not negative, their sum not 0 unless `total` is 0), in
@@ -33,7 +33,7 @@ export function apportion(total: bigint, weights: readonly bigint[]): bigint[] {
 /** Below this all products are whole numbers that doubles hold exactly, and so is the floor of each quotient. */
 const SMALL = 2n ** 52n
 
-/** The same in numbers, for the usual minute: a third of the time, and hardly a BigInt to throw away. */
+/** The same in numbers, for the usual minute: a third of the time, and hardly any BigInt to collect. */
 function apportionSmall(total: number, weights: readonly bigint[], sum: number): bigint[] {
   const parts = new Array<number>(weights.length)
   const remainders = new Array<number>(weights.length)

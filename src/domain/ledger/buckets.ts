@@ -1,7 +1,7 @@
-// The ledger's unit: a cell is one minute of event time × one host (null is a host). This file holds its arithmetic and
-// the collection of cells that a batch of events touches, which becomes the batch's marks. A token event touches its own
-// cell; a sample also those within G before and after it, because it covers time back to the sample before it and the
-// next sample covers time back to it.
+// The time buckets of the ledger. Its unit is the cell: one minute of event time × one host (null is a host). Hours and
+// days are sums of cells. Also the collection of cells that a batch of events touches, which becomes the batch's marks: a
+// token event touches its own cell; a sample also those within G before and after it, because it covers time back to the
+// sample before it and the next sample covers time back to it.
 
 /** Length of a cell, milliseconds. */
 export const CELL_MS = 60_000
@@ -20,7 +20,7 @@ export type RollupLevel = 'hour' | 'day'
 /** G: a sample covers the time back to its slot's previous sample if that is at most this long before, milliseconds. */
 export const MAX_SAMPLE_GAP_MS = 90_000
 
-/** The hosts of one minute that are to be computed anew: what one mark says. */
+/** The hosts of one minute whose cells are to be recomputed: the content of one mark. */
 export interface DirtyMinute {
   /** Start of the minute, epoch milliseconds. */
   startMs: number
@@ -35,7 +35,7 @@ export function floorTo(lengthMs: number, atMs: number): number {
 /** The cells that a batch of events touches; bounded by the batch. */
 export class TouchedCells {
   readonly #hostsByMinute = new Map<number, Set<string | null>>()
-  // Events of a batch come in runs of the same minute and host; the last one is remembered to skip both look-ups.
+  // Events of a batch come in runs of the same minute and host; remembering the last pair saves both look-ups.
   #lastMinute = Number.NaN
   #lastHost: string | null | undefined = undefined
 
@@ -55,7 +55,7 @@ export class TouchedCells {
       this.#add(minute, host)
   }
 
-  /** Takes over all cells of another collection. */
+  /** Adds all cells of another collection. */
   addAll(other: TouchedCells): void {
     for (const [minute, hosts] of other.#hostsByMinute) for (const host of hosts) this.#add(minute, host)
   }

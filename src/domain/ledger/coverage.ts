@@ -1,7 +1,7 @@
-// Which parts of a minute a slot's samples cover, and at what price. A sample covers the time back to the slot's previous
-// sample if that is at most G before it, else nothing; what it says (utilisation, price, loaded model, memory, power)
-// holds for that time. The covered time is cut at the minute's edges and wherever a price rule starts or ends, so that
-// each piece has one price. What no sample covers are the gaps. Times are whole milliseconds, spans half open.
+// Which intervals of a minute a slot's samples cover, and at what price. A sample covers the time back to the slot's
+// previous sample if that is at most G before it, else nothing; its fields (utilisation, price, loaded model, memory,
+// power) hold for that time. The covered time is cut at the minute's edges and wherever a price rule starts or ends, so
+// that each interval has one price. What no sample covers are the gaps. Times are whole milliseconds, intervals half open.
 
 import type { PriceBook } from '../prices/price-book.ts'
 import { effectivePrice, type PricedSlot, type PriceKind } from '../prices/price-rule.ts'
@@ -11,21 +11,21 @@ import type { LedgerSample } from './types.ts'
 /** Utilisation is an integer of 1/10,000. */
 export const UTILIZATION_SCALE = 10_000
 
-/** A span of one slot with one price. */
+/** An interval of one slot with one price. */
 export interface PricedInterval {
   ms: number
   nanoUsdPerHour: bigint
   kind: PriceKind
 }
 
-/** A span that a sample covers. */
+/** An interval that a sample covers. */
 export interface CoveredInterval extends PricedInterval {
   /** Utilisation in 1/10,000; null where the sample has none, and then it counts as busy. */
   utilization: number | null
   modelLoaded: string | null
   /** At least 5 % of the GPU's memory is in use. */
   memoryHeld: boolean
-  /** Energy in this span, null where no sample tells it. */
+  /** Energy in the interval, null where no sample reports it. */
   energyMj: bigint | null
 }
 
@@ -34,7 +34,7 @@ interface Gap {
   toMs: number
 }
 
-/** One slot in one minute, as its samples show it. */
+/** One slot in one minute, as its samples report it. */
 export class SlotCoverage {
   readonly gpuIndex: number
   readonly covered: CoveredInterval[] = []
@@ -45,7 +45,7 @@ export class SlotCoverage {
   readonly #slot: PricedSlot
   readonly #nearestUsdPerHour: number | null
 
-  /** `samples`: of the slot, ascending by time, each instant once (see `firstPerInstant`). */
+  /** `samples` of the slot, ascending by time, each instant once (see `firstPerInstant`). */
   constructor(
     slot: { host: string | null; gpuIndex: number },
     startMs: number,
@@ -62,9 +62,9 @@ export class SlotCoverage {
     this.#cover(samples, startMs)
   }
 
-  /** The uncovered time as time that is assumed present: rule, else the nearest sample's price, else the default. */
-  assumedSpans(): PricedInterval[] {
-    const spans: PricedInterval[] = []
+  /** The gaps as time that is assumed present, by rule, else the nearest sample's price, else the default. */
+  assumedIntervals(): PricedInterval[] {
+    const intervals: PricedInterval[] = []
     for (const gap of this.#gaps) {
       for (const segment of this.#book.segments(this.#slot, gap.fromMs, gap.toMs)) {
         const { kind, nanoUsdPerHour } = effectivePrice(
@@ -72,23 +72,23 @@ export class SlotCoverage {
           this.#nearestUsdPerHour,
           segment.defaultNanoUsdPerHour,
         )
-        spans.push({ ms: segment.toMs - segment.fromMs, kind, nanoUsdPerHour })
+        intervals.push({ ms: segment.toMs - segment.fromMs, kind, nanoUsdPerHour })
       }
     }
-    return spans
+    return intervals
   }
 
-  /** The uncovered time that rules naming this slot or its uuid say is paid for. */
-  uncoveredSpans(): PricedInterval[] {
-    const spans: PricedInterval[] = []
+  /** The part of the gaps that is paid for by commitments to this slot or its uuid. */
+  committedIntervals(): PricedInterval[] {
+    const intervals: PricedInterval[] = []
     for (const gap of this.#gaps) {
       for (const segment of this.#book.segments(this.#slot, gap.fromMs, gap.toMs)) {
         if (!segment.rule?.isCommitment) continue
         const { kind, nanoUsdPerHour } = segment.rule
-        spans.push({ ms: segment.toMs - segment.fromMs, kind, nanoUsdPerHour })
+        intervals.push({ ms: segment.toMs - segment.fromMs, kind, nanoUsdPerHour })
       }
     }
-    return spans
+    return intervals
   }
 
   #cover(samples: readonly LedgerSample[], startMs: number): void {
@@ -109,13 +109,13 @@ export class SlotCoverage {
     if (doneMs < endMs) this.#gaps.push({ fromMs: doneMs, toMs: endMs })
   }
 
-  /** The part [fromMs, toMs) of the interval between two samples, which the closing one speaks for. */
+  /** The part [fromMs, toMs) of the time between two samples, for which the fields of the closing one hold. */
   #coverInterval(previous: LedgerSample, sample: LedgerSample, part: Gap): void {
     const slot = { ...this.#slot, uuid: sample.uuid ?? null, name: sample.name ?? null }
     const beginMs = previous.ts.getTime()
     const overMs = sample.ts.getTime() - beginMs
     const microjoules = energyBetween(previous, sample, overMs)
-    const said = {
+    const reported = {
       utilization: utilizationOf(sample),
       modelLoaded: sample.model_loaded ?? null,
       memoryHeld: isMemoryHeld(sample),
@@ -130,14 +130,14 @@ export class SlotCoverage {
           ? null
           : millijoulesUntil(microjoules, overMs, segment.toMs - beginMs) -
             millijoulesUntil(microjoules, overMs, segment.fromMs - beginMs)
-      this.covered.push({ ms: segment.toMs - segment.fromMs, nanoUsdPerHour, kind: price.kind, ...said, energyMj })
+      this.covered.push({ ms: segment.toMs - segment.fromMs, nanoUsdPerHour, kind: price.kind, ...reported, energyMj })
     }
   }
 }
 
 /** Samples of one slot ascending by time; of several at the same instant only that with the smallest id. */
 export function firstPerInstant(samples: readonly LedgerSample[]): readonly LedgerSample[] {
-  // A store gives them in this order: then there is nothing to do.
+  // Stores return them in this order: then there is nothing to do.
   if (samples.every((sample, i) => i === 0 || sample.ts.getTime() > samples[i - 1]!.ts.getTime())) return samples
   const sorted = samples.toSorted((a, b) => a.ts.getTime() - b.ts.getTime() || (a._id < b._id ? -1 : 1))
   return sorted.filter((sample, i) => i === 0 || sample.ts.getTime() !== sorted[i - 1]!.ts.getTime())
@@ -180,7 +180,7 @@ function energyBetween(previous: LedgerSample, sample: LedgerSample, overMs: num
   return powerW === null ? null : BigInt(Math.round(powerW * 1000)) * BigInt(overMs)
 }
 
-/** Whole mJ used in the first `untilMs` of an interval: parts that meet add up to the interval's whole. */
+/** Whole mJ used in the first `untilMs` of an interval: adjacent parts add up to the whole. */
 function millijoulesUntil(microjoules: bigint, overMs: number, untilMs: number): bigint {
   return (microjoules * BigInt(untilMs)) / (BigInt(overMs) * 1000n)
 }

@@ -1,7 +1,7 @@
 // A slot's minute with tokens: who used it is known, so all of its cost is theirs. The minute's time without samples is
 // assumed present and busy; busy and idle are rounded once each and split over (model, tenant) by weighted tokens and
 // over the price kinds by what each kind's time cost. Counts and milliseconds are split the same way, so that every sum
-// over rows is the slot's own figure. Source: DESIGN.md, section 4, "Tokens on the slot in the minute".
+// over rows is the slot's own figure. Rules: docs/cost-model.md.
 
 import { divideRounded, MS_PER_HOUR } from '../prices/money.ts'
 import type { TokenWeights } from '../prices/price-book.ts'
@@ -16,7 +16,7 @@ import type { Basis, CellRow, Method } from './types.ts'
 export const AMOUNT_DIVISOR = MS_PER_HOUR * BigInt(UTILIZATION_SCALE)
 
 /** Time and cost of one price kind in one slot and minute, costs not yet divided. */
-interface KindSum {
+interface KindTotals {
   kind: PriceKind
   measuredMs: bigint
   presenceMs: bigint
@@ -28,8 +28,12 @@ interface KindSum {
 }
 
 /** The rows of a slot's minute with tokens: one for each (model, tenant) and price kind. */
-export function usageRows(coverage: SlotCoverage, usages: readonly SlotUsage[], weights: TokenWeights): CellRow[] {
-  const kinds = kindSums(coverage)
+export function minuteWithTokens(
+  coverage: SlotCoverage,
+  usages: readonly SlotUsage[],
+  weights: TokenWeights,
+): CellRow[] {
+  const kinds = totalsByKind(coverage)
   const { shares, method } = sharesOf(usages, weights)
   const rows: CellRow[] = []
   for (const usage of usages) {
@@ -49,34 +53,33 @@ export function usageRows(coverage: SlotCoverage, usages: readonly SlotUsage[], 
   return rows
 }
 
-function kindSums(coverage: SlotCoverage): KindSum[] {
-  const sums = new Map<PriceKind, KindSum>()
+function totalsByKind(coverage: SlotCoverage): KindTotals[] {
+  const byKind = new Map<PriceKind, KindTotals>()
   const of = (kind: PriceKind) => {
-    let sum = sums.get(kind)
-    if (sum === undefined) {
-      sum = { kind, measuredMs: 0n, presenceMs: 0n, assumedMs: 0n, busy: 0n, idle: 0n, assumed: 0n, energyMj: null }
-      sums.set(kind, sum)
+    let totals = byKind.get(kind)
+    if (totals === undefined) {
+      totals = { kind, measuredMs: 0n, presenceMs: 0n, assumedMs: 0n, busy: 0n, idle: 0n, assumed: 0n, energyMj: null }
+      byKind.set(kind, totals)
     }
-    return sum
+    return totals
   }
-  for (const span of coverage.covered) {
-    const sum = of(span.kind)
-    const ms = BigInt(span.ms)
-    const used = span.utilization ?? UTILIZATION_SCALE
-    if (span.utilization === null) sum.presenceMs += ms
-    else sum.measuredMs += ms
-    sum.busy += span.nanoUsdPerHour * BigInt(span.ms * used)
-    sum.idle += span.nanoUsdPerHour * BigInt(span.ms * (UTILIZATION_SCALE - used))
-    if (span.energyMj !== null) sum.energyMj = (sum.energyMj ?? 0n) + span.energyMj
+  for (const { kind, ms, nanoUsdPerHour, utilization, energyMj } of coverage.covered) {
+    const totals = of(kind)
+    const used = utilization ?? UTILIZATION_SCALE
+    if (utilization === null) totals.presenceMs += BigInt(ms)
+    else totals.measuredMs += BigInt(ms)
+    totals.busy += nanoUsdPerHour * BigInt(ms * used)
+    totals.idle += nanoUsdPerHour * BigInt(ms * (UTILIZATION_SCALE - used))
+    if (energyMj !== null) totals.energyMj = (totals.energyMj ?? 0n) + energyMj
   }
-  for (const span of coverage.assumedSpans()) {
-    const sum = of(span.kind)
-    const cost = span.nanoUsdPerHour * BigInt(span.ms * UTILIZATION_SCALE)
-    sum.assumedMs += BigInt(span.ms)
-    sum.busy += cost
-    sum.assumed += cost
+  for (const { kind, ms, nanoUsdPerHour } of coverage.assumedIntervals()) {
+    const totals = of(kind)
+    const cost = nanoUsdPerHour * BigInt(ms * UTILIZATION_SCALE)
+    totals.assumedMs += BigInt(ms)
+    totals.busy += cost
+    totals.assumed += cost
   }
-  return [...sums.values()].sort((a, b) => compareText(a.kind, b.kind))
+  return [...byKind.values()].sort((a, b) => compareText(a.kind, b.kind))
 }
 
 /** Each usage's share of the slot: weighted tokens, else requests, else events. */
@@ -98,7 +101,7 @@ function classWeights(usage: SlotUsage, weights: TokenWeights): [bigint, bigint,
 }
 
 /** Rows are ordered by usage, then by kind; milliseconds and energy of a kind are split over its rows. */
-function splitTime(rows: CellRow[], kinds: readonly KindSum[], shares: readonly bigint[]): void {
+function splitTime(rows: CellRow[], kinds: readonly KindTotals[], shares: readonly bigint[]): void {
   for (const [k, kind] of kinds.entries()) {
     const measured = apportion(kind.measuredMs, shares)
     const presence = apportion(kind.presenceMs, shares)
@@ -117,7 +120,7 @@ function splitTime(rows: CellRow[], kinds: readonly KindSum[], shares: readonly 
 }
 
 /** Tokens and requests of a usage are split over the kinds by time, and a row's tokens by what its kind's time rests on. */
-function splitCounts(rows: CellRow[], kinds: readonly KindSum[], usages: readonly SlotUsage[]): void {
+function splitCounts(rows: CellRow[], kinds: readonly KindTotals[], usages: readonly SlotUsage[]): void {
   const only = kinds[0]!
   if (kinds.length === 1 && only.presenceMs === 0n && only.assumedMs === 0n) {
     // The usual minute: nothing to split.
@@ -149,24 +152,19 @@ function splitCounts(rows: CellRow[], kinds: readonly KindSum[], usages: readonl
   }
 }
 
-function splitMoney(rows: CellRow[], kinds: readonly KindSum[], shares: readonly bigint[]): void {
-  const sum = (of: (kind: KindSum) => bigint) => kinds.reduce((total, kind) => total + of(kind), 0n)
-  // Of one kind the shares alone are in the same proportion, and small.
-  const split = (total: bigint, of: (kind: KindSum) => bigint) =>
+function splitMoney(rows: CellRow[], kinds: readonly KindTotals[], shares: readonly bigint[]): void {
+  const rounded = (of: (kind: KindTotals) => bigint) =>
+    divideRounded(
+      kinds.reduce((total, kind) => total + of(kind), 0n),
+      AMOUNT_DIVISOR,
+    )
+  // With one kind the shares alone are in the same proportion, and small.
+  const split = (total: bigint, of: (kind: KindTotals) => bigint) =>
     apportion(total, kinds.length === 1 ? shares : shares.flatMap((share) => kinds.map((kind) => share * of(kind))))
   // The whole and the busy part are rounded; idle is what is left, so that the three close.
-  const total = divideRounded(
-    sum((kind) => kind.busy + kind.idle),
-    AMOUNT_DIVISOR,
-  )
-  const busy = divideRounded(
-    sum((kind) => kind.busy),
-    AMOUNT_DIVISOR,
-  )
-  const assumed = divideRounded(
-    sum((kind) => kind.assumed),
-    AMOUNT_DIVISOR,
-  )
+  const total = rounded((kind) => kind.busy + kind.idle)
+  const busy = rounded((kind) => kind.busy)
+  const assumed = rounded((kind) => kind.assumed)
   const busyParts = split(busy, (kind) => kind.busy)
   const idleParts = split(total - busy, (kind) => kind.idle)
   const assumedParts = split(assumed, (kind) => kind.assumed)
@@ -190,8 +188,8 @@ function splitByTokenClass(rows: CellRow[], usages: readonly SlotUsage[], weight
   }
 }
 
-/** What the time of a kind rests on, one word if there is one. */
-function basisOf(kind: KindSum): Basis {
+/** What the time of a kind rests on; `mixed` where that is more than one. */
+function basisOf(kind: KindTotals): Basis {
   const found: Basis[] = []
   if (kind.measuredMs > 0n) found.push('measured')
   if (kind.presenceMs > 0n) found.push('presence')

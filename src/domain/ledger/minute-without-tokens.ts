@@ -1,7 +1,7 @@
-// A slot's minute without tokens: nobody says who used it, so the samples are asked. Busy time stays busy (a long
-// request, another program), of the model that the sample says is loaded, or of null. Idle time is that model's too; of
-// null where at least 5 % of the memory is in use; else it is unallocated. Time that no sample covers but that a rule
-// says is paid for is uncovered: beside the three, dark. Source: DESIGN.md, section 4, "No tokens".
+// A slot's minute without tokens: what used it can only be seen from the samples. Busy time stays busy (a long request,
+// another program) and belongs to the model that the sample reports as loaded, or to null. Idle time is that model's too;
+// null's where at least 5 % of the memory is in use; else it is unallocated. Time that no sample covers but a commitment
+// pays for is uncovered: unreported, and beside the three. Rules: docs/cost-model.md.
 
 import { divideRounded, MS_PER_HOUR } from '../prices/money.ts'
 import type { PriceKind } from '../prices/price-rule.ts'
@@ -19,22 +19,26 @@ interface OpenRow {
   unallocated: bigint
 }
 
-/** The rows of a slot's covered time without tokens: one for each loaded model (or null) and price kind. */
-export function idleRows(coverage: SlotCoverage, covered: readonly CoveredInterval[]): CellRow[] {
+/** The rows of a slot's minute without tokens: one for each loaded model (or null) and price kind. */
+export function minuteWithoutTokens(coverage: SlotCoverage, covered: readonly CoveredInterval[]): CellRow[] {
+  return withUncovered(coverage, coveredRows(coverage, covered))
+}
+
+function coveredRows(coverage: SlotCoverage, covered: readonly CoveredInterval[]): CellRow[] {
   const open = new Map<string, OpenRow>()
-  for (const span of covered) addSpan(openRow(open, coverage, span), span)
+  for (const interval of covered) addInterval(openRow(open, coverage, interval), interval)
   const sorted = [...open.values()].sort((a, b) => compareRows(a.row, b.row))
   if (sorted.length > 0) round(sorted)
   return sorted.map(({ row }) => row)
 }
 
-/** `rows` and the slot's uncovered time, in the rows of nobody. */
-export function uncoveredRows(coverage: SlotCoverage, rows: CellRow[]): CellRow[] {
-  const spans = coverage.uncoveredSpans()
-  if (spans.length === 0) return rows
-  const kinds = [...new Set(spans.map((span) => span.kind))].sort()
+/** Adds the slot's uncovered time to the rows without a model. */
+function withUncovered(coverage: SlotCoverage, rows: CellRow[]): CellRow[] {
+  const intervals = coverage.committedIntervals()
+  if (intervals.length === 0) return rows
+  const kinds = [...new Set(intervals.map((interval) => interval.kind))].sort()
   const costs = kinds.map((kind) =>
-    spans.reduce((sum, span) => (span.kind === kind ? sum + span.nanoUsdPerHour * BigInt(span.ms) : sum), 0n),
+    intervals.reduce((sum, part) => (part.kind === kind ? sum + part.nanoUsdPerHour * BigInt(part.ms) : sum), 0n),
   )
   const total = divideRounded(
     costs.reduce((sum, cost) => sum + cost),
@@ -48,17 +52,17 @@ export function uncoveredRows(coverage: SlotCoverage, rows: CellRow[]): CellRow[
       row = rowOf(coverage, null, kind)
       result.push(row)
     }
-    for (const span of spans) if (span.kind === kind) row.uncovered_ms += BigInt(span.ms)
+    for (const interval of intervals) if (interval.kind === kind) row.uncovered_ms += BigInt(interval.ms)
     row.uncovered_nano_usd = parts[i]!
   }
   return result
 }
 
-function openRow(open: Map<string, OpenRow>, coverage: SlotCoverage, span: CoveredInterval): OpenRow {
-  const key = JSON.stringify([span.modelLoaded, span.kind])
+function openRow(open: Map<string, OpenRow>, coverage: SlotCoverage, { modelLoaded, kind }: CoveredInterval): OpenRow {
+  const key = JSON.stringify([modelLoaded, kind])
   let found = open.get(key)
   if (found === undefined) {
-    found = { row: rowOf(coverage, span.modelLoaded, span.kind), busy: 0n, loadedIdle: 0n, unallocated: 0n }
+    found = { row: rowOf(coverage, modelLoaded, kind), busy: 0n, loadedIdle: 0n, unallocated: 0n }
     open.set(key, found)
   }
   return found
@@ -68,20 +72,20 @@ function rowOf({ gpuIndex, uuid, name }: SlotCoverage, model: string | null, kin
   return emptyRow({ gpu_index: gpuIndex, gpu_uuid: uuid, gpu_name: name, model, tenant: null, price_kind: kind })
 }
 
-function addSpan(open: OpenRow, span: CoveredInterval): void {
-  const used = span.utilization ?? UTILIZATION_SCALE
-  const idle = span.nanoUsdPerHour * BigInt(span.ms * (UTILIZATION_SCALE - used))
-  const isHeld = span.modelLoaded !== null || span.memoryHeld
-  open.busy += span.nanoUsdPerHour * BigInt(span.ms * used)
+function addInterval(open: OpenRow, interval: CoveredInterval): void {
+  const used = interval.utilization ?? UTILIZATION_SCALE
+  const idle = interval.nanoUsdPerHour * BigInt(interval.ms * (UTILIZATION_SCALE - used))
+  const isHeld = interval.modelLoaded !== null || interval.memoryHeld
+  open.busy += interval.nanoUsdPerHour * BigInt(interval.ms * used)
   if (isHeld) open.loadedIdle += idle
   else open.unallocated += idle
   addAmounts(open.row, {
     ...noAmounts(),
-    covered_ms: BigInt(span.ms),
-    presence_ms: span.utilization === null ? BigInt(span.ms) : 0n,
-    energy_mj: span.energyMj,
-    basis: span.utilization === null ? 'presence' : 'measured',
-    method: span.modelLoaded !== null ? 'model-loaded' : isHeld ? 'memory' : 'none',
+    covered_ms: BigInt(interval.ms),
+    presence_ms: interval.utilization === null ? BigInt(interval.ms) : 0n,
+    energy_mj: interval.energyMj,
+    basis: interval.utilization === null ? 'presence' : 'measured',
+    method: interval.modelLoaded !== null ? 'model-loaded' : isHeld ? 'memory' : 'none',
   })
 }
 
