@@ -1,13 +1,13 @@
-// Rows of the ledger as JSON, for both stores and the API of one pertoken to another: integers as numbers where a double
-// holds them exactly and as decimal text beyond ±(2⁵³ − 1); what is 0, null or `none` is left out, which makes the
-// usual document half as long. Reading back gives exactly the row that was written.
+// Rows of the ledger as JSON, the form in both stores: integers as numbers where a double holds them exactly and as
+// decimal text beyond ±(2⁵³ − 1); what is 0, null or `none` is omitted, which halves the usual document. Reading back
+// gives exactly the row that was written.
 
 import type { PriceKind } from '../prices/price-rule.ts'
 import { AMOUNT_FIELDS } from './rows.ts'
 import type { Basis, CellRow, Method } from './types.ts'
 
 /** A BigInt in JSON. */
-export type JsonInteger = number | string
+type JsonInteger = number | string
 
 /** A row as it is stored. */
 export type CellRowJson = { gpu_index: number; price_kind: PriceKind } & {
@@ -31,7 +31,7 @@ export function rowToJson(row: CellRow): CellRowJson {
   return json as CellRowJson
 }
 
-/** The row of a stored form. Throws a SyntaxError where an integer is none. */
+/** The row of a stored form. Throws a SyntaxError where an integer is malformed. */
 export function rowFromJson(json: CellRowJson): CellRow {
   // Field by field, not in a loop over their names: ten times as fast, and a month's report reads 40,000 rows.
   return {

@@ -1,12 +1,12 @@
 // Rows of the ledger as values that add up: their key, their order, their sum. Hours and days are sums of cells, and a
-// report is a sum of hours; since all quantities are integers, any order and any grouping of the additions gives the
-// same. What is not a quantity is joined so that this holds too: equal values stay, unequal ones become `mixed` (basis,
-// method) or the greater text (a GPU's name), and null or `none` gives way.
+// report is a sum of hours; since all quantities are integers, the result does not depend on the order and grouping of the
+// additions. What is not a quantity is joined so that this holds too: equal values stay, unequal ones become `mixed`
+// (basis, method) or the greater text (a GPU's name), and null or `none` gives way.
 
 import { apportion } from './apportion.ts'
 import type { Basis, CellRow, LedgerAmounts, LedgerKey, Method, RowTotals } from './types.ts'
 
-/** The quantities of a row that are never null, for all that treats them alike. */
+/** The quantities of a row that are never null, for code that treats them alike. */
 export const AMOUNT_FIELDS = [
   'requests',
   'prompt_tokens',
@@ -27,7 +27,7 @@ export const AMOUNT_FIELDS = [
   'output_nano_usd',
 ] as const
 
-/** Amounts of nothing: what sums start from. */
+/** Zero amounts: what sums start from. */
 export function noAmounts(): LedgerAmounts {
   return {
     requests: 0n,
@@ -54,8 +54,8 @@ export function noAmounts(): LedgerAmounts {
 }
 
 /**
- * A row of nothing. The list of noAmounts stands here again because rows are made by the million: with the spread of
- * another object a row takes a fifth more memory (18.0 KB for 20 rows of MongoDB, 14.7 as it is).
+ * A row with zero amounts. The fields of noAmounts are repeated here because rows are made by the million: with the spread
+ * of another object a row takes a fifth more memory (18.0 KB for 20 rows of MongoDB, 14.7 as it is).
  */
 export function emptyRow(key: Readonly<LedgerKey>): CellRow {
   return {
@@ -88,7 +88,7 @@ export function emptyRow(key: Readonly<LedgerKey>): CellRow {
   }
 }
 
-/** Adds `from` to `into`, in place. Reports add rows of any keys with it. */
+/** Adds `from` to `into`, in place. Reports add rows of different keys with it. */
 export function addAmounts(into: LedgerAmounts, from: Readonly<LedgerAmounts>): void {
   // Field by field, not in a loop over their names: three times as fast, and reports add hundreds of thousands of rows.
   into.requests += from.requests
@@ -113,22 +113,22 @@ export function addAmounts(into: LedgerAmounts, from: Readonly<LedgerAmounts>): 
   into.method = join(into.method, from.method)
 }
 
-/** Total cost of a row or sum, 10⁻⁹ USD: busy + loaded idle + unallocated; uncovered stands beside it. */
+/** Total cost of a row or sum, 10⁻⁹ USD: busy + loaded idle + unallocated; uncovered is not part of it. */
 export function totalNanoUsd(amounts: Readonly<LedgerAmounts>): bigint {
   return amounts.busy_nano_usd + amounts.loaded_idle_nano_usd + amounts.unallocated_nano_usd
 }
 
-/** Whether a row says nothing. */
+/** Whether all quantities are zero. */
 export function isNothing(amounts: Readonly<LedgerAmounts>): boolean {
   return AMOUNT_FIELDS.every((field) => amounts[field] === 0n) && (amounts.energy_mj ?? 0n) === 0n
 }
 
-/** Text that two rows share exactly when they are to be one row in a sum; the GPU's name is no part of it. */
-export function rowKey(row: Readonly<LedgerKey>): string {
+/** Equal for two rows exactly when they become one row in a sum; the GPU's name is no part of it. */
+function rowKey(row: Readonly<LedgerKey>): string {
   return `${row.gpu_index} ${part(row.gpu_uuid)}${part(row.model)}${part(row.tenant)}${row.price_kind}`
 }
 
-/** With its length, so that no two lists of texts make the same key. */
+/** Length-prefixed, so no two lists of texts make the same key. */
 function part(text: string | null): string {
   return text === null ? '-' : `${text.length}:${text}`
 }
@@ -151,11 +151,11 @@ export function compareText(a: string | null, b: string | null): number {
   return b === null || a > b ? 1 : -1
 }
 
-/** Rows of one host as they are summed by their key. */
+/** Rows of one host, summed by their key. */
 export class RowTotal {
   readonly #sums = new Map<string, CellRow>()
 
-  /** Adds rows, which stay as they are. */
+  /** Adds rows, which are not changed. */
   add(rows: Iterable<CellRow>): void {
     for (const row of rows) {
       const key = rowKey(row)
@@ -168,23 +168,23 @@ export class RowTotal {
     }
   }
 
-  /** The sums, sorted; nothing may be added after it. */
+  /** The sums, sorted; nothing may be added afterwards. */
   rows(): CellRow[] {
     return [...this.#sums.values()].sort(compareRows)
   }
 }
 
-/** A span with fewer rows is added up as quickly as its sums would be read. */
-const MIN_SUMMED_ROWS = 32
+/** A bucket with fewer rows is added up as quickly as its rollups would be read. */
+const MIN_ROWS_FOR_ROLLUPS = 32
 
-/** The sums that a span carries beside its rows; null where the rows are few. */
+/** The rollups that a bucket carries beside its rows; null where the rows are few. */
 export function rollupsOf(rows: readonly CellRow[]): RowTotals | null {
-  if (rows.length < MIN_SUMMED_ROWS) return null
-  return { model: sumsBy('model', rows), tenant: sumsBy('tenant', rows) }
+  if (rows.length < MIN_ROWS_FOR_ROLLUPS) return null
+  return { model: rollupBy('model', rows), tenant: rollupBy('tenant', rows) }
 }
 
-/** Sums by one name and price kind, sorted; all else of the key is as if there were one GPU, model and tenant. */
-function sumsBy(name: 'model' | 'tenant', rows: readonly CellRow[]): CellRow[] {
+/** Sums by one name and price kind, sorted; the rest of the key is as if there were one GPU, model and tenant. */
+function rollupBy(name: 'model' | 'tenant', rows: readonly CellRow[]): CellRow[] {
   const sums = new Map<string, CellRow>()
   const rest = { gpu_index: 0, gpu_uuid: null, gpu_name: null, model: null, tenant: null }
   for (const row of rows) {
@@ -197,9 +197,9 @@ function sumsBy(name: 'model' | 'tenant', rows: readonly CellRow[]): CellRow[] {
 }
 
 /**
- * `--idle spread`: the loaded idle of nobody (model null) in one slot and hour goes to that slot-hour's rows with a
- * model, in proportion to their busy money, else (all of it 0) to their time, else it stays. `rows` are those of one host
- * and hour; totals stay equal. What a row gets is split into input, cached and output as its own money is.
+ * `--idle spread`: the loaded idle without a model in one slot and hour goes to that slot-hour's rows with a model, in
+ * proportion to their busy money, else (all of it 0) to their time, else it stays. `rows` are those of one host and hour;
+ * totals stay equal. What a row gets is split into input, cached and output as its own money is.
  */
 export function spreadNullIdle(rows: readonly CellRow[]): CellRow[] {
   const bySlot = Map.groupBy(rows.toSorted(compareRows), (row) => row.gpu_index)

@@ -1,7 +1,7 @@
 // Token usage of a cell as the ledger needs it: per GPU, the tokens of each (model, tenant). An event on several GPUs
 // spreads its counts over them as whole numbers, the remainder to the lowest index; because this happens per event, a
-// group carries both Σ count and Σ floor(count / n) (ledger-types.ts). Names above the book's limits become `other`,
-// the ones with the most tokens of the cell are kept, ties by name: one careless tenant label must not fill a store.
+// group carries both Σ count and Σ floor(count / n) (types.ts). Names beyond the book's limits overflow into `other`; the
+// ones with the most tokens of the cell are kept, ties by name: one careless tenant label must not fill a store.
 
 import { gpuIndexesOf } from '../events/documents.ts'
 import { compareText } from './rows.ts'
@@ -20,17 +20,17 @@ export interface SlotUsage {
   touchedEvents: bigint
 }
 
-/** Names that are kept as they are; null stands for "all". */
-export interface KeptNames {
+/** Names that are kept as they are; null means all. */
+interface KeptNames {
   models: ReadonlySet<string> | null
   tenants: ReadonlySet<string> | null
-  /** How many names are not kept. */
+  /** How many names went into `other`. */
   overflow: number
 }
 
 const COUNT_FIELDS = ['requests', 'uncached_prompt_tokens', 'cached_prompt_tokens', 'completion_tokens'] as const
 
-/** The totals of a single event: what a store's grouping gives for a group of one. */
+/** The totals of a single event: a store's grouping of one. */
 export function totalsOfEvent(event: LedgerToken): TokenTotals {
   const totals: TokenTotals = {
     gpus: gpuIndexesOf(event),
@@ -67,12 +67,12 @@ function plus(sum: Count, count: number): Count {
   return Number.isSafeInteger(total) ? total : BigInt(sum) + BigInt(count)
 }
 
-/** Whether a group used anything: an event with no tokens and no requests is as good as none. */
+/** Whether a group used anything: an event with no tokens and no requests counts as none. */
 export function isUsage(totals: TokenTotals): boolean {
   return COUNT_FIELDS.some((field) => BigInt(totals.sum[field]) > 0n)
 }
 
-/** Which names of a cell are kept: those with the most tokens; `loadedModels` are models that samples name. */
+/** Which names of a cell are kept: those with the most tokens. `loadedModels` are models that samples report. */
 export function keptNames(
   totals: readonly TokenTotals[],
   loadedModels: Iterable<string>,
@@ -96,13 +96,13 @@ export function keptName<T extends string | null>(name: T, kept: ReadonlySet<str
   return name === null || kept === null || kept.has(name) ? name : OTHER_NAME
 }
 
-/** Usage per GPU, each GPU's sorted by model and tenant. Groups that used nothing leave no trace. */
+/** Usage per GPU, each GPU's sorted by model and tenant. Groups that used nothing are skipped. */
 export function usageBySlot(totals: readonly TokenTotals[], kept: KeptNames): Map<number, SlotUsage[]> {
   const slots = new Map<number, Map<string, SlotUsage>>()
   for (const group of totals) {
     const model = keptName(group.model, kept.models)
     const tenant = keptName(group.tenant, kept.tenants)
-    // The length tells where the model ends and the tenant begins.
+    // The length separates the model from the tenant.
     const key = `${model.length} ${model}${tenant === null ? '' : ` ${tenant}`}`
     const lowest = Math.min(...group.gpus)
     for (const gpu of group.gpus) {

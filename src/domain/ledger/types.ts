@@ -2,7 +2,7 @@
 // a cell). A cell is one minute of event time × one host; a slot is host + gpu_index. All quantities of a row are
 // integers, so that hours, days and any other sums of rows are exact whatever the order: money in 10⁻⁹ USD, time in
 // milliseconds, energy in millijoules, counts as they are; BigInt, because a fleet's year passes 2⁵³.
-// The rules are in ledger.ts and docs/cost-model.md, the gaps of the specification in docs/adr/0002-ledger-rules.md.
+// The rules are in cell.ts and docs/cost-model.md, the gaps of the specification in docs/adr/0002-ledger-rules.md.
 
 import type { GpuDocument, TokenDocument } from '../events/documents.ts'
 import type { PriceKind } from '../prices/price-rule.ts'
@@ -68,7 +68,7 @@ export interface TokenTotals {
   model: string
   tenant: string | null
   /**
-   * How many of the events used anything: prompt + completion tokens + requests > 0. An event without is as good as none.
+   * How many of the events used anything: prompt + completion tokens + requests > 0. An event without counts as none.
    */
   events: Count
   sum: TokenCounts
@@ -77,14 +77,14 @@ export interface TokenTotals {
 
 /**
  * What the busy share of a row rests on: utilisation that was `measured`; mere `presence` of samples without
- * utilisation; `assumed` (tokens without samples); `mixed` over several of these; `none` where nothing was present.
+ * utilisation; `assumed` (tokens without samples); `mixed` over several of these; `none` without any.
  */
 export type Basis = 'measured' | 'presence' | 'assumed' | 'mixed' | 'none'
 
 /**
- * How a row's model and tenant got their money: by weighted tokens; by requests where no token has weight; by events
- * where there are no requests either; because a sample names the loaded model; because memory is in use by a model that
- * nobody names; `mixed` over several of these; `none` where it is nobody's.
+ * How money was attributed to a row's model and tenant: by weighted tokens; by requests where no token has weight; by
+ * events where there are no requests either; because a sample reports the loaded model; because memory is in use by an
+ * unknown model; `mixed` over several of these; `none` where it is attributed to none.
  */
 export type Method = 'weighted-tokens' | 'requests' | 'events' | 'model-loaded' | 'memory' | 'mixed' | 'none'
 
@@ -103,29 +103,29 @@ export interface LedgerAmounts {
   presence_ms: bigint
   /** Time with tokens and without samples, taken as present and busy. */
   assumed_ms: bigint
-  /** Time without samples and tokens that a rule says is paid for. */
+  /** Time without samples and tokens that a commitment pays for. */
   uncovered_ms: bigint
   busy_nano_usd: bigint
   loaded_idle_nano_usd: bigint
   unallocated_nano_usd: bigint
-  /** The part of busy + loaded idle + unallocated that no sample shows. */
+  /** The part of busy + loaded idle + unallocated that no sample reports. */
   assumed_nano_usd: bigint
-  /** Paid for and dark; beside the three, not part of them. */
+  /** Paid for and unreported; beside the three, not part of them. */
   uncovered_nano_usd: bigint
   /** Busy + loaded idle split by weighted tokens: uncached input, cached input, output. All 0 without weighted tokens. */
   input_nano_usd: bigint
   cached_nano_usd: bigint
   output_nano_usd: bigint
-  /** Energy over the covered time, null where no sample tells it. */
+  /** Energy over the covered time, null where no sample reports it. */
   energy_mj: bigint | null
   basis: Basis
   method: Method
 }
 
-/** What a row is about; `model` and `tenant` are null where nobody's. */
+/** What a row is about; `model` and `tenant` are null where there is none. */
 export interface LedgerKey {
   gpu_index: number
-  /** UUID and name of the GPU as a sample near by tells them; beside the slot, which is the identity. */
+  /** UUID and name of the GPU as a sample near the minute reports them; beside the slot, which is the identity. */
   gpu_uuid: string | null
   gpu_name: string | null
   model: string | null
@@ -137,15 +137,15 @@ export interface LedgerKey {
 export type CellRow = LedgerKey & LedgerAmounts
 
 /**
- * The rows of a span summed for questions that name no GPU: by model and price kind, and by tenant and price kind. In
- * these rows the GPU, and the tenant or model, say nothing: index 0 and null.
+ * The rollups of a bucket: its rows summed for questions without a GPU, by model and price kind, and by tenant and price
+ * kind. The GPU, and the tenant or model, of these rows are empty: index 0 and null.
  */
 export interface RowTotals {
   model: CellRow[]
   tenant: CellRow[]
 }
 
-/** A computed cell. Rows are sorted by their key; a cell without rows has nothing to say. */
+/** A computed cell, its rows sorted by their key. */
 export interface Cell {
   /** Start of the minute, epoch milliseconds. */
   startMs: number
@@ -157,5 +157,5 @@ export interface Cell {
   overflow: number
 }
 
-/** The name that models and tenants above the book's limits go under. */
+/** The name of models and tenants beyond the book's limits. */
 export const OTHER_NAME = 'other'

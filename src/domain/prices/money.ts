@@ -1,5 +1,5 @@
-// Money as integers: prices in 10⁻⁹ USD per hour, amounts in 10⁻⁹ USD, both BigInt, because a fleet's year passes 2⁵³ and
-// because a ledger that closes to the last unit cannot be made of floating point. Rounding happens once, here.
+// Money as integers: prices in 10⁻⁹ USD per hour, amounts in 10⁻⁹ USD, both BigInt, because a fleet's year exceeds 2⁵³ and
+// because a ledger that closes to the last unit cannot be made of floating-point numbers. Rounding happens once, here.
 
 /** 10⁻⁹ USD in one USD. */
 export const NANO_PER_USD = 1_000_000_000n
@@ -9,7 +9,7 @@ export const MS_PER_HOUR = 3_600_000n
 /** A finite USD figure (an amount or a price per hour) as an integer of 10⁻⁹ USD, rounded half away from zero. */
 export function nanoUsd(usd: number): bigint {
   if (!Number.isFinite(usd)) throw new RangeError(`Cannot turn ${usd} into money: expected a finite number of USD`)
-  // Below a million USD the product of the usual figures is off by less than 0.1, so what is near a whole number is that.
+  // Below a million USD the product of the usual figures is off by less than 0.1, so what is near an integer is it.
   const scaled = usd * 1e9
   const nearest = Math.round(scaled)
   if (Math.abs(scaled) < 1e15 && Math.abs(scaled - nearest) < 0.25) return BigInt(nearest)
@@ -20,7 +20,7 @@ export function nanoUsd(usd: number): bigint {
   return negative ? -nano : nano
 }
 
-/** USD as a floating figure for people and JSON; exact up to 2⁵³ units, correctly rounded beyond. */
+/** USD as a floating-point figure for output; exact up to 2⁵³ units, correctly rounded beyond. */
 export function usd(nano: bigint): number {
   return Number(nano) / 1e9
 }

@@ -1,9 +1,9 @@
-// Patterns of GPU names in price rules: `*` stands for any text, all else for itself, capitals included. When several
-// patterns match a name, the one that says more wins: more literal characters, then fewer stars, then the pattern's text,
-// so that the answer never hangs on the order of rules. Matching is linear with one step back, never exponential.
+// Patterns of GPU names in price rules: `*` matches any text, all else itself, case-sensitive. When several patterns match
+// a name, the most specific one wins: more literal characters, then fewer stars, then the pattern's text, so that the
+// result never depends on the order of rules. Matching is linear with one step back, never exponential.
 
 export class NamePattern {
-  /** The pattern with runs of stars made one: two rules with the same text have the same pattern. */
+  /** The pattern with runs of stars collapsed: two rules with the same text have the same pattern. */
   readonly text: string
   readonly literalLength: number
   readonly #parts: readonly string[]
@@ -24,7 +24,7 @@ export class NamePattern {
     let at = first.length
     const end = name.length - last.length
     for (const part of parts.slice(1, -1)) {
-      // The leftmost place of each part is as good as any: what follows only has more room.
+      // The leftmost match of each part suffices: what follows only has more room.
       const found = name.indexOf(part, at)
       if (found < 0 || found + part.length > end) return false
       at = found + part.length
@@ -32,7 +32,7 @@ export class NamePattern {
     return true
   }
 
-  /** Negative when `a` goes before `b`, 0 only for equal patterns. */
+  /** Negative when `a` ranks before `b`, 0 only for equal patterns. */
   static compare(a: NamePattern, b: NamePattern): number {
     return (
       b.literalLength - a.literalLength ||

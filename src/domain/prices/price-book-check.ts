@@ -1,7 +1,7 @@
-// The check of a price book as a whole, before any of it counts: all problems at once, each with its place, the value
-// that was found and what is allowed, so that ten mistakes take one round and not ten. The fields are walked along the
-// schema of price-book-schema.ts (the one definition); what single fields cannot tell is checked after them: reversed
-// validities, matches without sense, ids used twice, salvage above purchase, overlaps. Gaps in time are only warnings.
+// Checks a price book as a whole, before any of it counts: all problems at once, each with its path, the value that was
+// found and what is allowed, so that ten mistakes take one round and not ten. The fields are walked along the schema of
+// price-book-schema.ts (the one definition); what single fields do not show is checked after them: reversed validities,
+// senseless matches, duplicate ids, salvage above purchase, overlaps. Gaps in time are only warnings.
 
 import { type PriceBookDocument, PriceBookSchema, type PriceRuleData } from './price-book-schema.ts'
 import { matchKey, matchLevel, parseInstantMs } from './price-rule.ts'
@@ -16,7 +16,7 @@ export interface PriceBookCheck {
 }
 
 /** Line of a JSON pointer in the text that the value was parsed from, undefined where it is not known. */
-export type LineOf = (path: string) => number | undefined
+type LineOf = (path: string) => number | undefined
 
 interface Validity {
   rule: PriceRuleData
@@ -26,8 +26,8 @@ interface Validity {
 }
 
 /**
- * Checks a parsed price book (from YAML, JSON or the API). Never throws; values of any kind may be handed in. Problems
- * are in the order of their places: fields of the book, then rule by rule.
+ * Checks a parsed price book (from YAML, JSON or the API). Never throws, whatever the value. Problems are in the order of
+ * their paths: fields of the book, then rule by rule.
  */
 export function checkPriceBook(value: unknown, lineOf: LineOf = () => undefined): PriceBookCheck {
   const problems = checkValue(PriceBookSchema, value, '')
@@ -43,7 +43,7 @@ export function checkPriceBook(value: unknown, lineOf: LineOf = () => undefined)
     checkRules(rules, problems, warnings)
   }
   const placed = (found: Problem[]): Problem[] =>
-    found.map((one) => ({ ...one, line: lineOf(one.path) ?? null })).sort((a, b) => ruleIndex(a) - ruleIndex(b))
+    found.map((issue) => ({ ...issue, line: lineOf(issue.path) ?? null })).sort((a, b) => ruleIndex(a) - ruleIndex(b))
   return {
     book: problems.length === 0 ? (value as PriceBookDocument) : null,
     problems: placed(problems),
@@ -51,7 +51,7 @@ export function checkPriceBook(value: unknown, lineOf: LineOf = () => undefined)
   }
 }
 
-/** One problem as a line for people. */
+/** A problem as one line of text. */
 export function problemText(found: Problem): string {
   const line = found.line === null ? '' : `line ${found.line}: `
   return `${line}${found.path === '' ? 'price book' : found.path}: is ${found.value}, expected ${found.expected}`
@@ -107,7 +107,7 @@ function checkMoney(rule: Record<string, unknown>, path: string, problems: Probl
   }
 }
 
-/** The validity in milliseconds, null when it makes no sense. */
+/** The validity in milliseconds, null when it is invalid. */
 function checkValidity(
   rule: Record<string, unknown>,
   path: string,
@@ -123,7 +123,7 @@ function checkValidity(
   return { fromMs, toMs }
 }
 
-/** Milliseconds of an instant, null when absent, NaN when it is none (text that is none is a problem found here). */
+/** Milliseconds of an instant, null when absent, NaN when malformed (malformed text is a problem found here). */
 function checkInstant(
   rule: Record<string, unknown>,
   field: 'from' | 'to',
@@ -141,7 +141,7 @@ function checkInstant(
   return ms
 }
 
-/** The key of the rule's match, null when it makes no sense. */
+/** The key of the rule's match, null when it is invalid. */
 function checkMatch(rule: Record<string, unknown>, path: string, problems: Problem[]): string | null {
   const { match } = rule
   if (!isObject(match)) return null
@@ -154,7 +154,7 @@ function checkMatch(rule: Record<string, unknown>, path: string, problems: Probl
   return matchKey(match)
 }
 
-/** Overlaps are problems, gaps warnings; each is told at the later of the two rules. */
+/** Overlaps are problems, gaps warnings; each is reported at the later of the two rules. */
 function checkGroup(group: Validity[], problems: Problem[], warnings: Problem[]): void {
   group.sort((a, b) => a.fromMs - b.fromMs || a.index - b.index)
   let last = group[0]!
@@ -171,7 +171,7 @@ function checkGroup(group: Validity[], problems: Problem[], warnings: Problem[])
   }
 }
 
-/** Place of a problem's rule in the book, -1 for the book's own fields. */
+/** Index of a problem's rule in the book, -1 for the book's own fields. */
 function ruleIndex(found: Problem): number {
   return Number(/^\/rules\/(\d+)/.exec(found.path)?.[1] ?? -1)
 }

@@ -1,13 +1,13 @@
-// What a price book may say: its one definition, from which the type, the validator and the published JSON Schema are
-// made. The same shape is what people write (YAML or JSON), what the API takes and what the store keeps as a version.
-// Bounds are wide, but there: every figure must fit an integer of 10⁻⁹ USD, and a slip of the keyboard should show.
-// What one field alone cannot tell (overlaps, reversed ranges, sense of a match) is checked in price-book-check.ts.
+// The one definition of a price book, from which the type, the validator and the published JSON Schema are derived. The
+// same shape is what operators write (YAML or JSON), what the API takes and what the store keeps as a version. Bounds are
+// wide, but there: every figure must fit an integer of 10⁻⁹ USD, and a typing mistake should show. What one field alone
+// does not show (overlaps, reversed ranges, the sense of a match) is checked in price-book-check.ts.
 
 import Type from 'typebox'
 
 /** The most rules that a book may have. */
-export const MAX_PRICE_RULES = 10_000
-/** What a GPU costs where nothing else is said, USD per hour. */
+const MAX_PRICE_RULES = 10_000
+/** What a GPU costs where nothing else is known, USD per hour. */
 export const DEFAULT_USD_PER_HOUR = 0.85
 
 const closed = { additionalProperties: false }
@@ -18,7 +18,7 @@ const Weight = (description: string) => Type.Number({ minimum: 0, maximum: 1000,
 const Instant = (description: string) => Type.String({ minLength: 1, maxLength: 40, description })
 
 /** Which GPUs a rule is for: a uuid (with or without its slot), a slot, a host, or a pattern of GPU names. */
-export const PriceMatchSchema = Type.Object(
+const PriceMatchSchema = Type.Object(
   {
     uuid: Type.Optional(Text('UUID of the GPU')),
     host: Type.Optional(Text('Name of the host')),
@@ -36,7 +36,7 @@ const common = {
 }
 
 /** A rule with a price per hour. */
-export const RentedRuleSchema = Type.Object(
+const RentedRuleSchema = Type.Object(
   {
     ...common,
     kind: Type.Union([Type.Literal('on-demand'), Type.Literal('spot'), Type.Literal('reserved')]),
@@ -46,7 +46,7 @@ export const RentedRuleSchema = Type.Object(
 )
 
 /** A rule for GPUs that are owned: (purchase − salvage) ÷ life + energy × PUE × USD/kWh. */
-export const OwnedRuleSchema = Type.Object(
+const OwnedRuleSchema = Type.Object(
   {
     ...common,
     kind: Type.Literal('owned'),
@@ -62,9 +62,9 @@ export const OwnedRuleSchema = Type.Object(
   closed,
 )
 
-export const PriceRuleSchema = Type.Union([RentedRuleSchema, OwnedRuleSchema])
+const PriceRuleSchema = Type.Union([RentedRuleSchema, OwnedRuleSchema])
 
-export const WeightsSchema = Type.Object(
+const WeightsSchema = Type.Object(
   {
     input: Type.Optional(Weight('Weight of an input token that was computed; 1 when absent')),
     cached: Type.Optional(Weight('Weight of an input token that came from a cache; 1 when absent')),
@@ -73,7 +73,7 @@ export const WeightsSchema = Type.Object(
   closed,
 )
 
-export const LimitsSchema = Type.Object(
+const LimitsSchema = Type.Object(
   {
     max_sample_gap_s: Type.Optional(
       Type.Integer({
@@ -97,7 +97,7 @@ export const LimitsSchema = Type.Object(
 )
 
 /** One entry of the book's default over time. */
-export const DefaultPriceSchema = Type.Object(
+const DefaultPriceSchema = Type.Object(
   {
     from_ms: Type.Union([Type.Null(), Type.Integer({ minimum: 0, maximum: 8.64e15 })], {
       description: 'First instant that it counts, epoch milliseconds; null: since ever',

@@ -1,7 +1,7 @@
-// The price book, made ready to be asked: what does this GPU cost at this instant, by which rule, and why by no other.
-// A book is one immutable version. Rules for the same GPUs form a group, whose validities do not overlap; the groups
-// that fit a GPU are ranked (uuid with slot, uuid, slot, host, name pattern) and the first with a rule in force wins.
-// Look-ups go through maps, so that ten thousand rules cost a cell no more than ten. Source: DESIGN.md, section 4.
+// The price book, compiled: what a GPU costs at an instant, by which rule, and why by no other. A book is one immutable
+// version. Rules for the same GPUs form a group, whose validities do not overlap; the groups that match a GPU are ranked
+// (uuid with slot, uuid, slot, host, name pattern) and the first with an effective rule wins. Look-ups go through maps, so
+// that ten thousand rules cost a cell no more than ten. Rules: docs/cost-model.md.
 
 import { nanoUsd } from './money.ts'
 import { NamePattern } from './name-pattern.ts'
@@ -14,38 +14,38 @@ import {
 import { MATCH_LEVELS, type MatchLevel, matchKey, type PricedSlot, PriceRule } from './price-rule.ts'
 
 /** A part of a range over which rule and default stay the same; `toMs` is exclusive. */
-export interface PriceSegment {
+interface PriceSegment {
   fromMs: number
   toMs: number
-  /** The rule in force, null where there is none: then the sample's own price counts, then the default. */
+  /** The effective rule, null where there is none: then the sample's own price counts, then the default. */
   rule: PriceRule | null
   defaultNanoUsdPerHour: bigint
 }
 
 /** Why a rule did not price a GPU at an instant. */
-export type NotChosen =
+type NotChosen =
   | { rule: PriceRule; reason: 'does not match'; field: keyof PriceMatch }
   | { rule: PriceRule; reason: 'not in force' }
   | { rule: PriceRule; reason: 'less specific' }
 
 export interface Explanation {
-  /** The rule that won, null when none is in force. */
+  /** The rule that won, null when none is effective. */
   rule: PriceRule | null
-  /** What the winner matches by, or why none won, in words. */
+  /** What the winner matches by, or why none won, as text. */
   because: string
   /** All other rules, in the order of the book. */
   others: NotChosen[]
   defaultNanoUsdPerHour: bigint
 }
 
-/** Weights of tokens against each other: the smallest integers in that proportion. */
+/** Relative weights of tokens: the smallest integers in their proportion. */
 export interface TokenWeights {
   input: bigint
   cached: bigint
   output: bigint
 }
 
-/** Names that are kept in memory with their patterns; a fleet has few. */
+/** Names that are cached with their patterns; a fleet has few. */
 const MAX_CACHED_NAMES = 1000
 
 /** Rules for the same GPUs, ordered by time. */
@@ -65,7 +65,7 @@ export class PriceBook {
   readonly #commitmentsByHost = new Map<string, PriceRule[]>()
   readonly #defaults: readonly { fromMs: number; nanoUsdPerHour: bigint }[]
   readonly #patternsOfName = new Map<string, RuleGroup[]>()
-  /** What rules match by: a look-up by anything else finds nothing. */
+  /** Levels that rules have: a look-up at any other finds nothing. */
   readonly #levels = new Set<MatchLevel>()
 
   /** `data` has passed the check of price-book-check.ts. */
@@ -91,7 +91,7 @@ export class PriceBook {
     this.#patterns.sort((a, b) => NamePattern.compare(a.pattern, b.pattern))
   }
 
-  /** The rule that prices a GPU at an instant, null when none is in force. */
+  /** The rule that prices a GPU at an instant, null when none is effective. */
   ruleAt(slot: PricedSlot, atMs: number): PriceRule | null {
     return effectiveRule(this.#groupsOf(slot), atMs)
   }
@@ -127,18 +127,18 @@ export class PriceBook {
     }))
   }
 
-  /** Indexes of the GPUs of a host that rules say are paid for within [fromMs, toMs), samples or not; ascending. */
+  /** Indexes of the GPUs of a host with commitments within [fromMs, toMs), samples or not; ascending. */
   committedIndexes(host: string | null, fromMs: number, toMs: number): number[] {
-    const claims = host === null ? undefined : this.#commitmentsByHost.get(host)
-    if (claims === undefined) return []
+    const commitments = host === null ? undefined : this.#commitmentsByHost.get(host)
+    if (commitments === undefined) return []
     const indexes = new Set<number>()
-    for (const rule of claims) {
+    for (const rule of commitments) {
       if (rule.fromMs < toMs && rule.toMs > fromMs) indexes.add(rule.match.gpu_index!)
     }
     return [...indexes].sort((a, b) => a - b)
   }
 
-  /** Hosts with such GPUs within [fromMs, toMs): their cells are to be computed though no event marks them. */
+  /** Hosts with such GPUs within [fromMs, toMs): their cells are computed even where no event marks them. */
   committedHosts(fromMs: number, toMs: number): string[] {
     return [...this.#commitmentsByHost.keys()]
       .filter((host) => this.committedIndexes(host, fromMs, toMs).length > 0)
@@ -173,12 +173,12 @@ export class PriceBook {
     }
     group.push(rule)
     if (!rule.isCommitment || rule.match.host === undefined) return
-    const claims = this.#commitmentsByHost.get(rule.match.host)
-    if (claims === undefined) this.#commitmentsByHost.set(rule.match.host, [rule])
-    else claims.push(rule)
+    const commitments = this.#commitmentsByHost.get(rule.match.host)
+    if (commitments === undefined) this.#commitmentsByHost.set(rule.match.host, [rule])
+    else commitments.push(rule)
   }
 
-  /** The groups that fit a GPU, most specific first. */
+  /** The groups that match a GPU, most specific first. */
   #groupsOf(slot: PricedSlot): RuleGroup[] {
     if (this.rules.length === 0) return []
     const found: RuleGroup[] = []
@@ -207,7 +207,7 @@ export class PriceBook {
   }
 }
 
-/** The same proportion in the smallest integers: shares by weight stay what they are, and their products small. */
+/** The same proportion in the smallest integers: shares by weight stay the same, and their products small. */
 function inLowestTerms({ input, cached, output }: TokenWeights): TokenWeights {
   let [divisor, rest] = [input, 0n]
   for (const weight of [cached, output]) {
@@ -218,7 +218,7 @@ function inLowestTerms({ input, cached, output }: TokenWeights): TokenWeights {
   return { input: input / divisor, cached: cached / divisor, output: output / divisor }
 }
 
-/** The default over time of a book, in order of time; the first entry counts since ever. */
+/** The default over time of a book, in order of time; the first entry has no start. */
 export function defaultsOf(data: PriceBookDocument): DefaultPrice[] {
   if (data.defaults === undefined) {
     return [{ from_ms: null, usd_per_hour: data.default_usd_per_hour ?? DEFAULT_USD_PER_HOUR }]
@@ -226,7 +226,7 @@ export function defaultsOf(data: PriceBookDocument): DefaultPrice[] {
   return data.defaults.toSorted((a, b) => (a.from_ms ?? -1) - (b.from_ms ?? -1))
 }
 
-/** The book of a new store: no rules, and this default since ever. */
+/** The book of a new store: no rules, and this default for all time. */
 export function initialBook(usdPerHour: number): PriceBookDocument {
   return { currency: 'USD', default_usd_per_hour: usdPerHour, rules: [] }
 }
@@ -243,7 +243,7 @@ export function withDefault(data: PriceBookDocument, usdPerHour: number, fromMs:
   return { ...rest, defaults: [...before, { from_ms: fromMs, usd_per_hour: usdPerHour }] }
 }
 
-/** A new book in place of an old one: the default's history goes on, a new default counts from `atMs`. */
+/** A new book in place of an old one: the default's history continues, a new default counts from `atMs`. */
 export function succeed(old: PriceBookDocument, next: PriceBookDocument, atMs: number): PriceBookDocument {
   if (next.defaults !== undefined) return next
   const { default_usd_per_hour: usdPerHour, ...rest } = next
@@ -251,7 +251,7 @@ export function succeed(old: PriceBookDocument, next: PriceBookDocument, atMs: n
   return usdPerHour === undefined ? carried : (withDefault(carried, usdPerHour, atMs) ?? carried)
 }
 
-/** The first rule in force of groups that are ranked; null when none is. */
+/** The first effective rule of ranked groups; null when there is none. */
 function effectiveRule(groups: readonly RuleGroup[], atMs: number): PriceRule | null {
   for (const group of groups) {
     const rule = group[firstEndingAfter(group, atMs)]

@@ -1,7 +1,7 @@
-// One rule of the price book, made ready: its match, its validity in milliseconds, its price as an integer of 10⁻⁹ USD
-// per hour. Owned GPUs have a fixed part, (purchase − salvage) ÷ life, and one that follows the measured power of each
-// interval between two samples; where nothing was measured (assumed and uncovered time) the fixed part stands alone.
-// Rules are ranked by what they name: uuid with its slot, uuid, slot, host, name pattern.
+// One rule of the price book, compiled: its match, its validity in milliseconds, its price as an integer of 10⁻⁹ USD per
+// hour; and the precedence of rule, sample and default. Owned GPUs have a fixed part, (purchase − salvage) ÷ life, and one
+// that follows the measured power of each interval between two samples; where nothing was measured (assumed and uncovered
+// time) the fixed part applies alone. Rules are ranked by what they name: uuid with its slot, uuid, slot, host, pattern.
 
 import { parseIsoMs } from '../events/timestamp.ts'
 import { divideRounded, NANO_PER_USD, nanoUsd, usd } from './money.ts'
@@ -11,7 +11,7 @@ import type { PriceMatch, PriceRuleData } from './price-book-schema.ts'
 /** Where the price of a row comes from: the kind of the price-book rule, the samples, or the book's default. */
 export type PriceKind = 'on-demand' | 'spot' | 'reserved' | 'owned' | 'sample' | 'default'
 
-/** What is known of a GPU when its price is asked for. */
+/** What is known of a GPU when it is priced. */
 export interface PricedSlot {
   uuid: string | null
   host: string | null
@@ -67,7 +67,7 @@ export function parseInstantMs(text: string): number {
   return parseIsoMs(text.length === 10 ? `${text}T00:00:00Z` : text)
 }
 
-/** Which of the levels a match is of; null when its fields make no sense together. */
+/** The level of a match; null when its fields do not make sense together. */
 export function matchLevel(match: PriceMatch): MatchLevel | null {
   const { uuid, host, gpu_index, name } = match
   if (name !== undefined) return uuid === undefined && host === undefined && gpu_index === undefined ? 4 : null
@@ -88,9 +88,9 @@ export class PriceRule {
   readonly match: Readonly<PriceMatch>
   readonly level: MatchLevel
   readonly pattern: NamePattern | null
-  /** First instant in force, -Infinity when since ever. */
+  /** First instant at which the rule is effective, -Infinity without a start. */
   readonly fromMs: number
-  /** First instant no longer in force, Infinity when for ever. */
+  /** First instant at which it no longer is, Infinity without an end. */
   readonly toMs: number
   /** The price without energy, 10⁻⁹ USD per hour. */
   readonly nanoUsdPerHour: bigint
@@ -119,8 +119,8 @@ export class PriceRule {
   }
 
   /**
-   * Whether the rule says that a certain GPU is paid for from a certain day on: it names a slot or a uuid and has a
-   * `from`. Time of such a GPU without samples and tokens is uncovered; a rule since ever would make all the past dark.
+   * Whether the rule is a commitment: a certain GPU is paid for from a certain day on, as it names a slot or a uuid and
+   * has a `from`. Time of such a GPU without samples and tokens is uncovered; without a start all the past would be.
    */
   get isCommitment(): boolean {
     return this.level <= 2 && this.fromMs !== Number.NEGATIVE_INFINITY
