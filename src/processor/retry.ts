@@ -1,5 +1,5 @@
 // Repeats what failed for a passing reason, for ever, with back-off, until it succeeds or the signal aborts. The state
-// ("failing since, with what") is kept for /health and logged once per change, not once per try.
+// (failing since when, with which error) is kept for /health and logged once per change, not once per attempt.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from '../runtime/logger.ts'
@@ -25,7 +25,7 @@ export class Retrier {
     this.#now = now
   }
 
-  /** What fails right now, for people. */
+  /** What fails right now, for /health. */
   get failing(): { what: string; message: string; sinceMs: number }[] {
     return [...this.#failing].map(([what, state]) => ({ what, ...state }))
   }
@@ -43,7 +43,7 @@ export class Retrier {
         if (known === undefined) this.#log.warn({ what, error: message }, `Failed, will be repeated: ${what}`)
         this.#failing.set(what, { message, sinceMs: known?.sinceMs ?? this.#now() })
         if (signal.aborted) throw new GaveUp(what, error)
-        // Half to whole of the delay, so that several processors do not come back in step.
+        // Half to whole of the delay, so that several processors do not retry in step.
         await sleep(delayMs * (0.5 + Math.random() / 2), undefined, { signal }).catch(() => {})
         if (signal.aborted) throw new GaveUp(what, error)
       }

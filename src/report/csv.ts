@@ -1,18 +1,18 @@
-// CSV as RFC 4180 has it: CRLF, quotes where a cell needs them, a header. Text cells that a spreadsheet would take for a
-// formula (= + - @, a tab, a line end first) get an apostrophe in front, because model and tenant names come from
-// outside; numbers are never touched. What is unknown is an empty cell.
+// CSV as defined by RFC 4180: CRLF, quotes where a cell needs them, a header. Text cells that a spreadsheet would evaluate
+// as a formula (= + - @, a tab, a line end first) get an apostrophe in front, because model and tenant names are untrusted
+// input; numbers are never changed. Null is an empty cell.
 
 import { FIGURE_NAMES, figuresOf } from './cost-figures.ts'
 import type { CostRow } from './cost-grouping.ts'
 
-export type Cell = string | number | null
+export type CsvCell = string | number | null
 
 /** A line of cells, with its line end. */
-export function csvLine(cells: readonly Cell[]): string {
+export function csvLine(cells: readonly CsvCell[]): string {
   return `${cells.map(cellText).join(',')}\r\n`
 }
 
-/** Lines are handed on in pieces of about this many characters. */
+/** Lines are yielded in pieces of about this many characters. */
 export const PIECE_CHARS = 65_536
 
 /** Rows of cost as a file, in pieces. */
@@ -39,14 +39,14 @@ export async function* csvFile(
   if (piece !== '') yield piece
 }
 
-function cellText(cell: Cell): string {
+function cellText(cell: CsvCell): string {
   if (cell === null) return ''
   if (typeof cell === 'number') return plainNumber(cell)
   const safe = /^[=+\-@\t\r\n]/.test(cell) ? `'${cell}` : cell
   return /[",\r\n]/.test(safe) || safe.trim() !== safe ? `"${safe.replaceAll('"', '""')}"` : safe
 }
 
-/** A number in digits: not every reader of CSV knows 1e-9. */
+/** A number without exponent: not every reader of CSV parses 1e-9. */
 export function plainNumber(value: number): string {
   const text = String(value)
   if (!text.includes('e')) return text

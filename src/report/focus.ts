@@ -1,17 +1,18 @@
-// Cost as FOCUS 1.2 (FinOps Open Cost and Usage Specification), CSV: one row for what was busy, one for loaded idle, one
-// for unallocated time, one for uncovered time, so that EffectiveCost adds up to all that was paid and idle money can be
-// filtered. Hardware that is owned was paid for long ago: BilledCost 0, EffectiveCost its amortised cost. Columns of
-// our own begin with x_. Null is an empty cell. Source: focus.finops.org, columns of version 1.2.
+// Cost as FOCUS 1.2 (FinOps Open Cost and Usage Specification), CSV: one row for busy time, one for loaded idle, one for
+// unallocated time, one for uncovered time, so that EffectiveCost adds up to all that was paid and idle money can be
+// filtered. Owned hardware was paid for long ago: BilledCost 0, EffectiveCost its amortised cost. Custom columns begin
+// with x_. Null is an empty cell. Source: focus.finops.org, columns of version 1.2.
 
 import { apportion } from '../domain/ledger/apportion.ts'
+import { HOUR_MS } from '../domain/ledger/buckets.ts'
 import { totalNanoUsd } from '../domain/ledger/rows.ts'
 import type { PriceKind } from '../domain/prices/price-rule.ts'
 import { usdPerMillion } from './cost-figures.ts'
 import type { CostRow } from './cost-grouping.ts'
 import type { CostQuery } from './cost-query.ts'
-import { type Cell, csvFile, csvLine } from './csv.ts'
+import { type CsvCell, csvFile, csvLine } from './csv.ts'
 
-/** What a FOCUS row of ours is about. */
+/** What a row is a charge for. */
 type ChargeKind = 'busy' | 'loaded_idle' | 'unallocated' | 'uncovered'
 
 const DESCRIPTIONS: Record<ChargeKind, string> = {
@@ -32,7 +33,6 @@ const PRICING: Record<PriceKind, 'Standard' | 'Dynamic' | 'Committed' | 'Other'>
 }
 
 const PROVIDER = 'Self-hosted'
-const MS_PER_HOUR = 3_600_000
 
 interface Charge {
   row: CostRow
@@ -41,8 +41,8 @@ interface Charge {
   ms: bigint
 }
 
-/** Every column with how it is filled, in the order of the file: FOCUS columns by name, then our own. */
-const COLUMNS: Readonly<Record<string, (charge: Charge) => Cell>> = {
+/** Every column with its value, in the order of the file: FOCUS columns by name, then custom ones. */
+const COLUMNS: Readonly<Record<string, (charge: Charge) => CsvCell>> = {
   BilledCost: ({ row, nanoUsd }) => (row.key.price_kind === 'owned' ? 0 : decimal(nanoUsd)),
   BillingAccountId: () => 'pertoken',
   BillingAccountName: () => 'pertoken',
@@ -94,19 +94,19 @@ const COLUMNS: Readonly<Record<string, (charge: Charge) => Cell>> = {
 /** Names of the columns, in the order of the file. */
 export const FOCUS_COLUMNS: readonly string[] = Object.keys(COLUMNS)
 
-/** The question that FOCUS is an answer to: charges know their price kind and lie in one month of UTC. */
+/** The question for a FOCUS file: its charges have a price kind and lie in one month of UTC. */
 export function focusQuery(query: CostQuery): CostQuery {
   const by = query.by.includes('price_kind') ? query.by : [...query.by, 'price_kind' as const]
   return { ...query, by, step: query.step === 'all' ? 'month' : query.step }
 }
 
-/** Rows of cost, as focusQuery asked for them, as a FOCUS file in pieces. */
+/** Rows of cost, from a question of focusQuery, as a FOCUS file in pieces. */
 export function focusFile(rows: AsyncIterable<CostRow>): AsyncGenerator<string, void, undefined> {
   return csvFile(rows, FOCUS_COLUMNS, focusLines)
 }
 
-/** The lines of one row of cost, as focusQuery asked for it; none where it cost nothing and nothing was used. */
-export function focusLines(row: CostRow): string {
+/** The lines of one row of cost; none where it cost nothing and nothing was used. */
+function focusLines(row: CostRow): string {
   const fill = Object.values(COLUMNS)
   return chargesOf(row)
     .map((charge) => csvLine(fill.map((cell) => cell(charge))))
@@ -117,7 +117,7 @@ function chargesOf(row: CostRow): Charge[] {
   const { amounts } = row
   const money = [amounts.busy_nano_usd, amounts.loaded_idle_nano_usd, amounts.unallocated_nano_usd]
   const presentMs = amounts.covered_ms + amounts.assumed_ms
-  // A price of 0 tells nothing of how the time was spent: then all of it goes with the usage.
+  // A price of 0 does not show how the time was spent: then all of it goes with the usage.
   const times = totalNanoUsd(amounts) === 0n ? [presentMs, 0n, 0n] : apportion(presentMs, money)
   const charges = (['busy', 'loaded_idle', 'unallocated'] as const).map(
     (kind, i): Charge => ({ row, kind, nanoUsd: money[i]!, ms: times[i]! }),
@@ -144,7 +144,7 @@ function perMillion({ amounts }: CostRow): number | null {
 }
 
 function hours({ ms }: Charge): number {
-  return Number(ms) / MS_PER_HOUR
+  return Number(ms) / HOUR_MS
 }
 
 /** Exact USD: nine decimals at most. Numbers would do up to 2⁵³ of 10⁻⁹ USD, and are what the CSV does not quote. */

@@ -1,5 +1,5 @@
-// Rows of cost as a table for a terminal: only the groupings that were asked for, numbers to the right, the totals last.
-// Names come from outside, so control characters (which could move the cursor or set a title) are shown, not sent.
+// Rows of cost as a table for a terminal: only the groupings of the question, numbers right-aligned, the totals last.
+// Names are untrusted input, so control characters (which could move the cursor or set a title) are shown as escapes.
 
 import type { CostFigures } from './cost-figures.ts'
 import type { CostQuery } from './cost-query.ts'
@@ -41,8 +41,8 @@ export function costTable(
   const groupings = query.by.map((grouping) => GROUPING_COLUMNS[grouping])
   const times = query.step === 'all' ? [] : [column('start', ({ start }) => start.slice(0, 16).replace('T', ' '))]
   const columns = [...times, ...groupings, ...FIGURE_COLUMNS]
-  const body = rows.map((row) => columns.map((each) => each.text(row)))
-  const last = columns.map((each) => (each.isNumber ? each.text(totals) : ''))
+  const body = rows.map((row) => columns.map((column) => column.text(row)))
+  const last = columns.map((column) => (column.isNumber ? column.text(totals) : ''))
   if (last[0] === '') last[0] = 'total'
   return textTable(
     columns.map(({ title }) => title),
@@ -51,7 +51,7 @@ export function costTable(
   )
 }
 
-/** Lines of columns two spaces apart; `right` says which columns are numbers. */
+/** Lines of columns two spaces apart; `right`: which columns are right-aligned. */
 export function textTable(header: string[], rows: readonly string[][], right: readonly boolean[]): string {
   const lines = [header, ...rows].map((line) => line.map(visible))
   const widths = header.map((_, i) => Math.max(...lines.map((line) => line[i]!.length)))
@@ -78,7 +78,7 @@ function money(value: number | null): string {
   return value.toLocaleString('en-US', { minimumFractionDigits: 4, maximumFractionDigits: digits })
 }
 
-/** Control characters, also of the directions of text, as escapes. */
+/** Control characters, those of text direction too, as escapes. */
 function visible(text: string): string {
   return text.replace(
     /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,

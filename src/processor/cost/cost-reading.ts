@@ -1,10 +1,9 @@
-// Answers a question about cost from the ledger: reads the spans of its plan (days, hours, minutes at the edges), adds
-// them up, and says whether the answer is final. Rows come as they are complete, so that any range fits in memory; pages
-// are cut from the same stream, because totals need all of it. An old revision is computed from the raw events.
+// Reads the answer to a question about cost from the ledger: the buckets of its plan (days, hours, minutes at the edges),
+// grouped, and whether the result is final. Rows come as they are complete, so any range fits in memory; pages are cut
+// from the same stream, because totals need all of it. An old revision is computed from the raw events.
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
-import type { LedgerAmounts } from '../../domain/ledger/types.ts'
 import { type CostAnswer, type CostHead, type CostTail, figuresOf, headOf } from '../../report/cost-figures.ts'
 import {
   CostGrouping,
@@ -23,12 +22,12 @@ import { ledgerAsOf } from '../recompute/ledger-as-of.ts'
 export interface Progress {
   /**
    * Record time, epoch milliseconds, up to which every current partition of the group was read and stored; now where all
-   * of them are caught up; null where it is not known.
+   * of them are caught up; null where unknown.
    */
   readUpToMs(): number | null
 }
 
-/** What an answer is made from. */
+/** What an answer is read from. */
 export interface CostSource {
   ledger: LedgerStore
   progress: Progress
@@ -36,7 +35,7 @@ export interface CostSource {
   latenessMs: number
 }
 
-/** A progress that nobody knows: no answer is final. */
+/** Without a known progress no answer is final. */
 export const UNKNOWN_PROGRESS: Progress = { readUpToMs: () => null }
 
 /** How long ago a range must have ended for an answer without a running processor to be final, milliseconds. */
@@ -45,7 +44,7 @@ const QUIET_MS = 3_600_000
 const ROWS_PER_TURN = 4_000
 
 /**
- * Progress as the store alone tells it, for a command line without a processor: up to the newest stored event, and never
+ * Progress as the store alone shows it, for a command line without a processor: up to the newest stored event, and never
  * closer than an hour to now, because another partition may lag behind the newest event.
  */
 export async function storedProgress(events: Pick<EventStore, 'newestMs'>, nowMs: number): Promise<Progress> {
@@ -65,7 +64,7 @@ export class CostReading {
   #readUpToMs: number | null = null
   #pending = 0
 
-  /** `revision`: the ledger as it was with the revisions up to this one; null: as it is. */
+  /** `revision`: the ledger as of this revision; null: as it is. */
   constructor(source: CostSource, query: CostQuery, { revision = null }: { revision?: number | null } = {}) {
     this.query = query
     this.head = headOf(query, revision)
@@ -78,13 +77,13 @@ export class CostReading {
   async *rows(): AsyncGenerator<CostRow, void, undefined> {
     const { ledger, progress } = this.#source
     const { fromMs, toMs } = this.query
-    // Before the first span is read: what is read, marked and pending after this moment may be in the answer or not.
+    // Before the first bucket is read: what is read, marked and pending after this moment may be in the answer or not.
     this.#readUpToMs = progress.readUpToMs()
     this.#pending = await ledger.pendingMarks(fromMs, toMs)
     let rowsInTurn = 0
-    for await (const span of this.#spans()) {
-      yield* this.#grouping.add(span)
-      rowsInTurn += span.rows.length + 1
+    for await (const bucket of this.#buckets()) {
+      yield* this.#grouping.add(bucket)
+      rowsInTurn += bucket.rows.length + 1
       if (rowsInTurn < ROWS_PER_TURN) continue
       rowsInTurn = 0
       await nextTurn()
@@ -99,15 +98,16 @@ export class CostReading {
     const pending = this.#pending + (await ledger.pendingMarks(fromMs, toMs))
     const upToMs = this.#readUpToMs
     const missing = await this.#missing()
+    const { totals } = this.#grouping
     return {
       final: pending === 0 && upToMs !== null && upToMs > toMs + latenessMs && missing.length === 0,
       watermark: upToMs === null ? null : new Date(upToMs).toISOString(),
-      totals: figuresOf(totalsRow(this.query, this.#grouping.totals)),
+      totals: figuresOf({ startMs: fromMs, endMs: toMs, key: EMPTY_KEY, amounts: totals }),
       ...(missing.length === 0 ? {} : { missing }),
     }
   }
 
-  async *#spans(): AsyncGenerator<Pick<LedgerBucket, 'startMs' | 'host' | 'rows'>, void, undefined> {
+  async *#buckets(): AsyncGenerator<Pick<LedgerBucket, 'startMs' | 'host' | 'rows'>, void, undefined> {
     const { ledger } = this.#source
     const { fromMs, toMs, host } = this.query
     if (this.#revision !== null) {
@@ -116,14 +116,14 @@ export class CostReading {
       return
     }
     const hosts = host === undefined ? undefined : [host]
-    const by = rollupFor(this.query)
+    const rollup = rollupFor(this.query)
     for (const { level, fromMs: startMs, toMs: endMs } of planOf(this.query)) {
-      if (by === null) yield* ledger.readBuckets(level, startMs, endMs, hosts)
-      else yield* ledger.readRollups(by, level, startMs, endMs, hosts)
+      if (rollup === null) yield* ledger.readBuckets(level, startMs, endMs, hosts)
+      else yield* ledger.readRollups(rollup, level, startMs, endMs, hosts)
     }
   }
 
-  /** Minutes live as long as the raw events: parts of the range that are asked for in minutes of purged days. */
+  /** Minutes live as long as the raw events: the parts of the range that are planned in minutes of purged days. */
   async #missing(): Promise<NonNullable<CostTail['missing']>> {
     if (this.#revision !== null) return []
     const reads = planOf(this.query).filter(({ level }) => level === 'minute')
@@ -134,7 +134,7 @@ export class CostReading {
   }
 }
 
-/** A page of an answer: at most `limit` rows after a place, the totals of all rows, and where the next page begins. */
+/** A page of an answer: at most `limit` rows after the end of the previous page, the totals of all rows, and the cursor. */
 export async function costPage(
   reading: CostReading,
   { limit, after }: { limit: number; after: PageEnd | null },
@@ -149,11 +149,6 @@ export async function costPage(
   const { totals, final, watermark, ...rest } = await reading.tail()
   const cursor = hasMore ? cursorAfter(kept.at(-1)!) : null
   return { ...reading.head, final, watermark, ...rest, rows: kept.map(figuresOf), totals, cursor }
-}
-
-/** The totals as a row of the whole range, of everybody. */
-function totalsRow({ fromMs, toMs }: CostQuery, amounts: LedgerAmounts): CostRow {
-  return { startMs: fromMs, endMs: toMs, key: EMPTY_KEY, amounts }
 }
 
 function missingOf(read: PlannedRead, dayMs: number): NonNullable<CostTail['missing']>[number][] {

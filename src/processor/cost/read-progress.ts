@@ -1,18 +1,18 @@
-// How far the whole group has read the log, whoever of its members did: what `final` in an answer about cost rests on. The
-// ends of all partitions are noted with the time of the look; once the group's committed offsets have passed the ends of
-// a look, every record that was there at its time is stored and marked, since offsets are committed after that. So
-// it needs no record times, holds under constant traffic, and knows nothing of who owns which partition.
+// How far the whole group has read the log, whichever of its members did: what `final` in an answer about cost rests on.
+// A snapshot notes the ends of all partitions and its time; once the group's committed offsets have passed these ends,
+// every record that existed at that time is stored and marked, since offsets are committed after that. So it needs no
+// record times, holds under constant traffic, and does not depend on which member owns which partition.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { EventLog } from '../../log/event-log.ts'
 import type { Progress } from './cost-reading.ts'
 
-/** Pause between two looks, milliseconds. */
+/** Pause between two snapshots, milliseconds. */
 const INTERVAL_MS = 2000
-/** Looks that wait to be passed; a group that lags further behind is simply not up to date. */
-const MAX_LOOKS = 300
+/** Snapshots that wait to be passed; a group that lags further behind is simply not up to date. */
+const MAX_SNAPSHOTS = 300
 
-interface Look {
+interface Snapshot {
   atMs: number
   /** End offset of each partition, by topic id and number. */
   ends: Map<string, number>
@@ -23,7 +23,7 @@ export class ReadProgress implements Progress {
   readonly #group: string
   readonly #topics: readonly string[]
   readonly #now: () => number
-  #looks: Look[] = []
+  #snapshots: Snapshot[] = []
   #readUpToMs: number | null = null
 
   constructor(log: EventLog, options: { group: string; topics: readonly string[]; now?: () => number }) {
@@ -37,16 +37,16 @@ export class ReadProgress implements Progress {
     return this.#readUpToMs
   }
 
-  /** Looks until the signal aborts; never rejects. While the log does not answer, the last known progress stands. */
+  /** Takes snapshots until the signal aborts; never rejects. While the log is away, the last known progress stands. */
   async run(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      await this.look().catch(() => {})
+      await this.takeSnapshot().catch(() => {})
       await sleep(INTERVAL_MS, undefined, { signal }).catch(() => {})
     }
   }
 
-  /** One look. Rejects with a LogError. */
-  async look(): Promise<void> {
+  /** Rejects with a LogError. */
+  async takeSnapshot(): Promise<void> {
     const atMs = this.#now()
     const described = await this.#log.describe(this.#topics, this.#group)
     if (described.length < this.#topics.length) return
@@ -55,19 +55,19 @@ export class ReadProgress implements Progress {
     for (const { topicId, partitions } of described) {
       for (const { partition, earliestOffset, endOffset, committedOffset } of partitions) {
         ends.set(`${topicId}/${partition}`, endOffset)
-        // A partition that never had a record needs no committed offset.
+        // A partition that never had a record has no committed offset.
         read.set(`${topicId}/${partition}`, committedOffset ?? (endOffset === 0 ? 0 : earliestOffset))
       }
     }
-    this.#looks.push({ atMs, ends })
-    const passed = this.#looks.findLastIndex((look) =>
-      [...look.ends].every(([key, end]) => (read.get(key) ?? 0) >= end),
+    this.#snapshots.push({ atMs, ends })
+    const passed = this.#snapshots.findLastIndex((snapshot) =>
+      [...snapshot.ends].every(([key, end]) => (read.get(key) ?? 0) >= end),
     )
     if (passed >= 0) {
-      this.#readUpToMs = this.#looks[passed]!.atMs
-      this.#looks = this.#looks.slice(passed + 1)
+      this.#readUpToMs = this.#snapshots[passed]!.atMs
+      this.#snapshots = this.#snapshots.slice(passed + 1)
     }
     // The oldest stay: a group that catches up passes them first.
-    if (this.#looks.length > MAX_LOOKS) this.#looks.pop()
+    if (this.#snapshots.length > MAX_SNAPSHOTS) this.#snapshots.pop()
   }
 }

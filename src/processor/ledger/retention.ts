@@ -1,15 +1,15 @@
 // Retention of raw events by whole days of event time. A day older than the retention goes through three states, oldest
 // days first, each step small enough to be repeated after a crash and harmless when two processors take it at once:
 //
-//   closing  new events for it are refused (ClosedDays), while marks drain: for an hour at least, and until none is left
+//   closing  new events for it are rejected (ClosedDays), while marks drain: for an hour at least, and until none is left
 //   frozen   its cells, hours and days are never written again; every older day with a ledger is frozen too
-//   purged   its raw events and cells are deleted, but for its last 90 s, which the next day's first cells need
+//   purged   its raw events and cells are deleted, except its last 90 s, which the next day's first cells need
 //
-// A day with something going on (a trace of an old day being replayed) is left alone until it has been quiet. Dead letters
-// are raw events too: those that were refused before the retention go with them.
+// A day that is being filled (a trace of an old day is replayed) is left alone until it has been quiet. Dead letters are
+// raw events too: those that were rejected before the retention are deleted with them.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { DAY_MS, floorTo, MAX_SAMPLE_GAP_MS } from '../../domain/ledger/buckets.ts'
+import { DAY_MS, floorTo, HOUR_MS, MAX_SAMPLE_GAP_MS } from '../../domain/ledger/buckets.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import type { EventStore } from '../../store/event-store.ts'
 import type { DayState, LedgerStore } from '../../store/ledger-store.ts'
@@ -17,7 +17,7 @@ import { dayText } from '../closed-days.ts'
 import { Retrier } from '../retry.ts'
 
 export interface RetentionOptions {
-  /** Days of event time that raw events are kept, RAW_RETENTION_DAYS; 0: keeps all, `run` returns at once. */
+  /** Days of event time that raw events are kept, RAW_RETENTION_DAYS; 0: all are kept, `run` returns at once. */
   days: number
   log: Logger
   now?: () => number
@@ -44,11 +44,11 @@ export class Retention {
   constructor(store: Pick<EventStore, 'ledger' | 'purgeDeadLetters'>, options: RetentionOptions) {
     this.#store = store
     this.#ledger = store.ledger
-    this.#options = { now: Date.now, closingMs: 3_600_000, quietMs: 3_600_000, intervalMs: 60_000, ...options }
+    this.#options = { now: Date.now, closingMs: HOUR_MS, quietMs: HOUR_MS, intervalMs: 60_000, ...options }
     this.#retrier = new Retrier(options.log, this.#options.now)
   }
 
-  /** Works until the signal aborts; never rejects. */
+  /** Runs until the signal aborts; never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     if (this.#options.days <= 0) return
     while (!signal.aborted) {
@@ -87,7 +87,7 @@ export class Retention {
     return moved
   }
 
-  /** The state that a day may enter now, with what has to be done before; null when it stays. */
+  /** Does what a day's next state requires; returns that state, or null when the day stays. */
   async #nextState(
     startMs: number,
     context: { states: ReadonlyMap<number, DayState>; nowMs: number; olderAreFrozen: boolean },
@@ -105,7 +105,7 @@ export class Retention {
       case 'frozen': {
         if (nowMs === day.sinceMs) return null
         const before = states.get(startMs - DAY_MS)?.state
-        // With it goes the end of the day before, which was kept for this one.
+        // The end of the day before, which was kept for this one, goes as well.
         const tailMs = before === 'frozen' || before === 'purged' ? MAX_SAMPLE_GAP_MS : 0
         const deleted = await this.#ledger.purge(startMs - tailMs, startMs + DAY_MS - MAX_SAMPLE_GAP_MS)
         this.#options.log.info({ day: dayText(startMs), ...deleted }, 'Deleted the raw events of a frozen day')
@@ -116,7 +116,7 @@ export class Retention {
     }
   }
 
-  /** Days before the cutoff that have a ledger or are between two states, oldest first. */
+  /** Days before the cutoff that have a ledger or are not purged yet, oldest first. */
   async #daysBefore(cutoffMs: number, states: ReadonlyMap<number, DayState>): Promise<number[]> {
     const raw = await this.#ledger.rawRange()
     if (raw === null) return []
@@ -130,7 +130,7 @@ export class Retention {
     return [...days].sort((a, b) => a - b)
   }
 
-  /** Nothing is marked in the day, and nothing was computed for it lately. */
+  /** Nothing is marked in the day, and nothing was computed for it recently. */
   async #isQuiet(startMs: number, nowMs: number): Promise<boolean> {
     if (await this.#hasMarks(startMs)) return false
     for await (const { computedMs } of this.#ledger.readBuckets('day', startMs, startMs + DAY_MS)) {
