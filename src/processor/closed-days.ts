@@ -1,9 +1,9 @@
-// Which days of event time retention has closed: new events for them are refused from `closing` on, and the ledger never
-// writes a `frozen` or `purged` one again. The list is read from the store and kept, with an age limit where it decides
-// about writes: a processor that was stopped across a day's freeze (SIGSTOP) finds its list too old, reads it again and
-// refuses the day's events, instead of writing them where no keeper would ever compute them. A day closes an hour before
-// it freezes, so a list that is a minute old is still in time. A keeper reads the list after the marks that it asks
-// about: a day freezes only when no marks are pending, so such a mark belongs to an open day, or came too late.
+// Which days of event time retention has closed: new events for them are refused from `closing` on, and the ledger
+// never writes a `frozen` or `purged` one again. The list is read from the store and kept, with an age limit where it
+// decides about writes: a processor that was stopped across a day's freeze (SIGSTOP) finds its list too old, reads it
+// again and refuses the day's events, instead of writing them where no keeper would ever compute them. A day closes an
+// hour before it freezes, so a list that is a minute old is still in time. A keeper reads the list after the marks that
+// it asks about: a day freezes only when no marks are pending, so such a mark belongs to an open day, or came too late.
 
 import { DAY_MS, floorTo } from '../domain/ledger/buckets.ts'
 import type { DayState, LedgerStore } from '../store/ledger-store.ts'
@@ -34,8 +34,8 @@ export class ClosedDays {
   }
 
   /**
-   * Reads the list again when it is older than `maxAgeMs`, or when the clock went back. To be awaited in every attempt of
-   * a step's write, before `closedDay`. Rejects with a StoreError: then nothing may be written.
+   * Reads the list again when it is older than `maxAgeMs`, or when the clock went back. To be awaited in every attempt
+   * of a step's write, before `closedDay`. Rejects with a StoreError: then nothing may be written.
    */
   async refreshIfOlderThan(maxAgeMs: number): Promise<void> {
     const nowMs = this.#now()

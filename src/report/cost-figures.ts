@@ -1,6 +1,7 @@
 // The figures of a row as they are published, and the JSON document that holds them: components as USD, seconds and
-// counts, quotients computed last. A quotient without a denominator is null, never 0, ∞ or NaN; `reason` then states why.
-// Fully loaded and busy stand side by side, so that neither is taken for the other. Names are the published contract.
+// counts, quotients computed last. A quotient without a denominator is null, never 0, ∞ or NaN; `reason` then states
+// why. Fully loaded and busy stand side by side, so that neither is taken for the other. Names are the published
+// contract.
 
 import { noAmounts, totalNanoUsd } from '../domain/ledger/rows.ts'
 import type { Basis, LedgerAmounts, Method } from '../domain/ledger/types.ts'

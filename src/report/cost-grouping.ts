@@ -1,7 +1,8 @@
 // Groups rows of the ledger into rows of an answer. Buckets come in order of time, and a step is the first part of a
-// row's key, so a step is complete when the next one begins: its rows are handed out and forgotten, and memory is bounded
-// by the rows of one step, whatever the range. Sums are BigInt; nothing is rounded here. The order of rows is total, so a
-// cursor is the start and key of a page's last row, and the next page continues after it whatever was added meanwhile.
+// row's key, so a step is complete when the next one begins: its rows are handed out and forgotten, and memory is
+// bounded by the rows of one step, whatever the range. Sums are BigInt; nothing is rounded here. The order of rows is
+// total, so a cursor is the start and key of a page's last row, and the next page continues after it whatever was added
+// meanwhile.
 
 import { floorTo, HOUR_MS } from '../domain/ledger/buckets.ts'
 import { addAmounts, compareText, noAmounts, spreadNullIdle } from '../domain/ledger/rows.ts'

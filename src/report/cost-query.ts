@@ -1,7 +1,7 @@
-// A question about cost, checked as a whole (range, step, grouping, filters), and which buckets of the ledger it is read
-// from: days for whole days, hours for whole hours, minutes at the edges. HTTP and the command line parse single values
-// and leave to this file what only their combination shows: reversed ranges, far too many steps, idle spread over
-// minutes. The ledger knows whole minutes, so a range is widened to them; the answer states the widened range.
+// A question about cost, checked as a whole (range, step, grouping, filters), and which buckets of the ledger it is
+// read from: days for whole days, hours for whole hours, minutes at the edges. HTTP and the command line parse single
+// values and leave to this file what only their combination shows: reversed ranges, far too many steps, idle spread
+// over minutes. The ledger knows whole minutes, so a range is widened to them; the answer states the widened range.
 
 import { type BucketLevel, CELL_MS, DAY_MS, floorTo, LEVELS } from '../domain/ledger/buckets.ts'
 import type { RowTotals } from '../domain/ledger/types.ts'
@@ -118,8 +118,8 @@ function readsOf(level: BucketLevel, fromMs: number, toMs: number): PlannedRead[
 }
 
 /**
- * Which rollup of a bucket's rows suffices for a question: by model where neither tenant nor GPU is asked for, by tenant
- * where neither model nor GPU is; null where only the rows themselves do.
+ * Which rollup of a bucket's rows suffices for a question: by model where neither tenant nor GPU is asked for, by
+ * tenant where neither model nor GPU is; null where only the rows themselves do.
  */
 export function rollupFor({ by, model, tenant, idle }: CostQuery): keyof RowTotals | null {
   if (by.includes('gpu') || idle === 'spread') return null

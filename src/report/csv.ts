@@ -1,6 +1,6 @@
-// CSV as defined by RFC 4180: CRLF, quotes where a cell needs them, a header. Text cells that a spreadsheet would evaluate
-// as a formula (= + - @, a tab, a line end first) get an apostrophe in front, because model and tenant names are untrusted
-// input; numbers are never changed. Null is an empty cell.
+// CSV as defined by RFC 4180: CRLF, quotes where a cell needs them, a header. Text cells that a spreadsheet would
+// evaluate as a formula (= + - @, a tab, a line end first) get an apostrophe in front, because model and tenant names
+// are untrusted input; numbers are never changed. Null is an empty cell.
 
 import { FIGURE_NAMES, figuresOf } from './cost-figures.ts'
 import type { CostRow } from './cost-grouping.ts'

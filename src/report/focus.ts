@@ -1,7 +1,7 @@
-// Cost as FOCUS 1.2 (FinOps Open Cost and Usage Specification), CSV: one row for busy time, one for loaded idle, one for
-// unallocated time, one for uncovered time, so that EffectiveCost adds up to all that was paid and idle money can be
-// filtered. Owned hardware was paid for long ago: BilledCost 0, EffectiveCost its amortised cost. Custom columns begin
-// with x_. Null is an empty cell. Source: focus.finops.org, columns of version 1.2.
+// Cost as FOCUS 1.2 (FinOps Open Cost and Usage Specification), CSV: one row for busy time, one for loaded idle, one
+// for unallocated time, one for uncovered time, so that EffectiveCost adds up to all that was paid and idle money can
+// be filtered. Owned hardware was paid for long ago: BilledCost 0, EffectiveCost its amortised cost. Custom columns
+// begin with x_. Null is an empty cell. Source: focus.finops.org, columns of version 1.2.
 
 import { apportion } from '../domain/ledger/apportion.ts'
 import { HOUR_MS } from '../domain/ledger/buckets.ts'

@@ -4,8 +4,8 @@
 // Hamilton's method of apportionment (largest remainder).
 
 /**
- * The parts of `total` (not negative) in proportion to `weights` (not negative, their sum not 0 unless `total` is 0), in
- * the weights' order.
+ * The parts of `total` (not negative) in proportion to `weights` (not negative, their sum not 0 unless `total` is 0),
+ * in the weights' order.
  */
 export function apportion(total: bigint, weights: readonly bigint[]): bigint[] {
   if (total === 0n) return weights.map(() => 0n)

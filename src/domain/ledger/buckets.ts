@@ -1,7 +1,7 @@
 // The time buckets of the ledger. Its unit is the cell: one minute of event time × one host (null is a host). Hours and
-// days are sums of cells. Also the collection of cells that a batch of events touches, which becomes the batch's marks: a
-// token event touches its own cell; a sample also those within G before and after it, because it covers time back to the
-// sample before it and the next sample covers time back to it.
+// days are sums of cells. Also the collection of cells that a batch of events touches, which becomes the batch's marks:
+// a token event touches its own cell; a sample also those within G before and after it, because it covers time back to
+// the sample before it and the next sample covers time back to it.
 
 /** Length of a cell, milliseconds. */
 export const CELL_MS = 60_000

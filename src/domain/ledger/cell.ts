@@ -1,8 +1,8 @@
-// What a minute of the GPUs of one host cost and who it was for: ONE pure function of the raw events around a cell and of
-// a price book. Every cell of the ledger comes from here, whether it is computed the first time, again after late events,
-// or by `verify`. The ledger closes: per slot and minute, busy + loaded idle + unallocated = price × (covered + assumed
-// time), exactly, in integers of 10⁻⁹ USD that are rounded once per slot, minute and category, and then only split.
-// Rules: docs/cost-model.md (with worked examples), docs/adr/0002-ledger-rules.md (gaps that were closed).
+// What a minute of the GPUs of one host cost and who it was for: ONE pure function of the raw events around a cell and
+// of a price book. Every cell of the ledger comes from here, whether it is computed the first time, again after late
+// events, or by `verify`. The ledger closes: per slot and minute, busy + loaded idle + unallocated = price × (covered +
+// assumed time), exactly, in integers of 10⁻⁹ USD that are rounded once per slot, minute and category, and then only
+// split. Rules: docs/cost-model.md (with worked examples), docs/adr/0002-ledger-rules.md (gaps that were closed).
 
 import type { PriceBook } from '../prices/price-book.ts'
 import { CELL_MS } from './buckets.ts'

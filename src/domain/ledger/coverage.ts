@@ -1,7 +1,7 @@
 // Which intervals of a minute a slot's samples cover, and at what price. A sample covers the time back to the slot's
 // previous sample if that is at most G before it, else nothing; its fields (utilisation, price, loaded model, memory,
 // power) hold for that time. The covered time is cut at the minute's edges and wherever a price rule starts or ends, so
-// that each interval has one price. What no sample covers are the gaps. Times are whole milliseconds, intervals half open.
+// that each interval has one price. What no sample covers are gaps. Times are whole milliseconds, intervals half open.
 
 import type { PriceBook } from '../prices/price-book.ts'
 import { effectivePrice, type PricedSlot, type PriceKind } from '../prices/price-rule.ts'

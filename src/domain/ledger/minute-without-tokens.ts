@@ -1,7 +1,7 @@
 // A slot's minute without tokens: what used it can only be seen from the samples. Busy time stays busy (a long request,
-// another program) and belongs to the model that the sample reports as loaded, or to null. Idle time is that model's too;
-// null's where at least 5 % of the memory is in use; else it is unallocated. Time that no sample covers but a commitment
-// pays for is uncovered: unreported, and beside the three. Rules: docs/cost-model.md.
+// another program) and belongs to the model that the sample reports as loaded, or to null. Idle time is that model's
+// too; null's where at least 5 % of the memory is in use; else it is unallocated. Time that no sample covers but a
+// commitment pays for is uncovered: unreported, and beside the three. Rules: docs/cost-model.md.
 
 import { divideRounded, MS_PER_HOUR } from '../prices/money.ts'
 import type { PriceKind } from '../prices/price-rule.ts'

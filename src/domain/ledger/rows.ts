@@ -1,7 +1,7 @@
 // Rows of the ledger as values that add up: their key, their order, their sum. Hours and days are sums of cells, and a
-// report is a sum of hours; since all quantities are integers, the result does not depend on the order and grouping of the
-// additions. What is not a quantity is joined so that this holds too: equal values stay, unequal ones become `mixed`
-// (basis, method) or the greater text (a GPU's name), and null or `none` gives way.
+// report is a sum of hours; since all quantities are integers, the result does not depend on the order and grouping of
+// the additions. What is not a quantity is joined so that this holds too: equal values stay, unequal ones become
+// `mixed` (basis, method) or the greater text (a GPU's name), and null or `none` gives way.
 
 import { apportion } from './apportion.ts'
 import type { Basis, CellRow, LedgerAmounts, LedgerKey, Method, RowTotals } from './types.ts'
@@ -54,8 +54,8 @@ export function noAmounts(): LedgerAmounts {
 }
 
 /**
- * A row with zero amounts. The fields of noAmounts are repeated here because rows are made by the million: with the spread
- * of another object a row takes a fifth more memory (18.0 KB for 20 rows of MongoDB, 14.7 as it is).
+ * A row with zero amounts. The fields of noAmounts are repeated here because rows are made by the million: with the
+ * spread of another object a row takes a fifth more memory (18.0 KB for 20 rows of MongoDB, 14.7 as it is).
  */
 export function emptyRow(key: Readonly<LedgerKey>): CellRow {
   return {
@@ -198,8 +198,8 @@ function rollupBy(name: 'model' | 'tenant', rows: readonly CellRow[]): CellRow[]
 
 /**
  * `--idle spread`: the loaded idle without a model in one slot and hour goes to that slot-hour's rows with a model, in
- * proportion to their busy money, else (all of it 0) to their time, else it stays. `rows` are those of one host and hour;
- * totals stay equal. What a row gets is split into input, cached and output as its own money is.
+ * proportion to their busy money, else (all of it 0) to their time, else it stays. `rows` are those of one host and
+ * hour; totals stay equal. What a row gets is split into input, cached and output as its own money is.
  */
 export function spreadNullIdle(rows: readonly CellRow[]): CellRow[] {
   const bySlot = Map.groupBy(rows.toSorted(compareRows), (row) => row.gpu_index)

@@ -1,7 +1,7 @@
 // Token usage of a cell as the ledger needs it: per GPU, the tokens of each (model, tenant). An event on several GPUs
 // spreads its counts over them as whole numbers, the remainder to the lowest index; because this happens per event, a
-// group carries both Σ count and Σ floor(count / n) (types.ts). Names beyond the book's limits overflow into `other`; the
-// ones with the most tokens of the cell are kept, ties by name: one careless tenant label must not fill a store.
+// group carries both Σ count and Σ floor(count / n) (types.ts). Names beyond the book's limits overflow into `other`;
+// the ones with the most tokens of the cell are kept, ties by name: one careless tenant label must not fill a store.
 
 import { gpuIndexesOf } from '../events/documents.ts'
 import { compareText } from './rows.ts'

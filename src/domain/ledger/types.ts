@@ -67,9 +67,7 @@ export interface TokenTotals {
   gpus: readonly number[]
   model: string
   tenant: string | null
-  /**
-   * How many of the events used anything: prompt + completion tokens + requests > 0. An event without counts as none.
-   */
+  /** How many of the events used anything: prompt + completion tokens + requests > 0. Others count as none. */
   events: Count
   sum: TokenCounts
   each: TokenCounts
@@ -112,7 +110,7 @@ export interface LedgerAmounts {
   assumed_nano_usd: bigint
   /** Paid for and unreported; beside the three, not part of them. */
   uncovered_nano_usd: bigint
-  /** Busy + loaded idle split by weighted tokens: uncached input, cached input, output. All 0 without weighted tokens. */
+  /** Busy + loaded idle by weighted tokens: uncached input, cached input, output. All 0 without weighted tokens. */
   input_nano_usd: bigint
   cached_nano_usd: bigint
   output_nano_usd: bigint
@@ -137,8 +135,8 @@ export interface LedgerKey {
 export type CellRow = LedgerKey & LedgerAmounts
 
 /**
- * The rollups of a bucket: its rows summed for questions without a GPU, by model and price kind, and by tenant and price
- * kind. The GPU, and the tenant or model, of these rows are empty: index 0 and null.
+ * The rollups of a bucket: its rows summed for questions without a GPU, by model and price kind, and by tenant and
+ * price kind. The GPU, and the tenant or model, of these rows are empty: index 0 and null.
  */
 export interface RowTotals {
   model: CellRow[]

@@ -1,5 +1,6 @@
-// Money as integers: prices in 10⁻⁹ USD per hour, amounts in 10⁻⁹ USD, both BigInt, because a fleet's year exceeds 2⁵³ and
-// because a ledger that closes to the last unit cannot be made of floating-point numbers. Rounding happens once, here.
+// Money as integers: prices in 10⁻⁹ USD per hour, amounts in 10⁻⁹ USD, both BigInt, because a fleet's year exceeds 2⁵³
+// and because a ledger that closes to the last unit cannot be made of floating-point numbers. Rounding happens once,
+// here.
 
 /** 10⁻⁹ USD in one USD. */
 export const NANO_PER_USD = 1_000_000_000n

@@ -1,6 +1,6 @@
-// Patterns of GPU names in price rules: `*` matches any text, all else itself, case-sensitive. When several patterns match
-// a name, the most specific one wins: more literal characters, then fewer stars, then the pattern's text, so that the
-// result never depends on the order of rules. Matching is linear with one step back, never exponential.
+// Patterns of GPU names in price rules: `*` matches any text, all else itself, case-sensitive. When several patterns
+// match a name, the most specific one wins: more literal characters, then fewer stars, then the pattern's text, so that
+// the result never depends on the order of rules. Matching is linear with one step back, never exponential.
 
 export class NamePattern {
   /** The pattern with runs of stars collapsed: two rules with the same text have the same pattern. */

@@ -26,8 +26,8 @@ interface Validity {
 }
 
 /**
- * Checks a parsed price book (from YAML, JSON or the API). Never throws, whatever the value. Problems are in the order of
- * their paths: fields of the book, then rule by rule.
+ * Checks a parsed price book (from YAML, JSON or the API). Never throws, whatever the value. Problems are in the order
+ * of their paths: fields of the book, then rule by rule.
  */
 export function checkPriceBook(value: unknown, lineOf: LineOf = () => undefined): PriceBookCheck {
   const problems = checkValue(PriceBookSchema, value, '')

@@ -1,7 +1,7 @@
 // The one definition of a price book, from which the type, the validator and the published JSON Schema are derived. The
-// same shape is what operators write (YAML or JSON), what the API takes and what the store keeps as a version. Bounds are
-// wide, but there: every figure must fit an integer of 10⁻⁹ USD, and a typing mistake should show. What one field alone
-// does not show (overlaps, reversed ranges, the sense of a match) is checked in price-book-check.ts.
+// same shape is what operators write (YAML or JSON), what the API takes and what the store keeps as a version. Bounds
+// are wide, but there: every figure must fit an integer of 10⁻⁹ USD, and a typing mistake should show. What one field
+// alone does not show (overlaps, reversed ranges, the sense of a match) is checked in price-book-check.ts.
 
 import Type from 'typebox'
 

@@ -1,7 +1,7 @@
 // The price book, compiled: what a GPU costs at an instant, by which rule, and why by no other. A book is one immutable
-// version. Rules for the same GPUs form a group, whose validities do not overlap; the groups that match a GPU are ranked
-// (uuid with slot, uuid, slot, host, name pattern) and the first with an effective rule wins. Look-ups go through maps, so
-// that ten thousand rules cost a cell no more than ten. Rules: docs/cost-model.md.
+// version. Rules for the same GPUs form a group, whose validities do not overlap; the groups that match a GPU are
+// ranked (uuid with slot, uuid, slot, host, name pattern) and the first with an effective rule wins. Look-ups go
+// through maps, so that ten thousand rules cost a cell no more than ten. Rules: docs/cost-model.md.
 
 import { nanoUsd } from './money.ts'
 import { NamePattern } from './name-pattern.ts'

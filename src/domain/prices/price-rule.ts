@@ -1,7 +1,8 @@
-// One rule of the price book, compiled: its match, its validity in milliseconds, its price as an integer of 10⁻⁹ USD per
-// hour; and the precedence of rule, sample and default. Owned GPUs have a fixed part, (purchase − salvage) ÷ life, and one
-// that follows the measured power of each interval between two samples; where nothing was measured (assumed and uncovered
-// time) the fixed part applies alone. Rules are ranked by what they name: uuid with its slot, uuid, slot, host, pattern.
+// One rule of the price book, compiled: its match, its validity in milliseconds, its price as an integer of 10⁻⁹ USD
+// per hour; and the precedence of rule, sample and default. Owned GPUs have a fixed part, (purchase − salvage) ÷ life,
+// and one that follows the measured power of each interval between two samples; where nothing was measured (assumed and
+// uncovered time) the fixed part applies alone. Rules are ranked by what they name: uuid with its slot, uuid, slot,
+// host, pattern.
 
 import { parseIsoMs } from '../events/timestamp.ts'
 import { divideRounded, NANO_PER_USD, nanoUsd, usd } from './money.ts'
@@ -59,10 +60,13 @@ export const MATCH_LEVELS = ['uuid and slot', 'uuid', 'slot', 'host', 'name'] as
 export type MatchLevel = 0 | 1 | 2 | 3 | 4
 
 const HOURS_PER_YEAR = 8760n
-/** 10⁻⁶ J × (10⁻⁹ USD/kWh) × 10⁻⁹ per ms, in 10⁻⁹ USD per hour: 1 kWh is 3.6 × 10¹² µJ, 1 h is 3.6 × 10⁶ ms, PUE is in 10⁻⁹. */
+/** µJ × (10⁻⁹ USD/kWh) × (PUE in 10⁻⁹) per ms as 10⁻⁹ USD per hour: 1 kWh is 3.6 × 10¹² µJ, 1 h is 3.6 × 10⁶ ms. */
 const ENERGY_DIVISOR = 1_000_000_000_000_000n
 
-/** Milliseconds of a rule's `from` or `to`: an ISO 8601 date-time, or a date (its midnight, UTC); NaN when it is neither. */
+/**
+ * Milliseconds of a rule's `from` or `to`: an ISO 8601 date-time, or a date (its midnight, UTC); NaN when it is
+ * neither.
+ */
 export function parseInstantMs(text: string): number {
   return parseIsoMs(text.length === 10 ? `${text}T00:00:00Z` : text)
 }

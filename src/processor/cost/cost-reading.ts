@@ -1,6 +1,6 @@
-// Reads the answer to a question about cost from the ledger: the buckets of its plan (days, hours, minutes at the edges),
-// grouped, and whether the result is final. Rows come as they are complete, so any range fits in memory; pages are cut
-// from the same stream, because totals need all of it. An old revision is computed from the raw events.
+// Reads the answer to a question about cost from the ledger: the buckets of its plan (days, hours, minutes at the
+// edges), grouped, and whether the result is final. Rows come as they are complete, so any range fits in memory; pages
+// are cut from the same stream, because totals need all of it. An old revision is computed from the raw events.
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
@@ -21,8 +21,8 @@ import { ledgerAsOf } from '../recompute/ledger-as-of.ts'
 /** How far the log has been read. */
 export interface Progress {
   /**
-   * Record time, epoch milliseconds, up to which every current partition of the group was read and stored; now where all
-   * of them are caught up; null where unknown.
+   * Record time, epoch milliseconds, up to which every current partition of the group was read and stored; now where
+   * all of them are caught up; null where unknown.
    */
   readUpToMs(): number | null
 }
@@ -44,8 +44,8 @@ const QUIET_MS = 3_600_000
 const ROWS_PER_TURN = 4_000
 
 /**
- * Progress as the store alone shows it, for a command line without a processor: up to the newest stored event, and never
- * closer than an hour to now, because another partition may lag behind the newest event.
+ * Progress as the store alone shows it, for a command line without a processor: up to the newest stored event, and
+ * never closer than an hour to now, because another partition may lag behind the newest event.
  */
 export async function storedProgress(events: Pick<EventStore, 'newestMs'>, nowMs: number): Promise<Progress> {
   const newest = await Promise.all([events.newestMs('gpu'), events.newestMs('token')])
@@ -73,7 +73,7 @@ export class CostReading {
     this.#grouping = new CostGrouping(query)
   }
 
-  /** The rows in their order. Throws TooManyRows, FrozenDaysError, a RangeError for an unknown revision, or a StoreError. */
+  /** The rows in order. Throws TooManyRows, FrozenDaysError, a RangeError for an unknown revision, or a StoreError. */
   async *rows(): AsyncGenerator<CostRow, void, undefined> {
     const { ledger, progress } = this.#source
     const { fromMs, toMs } = this.query
@@ -134,7 +134,7 @@ export class CostReading {
   }
 }
 
-/** A page of an answer: at most `limit` rows after the end of the previous page, the totals of all rows, and the cursor. */
+/** A page of an answer: at most `limit` rows after the end of the previous page, the totals of all, and the cursor. */
 export async function costPage(
   reading: CostReading,
   { limit, after }: { limit: number; after: PageEnd | null },

@@ -1,7 +1,7 @@
-// How far the whole group has read the log, whichever of its members did: what `final` in an answer about cost rests on.
-// A snapshot notes the ends of all partitions and its time; once the group's committed offsets have passed these ends,
-// every record that existed at that time is stored and marked, since offsets are committed after that. So it needs no
-// record times, holds under constant traffic, and does not depend on which member owns which partition.
+// How far the whole group has read the log, whichever of its members did: what `final` in an answer about cost rests
+// on. A snapshot notes the ends of all partitions and its time; once the group's committed offsets have passed these
+// ends, every record that existed at that time is stored and marked, since offsets are committed after that. So it
+// needs no record times, holds under constant traffic, and does not depend on which member owns which partition.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { EventLog } from '../../log/event-log.ts'

@@ -1,8 +1,8 @@
 // What the cells of a range are computed from, minute by minute in order of time: the samples around the minute and the
 // token usage in it. Samples are always streamed. Token usage comes from one of two sources, which cost differently
-// (docs/adr/0003-keeper-protocol.md): the keeper lets the store group the few minutes that are due, which is less to send
-// than their events; long ranges (`verify`, `reprice`, "what if", old revisions) are read as single documents, so that
-// the store reads on while this process groups and computes.
+// (docs/adr/0003-keeper-protocol.md): the keeper lets the store group the few minutes that are due, which is less to
+// send than their events; long ranges (`verify`, `reprice`, "what if", old revisions) are read as single documents, so
+// that the store reads on while this process groups and computes.
 
 import { CELL_MS, MAX_SAMPLE_GAP_MS } from '../../domain/ledger/buckets.ts'
 import { computeCell } from '../../domain/ledger/cell.ts'
@@ -119,9 +119,9 @@ export class GroupedTokens implements MinuteTokens {
 }
 
 /**
- * The samples around a minute, those within G before and after it, from one read of a longer range. While the minutes go
- * by the window moves along, takes in what comes and forgets what is behind, so a read of any length holds the samples of
- * about four minutes.
+ * The samples around a minute, those within G before and after it, from one read of a longer range. While the minutes
+ * go by the window moves along, takes in what comes and forgets what is behind, so a read of any length holds the
+ * samples of about four minutes.
  */
 export class SampleWindow {
   readonly #samples: OrderedStream<LedgerSample & { host: string | null }>

@@ -1,8 +1,9 @@
 // What makes cells dirty besides events: a range that was repriced, a version of the price book that counts from an
-// instant whose cells exist already (set by a machine with a slow clock), and committed GPUs without events (a rule states
-// that a GPU is paid for, and it is unreported). All that happens here is inserting marks, so it may be repeated. Each
-// keeper watches the books and looks for unreported commitments: once after a minute's end, going forward with the clock;
-// and backward, an hour a pass, to the beginning of the raw events, after each start and each change of the books.
+// instant whose cells exist already (set by a machine with a slow clock), and committed GPUs without events (a rule
+// states that a GPU is paid for, and it is unreported). All that happens here is inserting marks, so it may be
+// repeated. Each keeper watches the books and looks for unreported commitments: once after a minute's end, going
+// forward with the clock; and backward, an hour a pass, to the beginning of the raw events, after each start and each
+// change of the books.
 
 import { CELL_MS, type DirtyMinute, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
@@ -45,7 +46,7 @@ export class Invalidation {
     this.#lagMs = lagMs
   }
 
-  /** To be called once a pass, after the books were read. Rejects with a StoreError; the next call then does the rest. */
+  /** To be called once a pass, after the books were read. Rejects with a StoreError; the next call does the rest. */
   async pass(): Promise<void> {
     const { books, now } = this.#deps
     if (books.versions.length === 0) return
@@ -110,8 +111,8 @@ export class Invalidation {
 }
 
 /**
- * Marks the cells of a range that record another version than the one that prices them now; outside frozen days. Returns
- * how many cells were marked.
+ * Marks the cells of a range that record another version than the one that prices them now; outside frozen days.
+ * Returns how many cells were marked.
  */
 export async function invalidateRepriced(
   ledger: LedgerStore,
@@ -129,8 +130,8 @@ export async function invalidateRepriced(
 }
 
 /**
- * Marks the committed cells of a range that do not exist; outside frozen days. Goes hour by hour and reads the store only
- * for hours with commitments. Returns how many cells were marked.
+ * Marks the committed cells of a range that do not exist; outside frozen days. Goes hour by hour and reads the store
+ * only for hours with commitments. Returns how many cells were marked.
  */
 export async function invalidateMissingCommitments(
   ledger: LedgerStore,

@@ -90,10 +90,10 @@ export class Keeper {
   constructor(ledger: LedgerStore, books: PriceBookVersions, options: KeeperOptions) {
     const { log, now = Date.now, random = Math.random, lagMs = 105_000, jitterMs = 5000 } = options
     const { settleMs = 15_000, maxWaitMs = 60_000, rollupSettleMs = 5000, rollupMaxWaitMs = 30_000 } = options
-    const each = { jitterMs, seed: Math.floor(random() * 2 ** 31) }
-    const hour = { settleMs: rollupSettleMs, maxWaitMs: rollupMaxWaitMs, lagMs: 0, ...each }
+    const common = { jitterMs, seed: Math.floor(random() * 2 ** 31) }
+    const hour = { settleMs: rollupSettleMs, maxWaitMs: rollupMaxWaitMs, lagMs: 0, ...common }
     this.#schedules = {
-      minute: { settleMs, maxWaitMs, lagMs: CELL_MS + lagMs, ...each },
+      minute: { settleMs, maxWaitMs, lagMs: CELL_MS + lagMs, ...common },
       hour,
       day: { ...hour, settleMs: rollupSettleMs * DAY_WAIT_FACTOR, maxWaitMs: rollupMaxWaitMs * DAY_WAIT_FACTOR },
     }
@@ -205,7 +205,10 @@ export class Keeper {
       const againMs = starts.length > 1 ? 0 : now() + PUT_OFF_MS
       for (const startMs of starts) this.#putOff.set(`${level} ${startMs}`, againMs)
       const first = new Date(starts[0]!).toISOString()
-      log.error({ level, first, spans: starts.length, error: String(error) }, 'Could not compute a part of the ledger')
+      log.error(
+        { level, first, buckets: starts.length, error: String(error) },
+        'Could not compute a part of the ledger',
+      )
       return null
     }
   }
@@ -215,7 +218,7 @@ const REPORT_INTERVAL_MS = 10_000
 /** A pass with fewer minutes than this is everyday work. */
 const BACKLOG_MINUTES = 30
 
-/** Logs how catching up goes: at most one line in ten seconds, and one when it is done; none while the keeper keeps up. */
+/** Logs the progress of catching up: at most one line in ten seconds, and one at its end; none while keeping up. */
 export class CatchUp {
   readonly #log: Logger
   #sinceMs: number | null = null

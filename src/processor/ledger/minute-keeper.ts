@@ -1,7 +1,7 @@
-// Computes a run of dirty minutes, in the order that makes it safe against any other keeper, processor and crash:
-// read marks → read revs → read raw events → replace where the rev is unchanged → mark the hour → read the price books
-// again → delete exactly the marks that were read. Each step's place is argued in docs/adr/0003-keeper-protocol.md and
-// held by test/processor/protocol/protocol-model.test.ts. Nothing is skipped when a cell comes out unchanged: see there.
+// Computes a run of dirty minutes, in the order that makes it safe against any other keeper, processor and crash: read
+// marks → read revs → read raw events → replace where the rev is unchanged → mark the hour → read the price books again
+// → delete exactly the marks that were read. Each step's place is argued in docs/adr/0003-keeper-protocol.md and held
+// by test/processor/protocol/protocol-model.test.ts. Nothing is skipped when a cell comes out unchanged: see there.
 
 import { CELL_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
 import { rollupsOf } from '../../domain/ledger/rows.ts'
@@ -128,7 +128,8 @@ export class MinuteKeeper {
     counters.cellsReplaced += won.length
     counters.racesLost += cells.length - won.length
     if (won.length > 0) await ledger.markSpans('hour', hoursOf(won), now())
-    // A revision that was made meanwhile marked the cells that it saw. One that was only just written it may not have seen.
+    // A revision that was made meanwhile marked the cells that it saw. One that was only just written it may not have
+    // seen.
     await books.refresh()
     const wonCells = Map.groupBy(won, (cell) => cell.startMs)
     const done: string[] = []

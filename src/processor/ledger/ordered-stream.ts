@@ -1,5 +1,5 @@
-// A stream in order of time that is read up to an instant at a time: the first item beyond it is kept for the next call.
-// What walks through a range minute by minute (samples, token events, stored buckets) reads through this.
+// A stream in order of time that is read up to an instant at a time: the first item beyond it is kept for the next
+// call. What walks through a range minute by minute (samples, token events, stored buckets) reads through this.
 
 export class OrderedStream<T> {
   /** Items that were read. */

@@ -1,12 +1,12 @@
 // Retention of raw events by whole days of event time. A day older than the retention goes through three states, oldest
 // days first, each step small enough to be repeated after a crash and harmless when two processors take it at once:
 //
-//   closing  new events for it are rejected (ClosedDays), while marks drain: for an hour at least, and until none is left
+//   closing  new events for it are rejected (ClosedDays), while marks drain: for an hour, and until none is left
 //   frozen   its cells, hours and days are never written again; every older day with a ledger is frozen too
 //   purged   its raw events and cells are deleted, except its last 90 s, which the next day's first cells need
 //
-// A day that is being filled (a trace of an old day is replayed) is left alone until it has been quiet. Dead letters are
-// raw events too: those that were rejected before the retention are deleted with them.
+// A day that is being filled (a trace of an old day is replayed) is left alone until it has been quiet. Dead letters
+// are raw events too: those that were rejected before the retention are deleted with them.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { DAY_MS, floorTo, HOUR_MS, MAX_SAMPLE_GAP_MS } from '../../domain/ledger/buckets.ts'

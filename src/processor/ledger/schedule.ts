@@ -1,7 +1,8 @@
-// When a dirty bucket is due, and in which order and runs due minutes are computed. A bucket rests until its newest mark
-// has settled, since a late event seldom comes alone, but not for ever; a minute also waits for its own end and for what
-// the agents' spools may still hold. Newest first: the present is what is looked at. Each keeper adds a small delay of
-// its own, so that the second of two keepers mostly finds the marks deleted; catching up, keepers start at different runs.
+// When a dirty bucket is due, and in which order and runs due minutes are computed. A bucket rests until its newest
+// mark has settled, since a late event seldom comes alone, but not for ever; a minute also waits for its own end and
+// for what the agents' spools may still hold. Newest first: the present is what is looked at. Each keeper adds a small
+// delay of its own, so that the second of two keepers mostly finds the marks deleted; catching up, keepers start at
+// different runs.
 
 import { CELL_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
 import type { DirtyBucket } from '../../store/ledger-store.ts'
@@ -65,7 +66,7 @@ export function runsOf(due: readonly DirtyBucket[], maxMs: number, isAlone: (sta
   return runs.map((starts) => starts.reverse())
 }
 
-/** Rotates every group of eight runs after the first run by a per-keeper offset, so that keepers catch up side by side. */
+/** Rotates groups of eight runs (after the first run) by a per-keeper offset, so that keepers catch up side by side. */
 export function staggerRuns<T>(runs: readonly T[], seed: number): T[] {
   const rest = runs.slice(1)
   const staggered: T[] = runs.slice(0, 1)

@@ -1,8 +1,8 @@
-// The versions of a store's price book: which one prices a minute, and how a new one comes about. Versions count from an
-// instant on and never change the past; a revision pins a range of the past to a version, and the newest revision whose
-// range holds a minute wins. So the book of a minute is a function of two lists that only grow, and all processes that
-// have read both agree. A new book is checked as a whole and inserted under the next number; a process that finds the
-// number taken reads again and tries the next, so two that start with the same default make one version.
+// The versions of a store's price book: which one prices a minute, and how a new one comes about. Versions count from
+// an instant on and never change the past; a revision pins a range of the past to a version, and the newest revision
+// whose range holds a minute wins. So the book of a minute is a function of two lists that only grow, and all processes
+// that have read both agree. A new book is checked as a whole and inserted under the next number; a process that finds
+// the number taken reads again and tries the next, so two that start with the same default make one version.
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import { defaultsOf, initialBook, PriceBook, succeed, withDefault } from '../../domain/prices/price-book.ts'
@@ -50,9 +50,9 @@ export class PriceBookVersions {
   }
 
   /**
-   * The book that prices the cell that starts at `minuteMs`: the pinned one of the newest revision whose range holds the
-   * minute, else the newest version that counts from the minute or before. Of revisions only those up to `upToRevision`.
-   * Throws a RangeError while there is no version at all.
+   * The book that prices the cell that starts at `minuteMs`: the pinned one of the newest revision whose range holds
+   * the minute, else the newest version that counts from the minute or before. Of revisions only those up to
+   * `upToRevision`. Throws a RangeError while there is no version at all.
    */
   bookFor(minuteMs: number, upToRevision = Number.POSITIVE_INFINITY): PriceBook {
     return this.bookByVersion(this.versionFor(minuteMs, upToRevision))
@@ -120,10 +120,10 @@ export interface SetBookResult {
 }
 
 /**
- * Checks a price book of any origin and makes it the newest version, effective from the next whole minute after `nowMs`;
- * the very first one from the beginning. Cells that exist keep their price, and nothing has to be marked, since a minute
- * is computed only long after its end. A book without `default_usd_per_hour` keeps the effective default. Rejects with
- * InvalidPriceBook, which has all problems, or a StoreError.
+ * Checks a price book of any origin and makes it the newest version, effective from the next whole minute after
+ * `nowMs`; the very first one from the beginning. Cells that exist keep their price, and nothing has to be marked,
+ * since a minute is computed only long after its end. A book without `default_usd_per_hour` keeps the effective
+ * default. Rejects with InvalidPriceBook, which has all problems, or a StoreError.
  */
 export async function setBook(
   ledger: LedgerStore,
@@ -156,7 +156,7 @@ export async function ensureDefault(
   return isNew ? version : null
 }
 
-/** Inserts what `make` makes of the newest book; null: nothing to insert. `fromMs` is null for the first version only. */
+/** Inserts what `make` makes of the newest book; null: nothing to insert. `fromMs` is null for the first version. */
 async function insertVersion(
   ledger: LedgerStore,
   { origin, nowMs }: { origin: string; nowMs: number },

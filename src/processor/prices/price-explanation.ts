@@ -1,6 +1,6 @@
 // Why a GPU costs what it costs at an instant: which rule of the price book won and what it matches by, why each other
-// rule did not, and the components of the price. The GPU's uuid and name are those of its newest sample at or before the
-// instant; a sample more than a day older is ignored. Used by /api/v1/explain and `pertoken prices explain`.
+// rule did not, and the components of the price. The GPU's uuid and name are those of its newest sample at or before
+// the instant; a sample more than a day older is ignored. Used by /api/v1/explain and `pertoken prices explain`.
 
 import { CELL_MS, DAY_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
 import { usd } from '../../domain/prices/money.ts'

@@ -30,7 +30,7 @@ export interface Difference {
   /** Start of the bucket, ISO 8601. */
   start: string
   host: string | null
-  /** `missing`, `rows`, `book version`, `capped`, `sum` (of an hour or day), `sums` (by model or tenant), `token totals`. */
+  /** `missing`, `rows`, `book version`, `capped`, `sum` (an hour or day), `sums` (its rollups), `token totals`. */
   what: string
   expected: string
   found: string

@@ -1,7 +1,7 @@
-// The ledger as of an earlier revision: `report --revision N`. No copies of old cells are kept; the cells of the range are
-// computed from the raw events with the books as they were pinned then. So it shows today's knowledge of the events at
-// yesterday's prices, which is what a correction of prices is compared with. Frozen days cannot be reported: their ledger
-// is what it was when they froze, and their raw events are gone or about to go.
+// The ledger as of an earlier revision: `report --revision N`. No copies of old cells are kept; the cells of the range
+// are computed from the raw events with the books as they were pinned then. So it shows today's knowledge of the events
+// at yesterday's prices, which is what a correction of prices is compared with. Frozen days cannot be reported: their
+// ledger is what it was when they froze, and their raw events are gone or about to go.
 
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
 import { ClosedDays } from '../closed-days.ts'

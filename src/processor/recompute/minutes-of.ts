@@ -1,5 +1,5 @@
-// Walks through the minutes of a range with what their cells are computed from, for all that recomputes the past: `verify`,
-// `reprice`, "what if" and old revisions. Single documents are read, in one pass over each range.
+// Walks through the minutes of a range with what their cells are computed from, for all that recomputes the past:
+// `verify`, `reprice`, "what if" and old revisions. Single documents are read, in one pass over each range.
 
 import { CELL_MS } from '../../domain/ledger/buckets.ts'
 import { compareText } from '../../domain/ledger/rows.ts'

@@ -1,6 +1,6 @@
-// What a range of the past costs under one price book and under another, by model and tenant: both computed from the same
-// raw events in one pass, so that only the prices can make a difference. Nothing is written. `reprice` reports it before
-// it pins a range; `prices set` reports what a book would have changed. Frozen days are skipped and named.
+// What a range of the past costs under one price book and under another, by model and tenant: both computed from the
+// same raw events in one pass, so that only the prices can make a difference. Nothing is written. `reprice` reports it
+// before it pins a range; `prices set` reports what a book would have changed. Frozen days are skipped and named.
 
 import { CELL_MS, DAY_MS } from '../../domain/ledger/buckets.ts'
 import { compareText, totalNanoUsd } from '../../domain/ledger/rows.ts'

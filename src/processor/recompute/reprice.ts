@@ -1,8 +1,8 @@
 // Repricing a range of the past: pins it to a version of the price book and invalidates its cells, so that the keeper
-// recomputes them. The raw events stay as they are, so every revision can still be reported (ledger-as-of.ts). The order:
-// before and after are computed, the revision is inserted (from then on it prices the range), its cells are marked, the
-// revision is `done`. A crash in between leaves a revision that is not done: a keeper marks its cells again and finishes
-// it (invalidation.ts).
+// recomputes them. The raw events stay as they are, so every revision can still be reported (ledger-as-of.ts). The
+// order: before and after are computed, the revision is inserted (from then on it prices the range), its cells are
+// marked, the revision is `done`. A crash in between leaves a revision that is not done: a keeper marks its cells again
+// and finishes it (invalidation.ts).
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import type { LedgerStore, Revision } from '../../store/ledger-store.ts'
@@ -32,8 +32,9 @@ export interface RepriceOptions {
 
 /**
  * Pins a range to a version of the price book, marks its cells, and returns the money before and after. The keeper
- * computes the cells within a minute or two. Frozen days are named and stay as they are. Rejects with a RangeError for an
- * invalid range or an unknown version, or with a StoreError; after one, the revision may exist: a keeper finishes it.
+ * computes the cells within a minute or two. Frozen days are named and stay as they are. Rejects with a RangeError for
+ * an invalid range or an unknown version, or with a StoreError; after one, the revision may exist: a keeper finishes
+ * it.
  */
 export async function reprice(options: RepriceOptions): Promise<Revision & { summary: RevisionSummary }> {
   const { ledger, fromMs, toMs, bookVersion, nowMs, onProgress } = options

@@ -1,8 +1,9 @@
 // Verifies the ledger against the single raw documents: every cell of a range is computed from documents that are read
-// one by one, not as the store groups them, and compared to the last unit; hours are compared with the sums of the cells,
-// days with the sums of the hours, and the tokens of all events with the tokens of all cells. Streamed: memory holds the
-// groups of a minute, the samples of four and the sums of a day. What differs is compared again on its own, since a
-// keeper may be at work: with marks pending it is `pending`, and only what no keeper will correct is a difference.
+// one by one, not as the store groups them, and compared to the last unit; hours are compared with the sums of the
+// cells, days with the sums of the hours, and the tokens of all events with the tokens of all cells. Streamed: memory
+// holds the groups of a minute, the samples of four and the sums of a day. What differs is compared again on its own,
+// since a keeper may be at work: with marks pending it is `pending`, and only what no keeper will correct is a
+// difference.
 
 import { type BucketLevel, CELL_MS, DAY_MS, HOUR_MS, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
@@ -16,7 +17,7 @@ import { type Minute, type MinuteRange, minutesOf } from './minutes-of.ts'
 
 export interface VerifyOptions {
   ledger: LedgerStore
-  /** Whole minutes, epoch milliseconds, `toMs` exclusive. Hours and days are compared where the range holds all of them. */
+  /** Whole minutes, epoch milliseconds, `toMs` exclusive. Hours and days are compared where the range holds them whole. */
   fromMs: number
   toMs: number
   /** Minutes that ended less than `lagMs` before this are not due yet and not compared. */
