@@ -1,20 +1,20 @@
-// The ledger as an obvious batch computation over all raw events, to hold the real one against. It is written apart from
-// src/ (nothing of it is imported), slow and plain: each event's tokens are spread one by one, time is cut at every
-// instant at which anything changes, and each elementary span is asked by itself which two samples surround it and which
-// rule is in force. Amounts stay fractions (integer numerators over one denominator) until the one rounding that
+// The ledger as an obvious batch computation over all raw events, to compare the real one with. It is independent of src/
+// (nothing of it is imported), slow and plain: each event's tokens are spread one by one, time is cut at every instant at
+// which anything changes, and for each elementary interval the two samples around it and the effective rule are looked up
+// on their own. Amounts stay fractions (integer numerators over one denominator) until the one rounding that
 // docs/cost-model.md allows. When this and src/domain/ledger/cell.ts disagree, one of them has misread the rules.
 
 import {
   type CellOptions,
   DENOMINATOR,
-  type LedgerBucket,
+  type Interval,
+  intervalsOf,
   MINUTE,
   nano,
   type OracleBook,
   type OracleSample,
   roundHalfUp,
-  spansOf,
-} from './batch-spans.ts'
+} from './batch-intervals.ts'
 
 export interface OracleUsage {
   ts: Date
@@ -113,7 +113,8 @@ function cellRows(samples: OracleSample[], events: OracleUsage[], options: CellO
   const loaded: string[] = []
   for (const { index, own } of slots) {
     if (used.has(index)) continue
-    for (const span of spansOf(own, index, options).covered) if (span.model !== null) loaded.push(span.model)
+    for (const interval of intervalsOf(own, index, options).covered)
+      if (interval.model !== null) loaded.push(interval.model)
   }
   const tokens = (event: OracleUsage) => event.prompt_tokens + event.completion_tokens
   const models = keep(
@@ -125,19 +126,22 @@ function cellRows(samples: OracleSample[], events: OracleUsage[], options: CellO
     book.maxTenants,
   )
   return slots.flatMap(({ index, own }) => {
-    const { covered, dark, uuid, name } = spansOf(own, index, options)
+    const { covered, gaps, uuid, name } = intervalsOf(own, index, options)
     const empty = (model: string | null, tenant: string | null, kind: string) =>
       emptyRow({ start, host, gpu_index: index, gpu_uuid: uuid, gpu_name: name, model, tenant, price_kind: kind })
     const mine = active.filter((event) => gpusOf(event).includes(index))
     const rows =
       mine.length > 0
-        ? rowsWithTokens([...covered, ...dark.map((d) => d.span)], sumUsage(mine, index, { models, tenants }), {
+        ? rowsWithTokens([...covered, ...gaps.map((d) => d.interval)], sumUsage(mine, index, { models, tenants }), {
             book,
             empty,
           })
         : rowsWithoutTokens(
-            covered.map((span) => ({ ...span, model: span.model === null ? null : models(span.model) })),
-            dark,
+            covered.map((interval) => ({
+              ...interval,
+              model: interval.model === null ? null : models(interval.model),
+            })),
+            gaps,
             empty,
           )
     return rows.filter((row) => Object.values(row).some((value) => typeof value === 'bigint' && value > 0n))
@@ -203,7 +207,7 @@ function sumUsage(
 type EmptyRow = (model: string | null, tenant: string | null, kind: string) => OracleRow
 
 function rowsWithTokens(
-  spans: LedgerBucket[],
+  intervals: Interval[],
   usages: Usage[],
   { book, empty }: { book: OracleBook; empty: EmptyRow },
 ): OracleRow[] {
@@ -222,10 +226,10 @@ function rowsWithTokens(
     method = 'events'
     shares = usages.map((usage) => usage.events)
   }
-  const kinds = [...new Set(spans.map((span) => span.kind))].sort()
+  const kinds = [...new Set(intervals.map((interval) => interval.kind))].sort()
   const ofKind = (kind: string, basis?: string) =>
-    spans.filter((s) => s.kind === kind && (basis === undefined || s.basis === basis))
-  const ms = (some: LedgerBucket[]) => BigInt(some.reduce((total, span) => total + span.ms, 0))
+    intervals.filter((s) => s.kind === kind && (basis === undefined || s.basis === basis))
+  const ms = (some: Interval[]) => BigInt(some.reduce((total, interval) => total + interval.ms, 0))
   const cells = usages.flatMap((usage, u) =>
     kinds.map((kind) => ({ usage, u, kind, row: empty(usage.model, usage.tenant, kind) })),
   )
@@ -234,9 +238,9 @@ function rowsWithTokens(
     const measured = hamilton(ms(ofKind(kind, 'measured')), shares)
     const presence = hamilton(ms(ofKind(kind, 'presence')), shares)
     const assumed = hamilton(ms(ofKind(kind, 'assumed')), shares)
-    const known = ofKind(kind).filter((span) => span.energy !== null)
-    const energy = hamilton(sum(known.map((span) => span.energy!)), shares)
-    const bases = [...new Set(ofKind(kind).map((span) => span.basis))]
+    const known = ofKind(kind).filter((interval) => interval.energy !== null)
+    const energy = hamilton(sum(known.map((interval) => interval.energy!)), shares)
+    const bases = [...new Set(ofKind(kind).map((interval) => interval.basis))]
     for (const { u, row } of mine) {
       row.covered_ms = measured[u]! + presence[u]!
       row.presence_ms = presence[u]!
@@ -260,17 +264,20 @@ function rowsWithTokens(
       row.measured_tokens = hamilton(row.prompt_tokens + row.completion_tokens, byBasis)[0]!
     }
   }
-  const split = (total: bigint, of: (span: LedgerBucket) => bigint) =>
+  const split = (total: bigint, of: (interval: Interval) => bigint) =>
     hamilton(
       total,
       cells.map(({ u, kind }) => shares[u]! * sum(ofKind(kind).map(of))),
     )
-  const total = roundHalfUp(sum(spans.map((span) => span.busy + span.idle)), DENOMINATOR)
-  const busy = roundHalfUp(sum(spans.map((span) => span.busy)), DENOMINATOR)
-  const assumed = roundHalfUp(sum(spans.filter((s) => s.basis === 'assumed').map((span) => span.busy)), DENOMINATOR)
-  const busyParts = split(busy, (span) => span.busy)
-  const idleParts = split(total - busy, (span) => span.idle)
-  const assumedParts = split(assumed, (span) => (span.basis === 'assumed' ? span.busy : 0n))
+  const total = roundHalfUp(sum(intervals.map((interval) => interval.busy + interval.idle)), DENOMINATOR)
+  const busy = roundHalfUp(sum(intervals.map((interval) => interval.busy)), DENOMINATOR)
+  const assumed = roundHalfUp(
+    sum(intervals.filter((s) => s.basis === 'assumed').map((interval) => interval.busy)),
+    DENOMINATOR,
+  )
+  const busyParts = split(busy, (interval) => interval.busy)
+  const idleParts = split(total - busy, (interval) => interval.idle)
+  const assumedParts = split(assumed, (interval) => (interval.basis === 'assumed' ? interval.busy : 0n))
   for (const [i, { row, usage }] of cells.entries()) {
     row.busy_nano_usd = busyParts[i]!
     row.loaded_idle_nano_usd = idleParts[i]!
@@ -283,8 +290,8 @@ function rowsWithTokens(
 }
 
 function rowsWithoutTokens(
-  covered: LedgerBucket[],
-  dark: { span: LedgerBucket; isPaid: boolean }[],
+  covered: Interval[],
+  gaps: { interval: Interval; isPaid: boolean }[],
   empty: EmptyRow,
 ): OracleRow[] {
   const rows: OracleRow[] = []
@@ -295,34 +302,35 @@ function rowsWithoutTokens(
     rows.push(row)
     return row
   }
-  for (const span of covered) {
-    const row = rowOf(span.model, span.kind)
-    row.covered_ms += BigInt(span.ms)
-    if (span.basis === 'presence') row.presence_ms += BigInt(span.ms)
-    if (span.energy !== null) row.energy_mj = (row.energy_mj ?? 0n) + span.energy
-    row.basis = row.basis === 'none' || row.basis === span.basis ? span.basis : 'mixed'
-    if (span.model !== null) row.method = 'model-loaded'
-    else if (span.held) row.method = 'memory'
+  for (const interval of covered) {
+    const row = rowOf(interval.model, interval.kind)
+    row.covered_ms += BigInt(interval.ms)
+    if (interval.basis === 'presence') row.presence_ms += BigInt(interval.ms)
+    if (interval.energy !== null) row.energy_mj = (row.energy_mj ?? 0n) + interval.energy
+    row.basis = row.basis === 'none' || row.basis === interval.basis ? interval.basis : 'mixed'
+    if (interval.model !== null) row.method = 'model-loaded'
+    else if (interval.held) row.method = 'memory'
   }
   rows.sort((a, b) => order(a.model, b.model) || order(a.price_kind, b.price_kind))
-  const mine = (row: OracleRow) => covered.filter((span) => span.model === row.model && span.kind === row.price_kind)
-  const isLoaded = (span: LedgerBucket) => span.model !== null || span.held
-  const total = roundHalfUp(sum(covered.map((span) => span.busy + span.idle)), DENOMINATOR)
-  const busy = roundHalfUp(sum(covered.map((span) => span.busy)), DENOMINATOR)
+  const mine = (row: OracleRow) =>
+    covered.filter((interval) => interval.model === row.model && interval.kind === row.price_kind)
+  const isLoaded = (interval: Interval) => interval.model !== null || interval.held
+  const total = roundHalfUp(sum(covered.map((interval) => interval.busy + interval.idle)), DENOMINATOR)
+  const busy = roundHalfUp(sum(covered.map((interval) => interval.busy)), DENOMINATOR)
   const busyParts = hamilton(
     busy,
-    rows.map((row) => sum(mine(row).map((span) => span.busy))),
+    rows.map((row) => sum(mine(row).map((interval) => interval.busy))),
   )
   const idleWeights = rows.flatMap((row) => [
     sum(
       mine(row)
         .filter(isLoaded)
-        .map((span) => span.idle),
+        .map((interval) => interval.idle),
     ),
     sum(
       mine(row)
-        .filter((span) => !isLoaded(span))
-        .map((span) => span.idle),
+        .filter((interval) => !isLoaded(interval))
+        .map((interval) => interval.idle),
     ),
   ])
   const idleParts = hamilton(total - busy, idleWeights)
@@ -331,14 +339,16 @@ function rowsWithoutTokens(
     row.loaded_idle_nano_usd = idleParts[2 * i]!
     row.unallocated_nano_usd = idleParts[2 * i + 1]!
   }
-  const paid = dark.filter((entry) => entry.isPaid).map((entry) => entry.span)
-  const kinds = [...new Set(paid.map((span) => span.kind))].sort()
-  const costs = kinds.map((kind) => sum(paid.filter((span) => span.kind === kind).map((span) => span.busy)))
+  const paid = gaps.filter((entry) => entry.isPaid).map((entry) => entry.interval)
+  const kinds = [...new Set(paid.map((interval) => interval.kind))].sort()
+  const costs = kinds.map((kind) =>
+    sum(paid.filter((interval) => interval.kind === kind).map((interval) => interval.busy)),
+  )
   const parts = hamilton(roundHalfUp(sum(costs), DENOMINATOR), costs)
   for (const [i, kind] of kinds.entries()) {
     const row = rowOf(null, kind)
     row.uncovered_nano_usd = parts[i]!
-    for (const span of paid) if (span.kind === kind) row.uncovered_ms += BigInt(span.ms)
+    for (const interval of paid) if (interval.kind === kind) row.uncovered_ms += BigInt(interval.ms)
   }
   return rows
 }

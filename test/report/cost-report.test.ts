@@ -115,7 +115,7 @@ test('rows of all steps and groups sum to the totals, and idle that is spread le
       const query = question({ toMs: at(2), step, idle, by: ['model', 'tenant', 'gpu'] })
       const { rows, totals } = groupBuckets(query, readPlan(cells, planOf(query)))
       for (const field of AMOUNT_FIELDS) {
-        // What somebody takes over from nobody is split into input and output, which nobody's was not.
+        // Idle that is spread to a model is split into input and output, which it was not before.
         if (idle === 'spread' && /^(input|cached|output)_nano/.test(field)) continue
         const sum = rows.reduce((all, { amounts }) => all + amounts[field], 0n)
         assert.equal(sum, expected[field], `${field}, ${step}, ${idle}`)
@@ -141,7 +141,7 @@ test('idle is spread within each slot-hour, also where the hour comes in minutes
   ])
 })
 
-test('steps are aligned to UTC and clipped to the range, rows are in a fixed order with nobody first', () => {
+test('steps are aligned to UTC and clipped to the range, rows are in a fixed order with null first', () => {
   const spans = [
     { startMs: at(0, 10, 17), host: 'h1', rows: [usedRow({ model: 'b' }), usedRow({ model: 'a' })] },
     { startMs: at(0, 10, 17), host: 'h2', rows: [row({ unallocated_nano_usd: 5n }), usedRow({ model: 'a' })] },

@@ -210,7 +210,7 @@ test('idle and uncovered money are FOCUS rows of their own, and EffectiveCost ad
   assert.deepEqual(JSON.parse(spot!['Tags']!), { model: '=x', host: 'h1' })
 })
 
-test('FOCUS charges of a whole range are cut at months, and know their price kind though nobody asked', async () => {
+test('FOCUS charges of a whole range are cut at months, and have their price kind without being grouped by it', async () => {
   const spans = [
     ...spanOf([usedRow({ price_kind: 'owned' })]),
     ...spanOf([usedRow({ price_kind: 'owned' })], START_MS + 35 * DAY_MS),

@@ -1,4 +1,4 @@
-// Rows of the ledger for tests of reports: what is not said is 0. Minutes are random fleets from a seed, and hours and
+// Rows of the ledger for tests of reports: what is not given is 0. Minutes are random fleets from a seed, and hours and
 // days are their sums, as the keeper makes them.
 
 import { floorTo, LEVELS } from '../../src/domain/ledger/buckets.ts'
@@ -65,7 +65,7 @@ export function seeded(seed: number): () => number {
   }
 }
 
-/** Cells of some minutes in [fromMs, toMs): two hosts, three GPUs, some of nobody. */
+/** Cells of some minutes in [fromMs, toMs): two hosts, three GPUs, some rows without a model. */
 export function randomCells(fromMs: number, toMs: number, random: () => number): CostBucket[] {
   const pick = <T>(from: readonly T[]): T => from[Math.floor(random() * from.length)]!
   const amount = () => BigInt(Math.floor(random() * 1e9))

@@ -119,7 +119,7 @@ function splitTime(rows: CellRow[], kinds: readonly KindTotals[], shares: readon
   }
 }
 
-/** Splits tokens and requests of a usage over the kinds by time, and a row's tokens by what its kind's time rests on. */
+/** Splits tokens and requests of a usage over the kinds by time, and a row's tokens by its kind's basis. */
 function splitCounts(rows: CellRow[], kinds: readonly KindTotals[], usages: readonly SlotUsage[]): void {
   const only = kinds[0]!
   if (kinds.length === 1 && only.presenceMs === 0n && only.assumedMs === 0n) {

@@ -17,7 +17,7 @@ import { type Minute, type MinuteRange, minutesOf } from './minutes-of.ts'
 
 export interface VerifyOptions {
   ledger: LedgerStore
-  /** Whole minutes, epoch milliseconds, `toMs` exclusive. Hours and days are compared where the range holds them whole. */
+  /** Whole minutes, epoch milliseconds, `toMs` exclusive. Hours and days are compared where whole. */
   fromMs: number
   toMs: number
   /** Minutes that ended less than `lagMs` before this are not due yet and not compared. */

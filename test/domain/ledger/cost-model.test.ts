@@ -79,7 +79,7 @@ function pick(row: CellRow, listed: Record<string, unknown>): Record<string, unk
   )
 }
 
-/** What the page says, in the ledger's units. */
+/** The figures of the page, in the ledger's units. */
 function expected(listed: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(listed).map(([name, value]) => {

@@ -46,10 +46,10 @@ const usd = (nano: bigint) => Number(nano) / 1e9
 
 /** `model/tenant kind: covered+assumed(+uncovered) ms busy/loaded idle/unallocated(/uncovered) USD basis method` */
 function show(row: CellRow): string {
-  const dark = row.uncovered_ms > 0n
-  const ms = [row.covered_ms, row.assumed_ms, ...(dark ? [row.uncovered_ms] : [])].join('+')
+  const isUncovered = row.uncovered_ms > 0n
+  const ms = [row.covered_ms, row.assumed_ms, ...(isUncovered ? [row.uncovered_ms] : [])].join('+')
   const money = [row.busy_nano_usd, row.loaded_idle_nano_usd, row.unallocated_nano_usd].map(usd)
-  const all = [...money, ...(dark ? [usd(row.uncovered_nano_usd)] : [])].join('/')
+  const all = [...money, ...(isUncovered ? [usd(row.uncovered_nano_usd)] : [])].join('/')
   return `${row.gpu_index} ${row.model}/${row.tenant} ${row.price_kind}: ${ms} ms ${all} ${row.basis} ${row.method}`
 }
 
@@ -206,7 +206,7 @@ const cases: [name: string, samples: Sample[], usages: Usage[], book: PriceBook,
     ],
   ],
   [
-    'a slot with a validity and without samples is dark',
+    'a slot with a validity and without samples is uncovered',
     [],
     [],
     bookOf([{ id: 'r', ...slotRule, from: iso(-600) }]),
@@ -235,14 +235,14 @@ const cases: [name: string, samples: Sample[], usages: Usage[], book: PriceBook,
     [],
   ],
   [
-    '... by uuid where a sample within G tells the slot',
+    '... by uuid where a sample within G shows the slot',
     [sample(90, { uuid: 'U' })],
     [],
     bookOf([{ id: 'r', match: { uuid: 'U' }, kind: 'reserved', usd_per_hour: 3.6, from: iso(-600) }]),
     ['0 null/null reserved: 0+0+60000 ms 0/0/0/0.06 none none'],
   ],
   [
-    '... and with tokens it is assumed, not dark',
+    '... and with tokens it is assumed, not uncovered',
     [],
     [usage(5)],
     bookOf([{ id: 'r', ...slotRule, from: iso(-600) }]),
@@ -288,7 +288,7 @@ test('agents at 1, 30 and 60 s come to the same money', () => {
   assert.deepEqual(money[2], money[0])
 })
 
-test('a request of two minutes: its first minute is busy, of the loaded model or of nobody', () => {
+test('a request of two minutes: its first minute is busy, of the loaded model or of none', () => {
   const fleet = (fields: Partial<Sample>) => [0, 60, 120].map((s) => sample(s, { utilization: 1, ...fields }))
   const rows = (fields: Partial<Sample>) =>
     ledgerRows({ samples: fleet(fields), usages: [usage(119)] }, { fromMs: T0, toMs: T0 + 2 * MINUTE_MS }, bookOf())
@@ -403,7 +403,7 @@ test('totals may come in parts, as BigInt, and with GPUs in any order', () => {
   assert.deepEqual(rows([group([0, 1], 3, 1, 1), group([1, 0], 5n, 2n, 1n)]), rows([group([0, 1], 8, 3, 2)]))
 })
 
-test('--idle spread: the idle of nobody goes to the hour’s models by busy money, totals stay', () => {
+test('--idle spread: the idle without a model goes to the hour’s models by busy money, totals stay', () => {
   const samples = [0, 60, 120, 180].map((s) =>
     sample(s, { mem_used_mb: 70_000, mem_total_mb: 80_000, utilization: s === 180 ? 0 : 0.5 }),
   )

@@ -1,5 +1,5 @@
 // The price book: which rule wins and why the others do not, where a range is cut, how the default changes over time,
-// and what the check says of wrong books: all of it at once, in words, and agreeing with the schema's own validator.
+// and what the check reports of wrong books: all of it at once, as text, and agreeing with the schema's own validator.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -134,7 +134,7 @@ test('segments are cut where rules and the default change, and only there', () =
   assert.ok(found.every((part, i) => part.toMs === (found[i + 1]?.fromMs ?? ms('2026-01-07'))))
 })
 
-test('explain says which rule won and why each other one did not', () => {
+test('explain returns which rule won and why each other one did not', () => {
   const book = bookOf([...every, rented('later', { uuid: 'V' }), rented('past', { name: '*' }, { to: '2020-01-01' })])
   const found = book.explain(slot({ gpuIndex: 1 }), ms('2026-01-01'))
   assert.equal(found.rule?.id, 'uuid')
@@ -196,7 +196,7 @@ test('a new default counts from its instant on, the past keeps its price', () =>
   assert.deepEqual(defaultsOf(succeed(second, dataOf([]), 5000)), defaultsOf(second))
 })
 
-test('which hosts and slots a book claims as present', () => {
+test('which hosts and slots a book has commitments for', () => {
   const from = '2026-01-01'
   const book = bookOf([
     rented('a', { host: 'h', gpu_index: 1 }, { from }),
@@ -438,7 +438,7 @@ test('the check of fields agrees with the validator of the schema', () => {
   )
 })
 
-test('whatever is handed in, the check answers and never throws', () => {
+test('whatever the value, the check returns and never throws', () => {
   fc.assert(
     fc.property(fc.jsonValue(), fc.jsonValue(), (value, rule) => {
       checkPriceBook(value)

@@ -138,7 +138,7 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
     },
   )
 
-  onPlace('a price rule that claims a slot gets its dark minutes, once', async (place) => {
+  onPlace('a commitment to a slot gets its unreported minutes, once', async (place) => {
     const from = new Date(T0).toISOString()
     const rule = { id: 'r', match: { host: 'z', gpu_index: 0 }, from, kind: 'reserved', usd_per_hour: 6 }
     await place.step([], [token(T0 - HOUR_MS)])
@@ -153,7 +153,7 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
     assert.equal(cells.length, 3 * 60 - 3)
     assert.ok(cells.every(([, rows]) => rows[0]!.uncovered_nano_usd === 100_000_000n))
     assert.equal((await place.spans('hour')).get(spanKey(T0, 'z'))![0]!.uncovered_nano_usd, 6_000_000_000n)
-    // A new minute comes by itself; the ones that are there are not computed again.
+    // A new minute is marked as time passes; existing ones are not computed again.
     const { cellsComputed } = keeper.counters
     place.nowMs += MINUTE
     await place.settle(keeper)
@@ -181,7 +181,7 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
     },
   )
 
-  onPlace('a store that is away is waited for, and the keeper stops when it is told to', async (place) => {
+  onPlace('a store that is away is waited for, and the keeper stops when its signal aborts', async (place) => {
     await place.step([], [token(T0)])
     let failuresLeft = 3
     const stop = new AbortController()
@@ -202,7 +202,7 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
     assert.deepEqual(keeper.status().failing, [])
   })
 
-  onPlace('a document that nobody foresaw puts its minute off, not the others, and is counted', async (place) => {
+  onPlace('an unforeseen document puts its minute off, not the others, and is counted', async (place) => {
     await place.step([], [token(T0), token(T0 + MINUTE), token(T0 + 2 * MINUTE)])
     const broken: LedgerStore = new Proxy(place.ledger, {
       get: (target, method: keyof LedgerStore) => {

@@ -118,7 +118,7 @@ test('a day waits for the older one: two retentions at once move each day once',
     assert.deepEqual((await two[0]!.pass()).frozen, [names[D1], names[D2]])
   }))
 
-test('a frozen day is never written again: marks are dropped, counted and said', () =>
+test('a frozen day is never written again: marks are dropped, counted and logged', () =>
   onPlace(async (place, retention) => {
     const before = { minute: await place.spans('minute'), hour: await place.spans('hour') }
     place.nowMs = D1 + 8 * DAY_MS

@@ -1,4 +1,4 @@
-// When spans are due, in which runs they are computed, and what is said while catching up.
+// When buckets are due, in which runs they are computed, and what is logged while catching up.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -11,7 +11,7 @@ const dirty = (minute: number, fields: Partial<DirtyBucket> = {}): DirtyBucket =
   return { startMs: T0 + minute * MINUTE, marks: 1, firstAtMs: T0, lastAtMs: T0, ...fields }
 }
 
-test('a span is due when its newest mark has settled or its oldest has waited long enough, after its end', () => {
+test('a bucket is due when its newest mark has settled or its oldest has waited long enough, after its end', () => {
   const rule = { settleMs: 15_000, maxWaitMs: 60_000, lagMs: 165_000, jitterMs: 0, seed: 1 }
   const lateMs = T0 + 1_000_000
   const cases: [string, DirtyBucket, number, boolean][] = [
@@ -62,7 +62,7 @@ test('due minutes become runs of one hour, without long gaps, of bounded length 
   assert.deepEqual(runsOf([], 60 * MINUTE, never), [])
 })
 
-test('keepers that catch up start at the newest run and go on at different ones; all come once', () => {
+test('keepers that catch up start at the newest run and continue at different ones; all come once', () => {
   const runs = Array.from({ length: 21 }, (_, i) => i)
   for (const seed of [0, 1, 2, 12_345]) {
     const order = staggerRuns(runs, seed)
@@ -86,7 +86,7 @@ test('runs grow while there is little in a minute and shrink at once when there 
   assert.equal(length.ms, MINUTE)
 })
 
-test('catching up is said every ten seconds and at its end, keeping up is not', () => {
+test('catching up is logged every ten seconds and at its end, keeping up is not', () => {
   const log = new Lines()
   const catchUp = new CatchUp(log)
   catchUp.report({ minutes: 1, left: 5, nowMs: T0 })

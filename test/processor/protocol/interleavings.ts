@@ -1,9 +1,9 @@
-// Every order in which a few actors (processors' steps, keepers' passes) can make their calls to one real store. Actors
-// are ordinary async code on a store that is a puppet: each call that could matter waits until the explorer lets it go. A
-// state is the content of the store and what each actor has been told so far; the explorer goes depth first, puts the
-// store back to a state's content, lets one actor make its call, and never goes on from a state twice. An actor comes to
-// where it was by being run anew on the answers that it got. A crash needs no step of its own: an actor that is never
-// let go again has crashed, so what must hold after a crash is asked of every state (`check`).
+// Explores every order in which a few actors (processors' steps, keepers' passes) can make their calls to one real store.
+// Actors are ordinary async code on a puppet store: each call that could matter waits until the explorer releases it. A
+// state is the content of the store and the results that each actor has received; the explorer goes depth first, restores
+// the store to a state's content, lets one actor make its call, and never continues from a state twice. An actor is
+// brought to a state by running it again on the results that it received. A crash needs no step of its own: an actor that
+// is never released again has crashed, so what must hold after a crash is checked in every state (`check`).
 
 import type { LedgerStore } from '../../../src/store/ledger-store.ts'
 import type { SqliteStore } from '../../../src/store/sqlite/sqlite-store.ts'
@@ -20,7 +20,7 @@ export interface Call {
   args: unknown[]
 }
 
-/** Calls that are made at once, without a state of their own: their answers do not change during an exploration. */
+/** Calls that are made at once, without a state of their own: their results do not change during an exploration. */
 const CONSTANT = ['readRevisions', 'readBooks', 'readDayStates', 'rawRange']
 /** Calls that change the store. */
 const WRITES = ['writeDocuments', 'insertMarks', 'markSpans', 'deleteMarks', 'replaceBuckets']
@@ -54,8 +54,8 @@ export async function makeCall(store: Store, { method, args }: Call): Promise<un
 interface ActorState {
   actor: Actor
   phase: number
-  answers: unknown[]
-  /** Stands for phase and answers. */
+  results: unknown[]
+  /** Identifies phase and results. */
   id: string
   /** The call that waits; null when the actor is done. */
   next: Call | null
@@ -77,7 +77,7 @@ export interface Exploration {
 
 /**
  * Explores all orders from the present content of the store. `check` is called on a store in each content that can be
- * reached, with the names of the actors that are not done; it may change the store, and answers what is wrong or null.
+ * reached, with the names of the actors that are not done; it may change the store, and returns what is wrong or null.
  */
 export class Interleavings {
   readonly #store: SqliteStore
@@ -102,15 +102,15 @@ export class Interleavings {
     const start = this.#read()
     const first: State = { content: start, actors: [] }
     for (const actor of actors)
-      first.actors.push(await this.#goOn({ actor, phase: 0, answers: [], id: '', next: null }))
+      first.actors.push(await this.#advance({ actor, phase: 0, results: [], id: '', next: null }))
     const stack: { state: State; calls: string[] }[] = [{ state: first, calls: [] }]
     const result = (found: Exploration['found']) => ({ states: seen.size, checked: checked.size, found })
     for (let node = stack.pop(); node !== undefined; node = stack.pop()) {
       const { state, calls } = node
-      const key = [...state.content, ...state.actors.map((one) => `${one.phase} ${one.id}`)].join('\n')
+      const key = [...state.content, ...state.actors.map((actor) => `${actor.phase} ${actor.id}`)].join('\n')
       if (seen.has(key)) continue
       seen.add(key)
-      const unfinished = state.actors.filter((one) => one.next !== null).map((one) => one.actor.name)
+      const unfinished = state.actors.filter(({ next }) => next !== null).map(({ actor }) => actor.name)
       const question = [...state.content, ...unfinished.filter((name) => name.startsWith('processor'))].join('\n')
       if (!checked.has(question)) {
         checked.add(question)
@@ -120,15 +120,15 @@ export class Interleavings {
         if (problem !== null) return result({ problem, calls })
       }
       for (const i of this.#shuffled(state.actors.keys())) {
-        const one = state.actors[i]!
-        if (one.next === null) continue
+        const before = state.actors[i]!
+        if (before.next === null) continue
         await this.#restore(state.content)
-        const answer = await makeCall(this.#store, one.next)
-        const told = { ...one, answers: [...one.answers, answer], id: `${one.id};${jsonOf(answer)}` }
-        const moved = await this.#goOn(told)
-        if (WRITES.includes(one.next.method)) this.#content = this.#read()
+        const returned = await makeCall(this.#store, before.next)
+        const results = [...before.results, returned]
+        const moved = await this.#advance({ ...before, results, id: `${before.id};${jsonOf(returned)}` })
+        if (WRITES.includes(before.next.method)) this.#content = this.#read()
         const child = { content: this.#content, actors: state.actors.with(i, moved) }
-        stack.push({ state: child, calls: [...calls, `${one.actor.name} ${one.next.method}`] })
+        stack.push({ state: child, calls: [...calls, `${before.actor.name} ${before.next.method}`] })
       }
     }
     return result(null)
@@ -143,25 +143,25 @@ export class Interleavings {
     return ranked.sort((a, b) => a.rank - b.rank).map(({ index }) => index)
   }
 
-  /** Runs an actor on its answers up to the next call that has to wait; calls with constant answers are made. */
-  async #goOn(state: ActorState): Promise<ActorState> {
-    let { phase, answers, id } = state
-    for (; phase < state.actor.phases.length; phase++, answers = [], id = '') {
+  /** Runs an actor on its results up to the next call that has to wait; calls with constant results are made. */
+  async #advance(state: ActorState): Promise<ActorState> {
+    let { phase, results, id } = state
+    for (; phase < state.actor.phases.length; phase++, results = [], id = '') {
       for (;;) {
-        const next = await this.#nextCall(state.actor.phases[phase]!, answers)
+        const next = await this.#nextCall(state.actor.phases[phase]!, results)
         if (next === null) break
-        if (!this.#constant.has(next.method)) return { ...state, phase, answers, id, next }
-        answers = [...answers, await makeCall(this.#store, next)]
+        if (!this.#constant.has(next.method)) return { ...state, phase, results, id, next }
+        results = [...results, await makeCall(this.#store, next)]
       }
     }
-    return { ...state, phase, answers, id, next: null }
+    return { ...state, phase, results, id, next: null }
   }
 
-  #nextCall(phase: (store: Store) => Promise<void>, answers: readonly unknown[]): Promise<Call | null> {
+  #nextCall(phase: (store: Store) => Promise<void>, results: readonly unknown[]): Promise<Call | null> {
     const { promise, resolve, reject } = Promise.withResolvers<Call | null>()
-    let told = 0
+    let used = 0
     const ask = (call: Call): Promise<unknown> => {
-      if (told < answers.length) return Promise.resolve(answers[told++])
+      if (used < results.length) return Promise.resolve(results[used++])
       resolve(call)
       return new Promise(() => {})
     }

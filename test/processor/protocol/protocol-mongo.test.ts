@@ -43,7 +43,7 @@ function randomOf(seed: number): () => number {
   }
 }
 
-/** Lets the calls of some actors go one at a time, in a random order; answers which of them died. */
+/** Lets the calls of some actors go one at a time, in a random order; returns which of them died. */
 async function runInterleaved(
   store: Store,
   actors: ((puppet: Store) => Promise<void>)[],

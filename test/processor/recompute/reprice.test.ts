@@ -81,7 +81,7 @@ test('totals move by exactly the price difference, by model; old revisions can b
     )
   }))
 
-test('what a book would have changed is said and nothing is written', () =>
+test('what a book would have changed is reported and nothing is written', () =>
   onPlace(async (place) => {
     const range = { fromMs: T0 - HOUR_MS, toMs: T0 + HOUR_MS }
     const change = await whatIf({ ledger: place.ledger, book: twice, ...range })

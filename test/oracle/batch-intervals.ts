@@ -1,6 +1,6 @@
 // The first half of the batch oracle: what a slot's minute consists of. Time is cut at every instant at which anything
-// changes, and each elementary span is asked by itself which two samples surround it and which rule is in force. Plain and
-// slow, with nothing imported from src/; the second half, batch-ledger.ts, says who pays.
+// changes, and for each elementary interval the two samples around it and the effective rule are looked up on their own.
+// Plain and slow, with nothing imported from src/; the second half, batch-ledger.ts, determines who pays.
 
 export interface OracleSample {
   _id: string
@@ -45,7 +45,7 @@ export const MINUTE = 60_000
 /** price (10⁻⁹ USD/h) × ms × utilisation (1/10,000) → 10⁻⁹ USD */
 export const DENOMINATOR = 3_600_000n * 10_000n
 
-export interface LedgerBucket {
+export interface Interval {
   ms: number
   price: bigint
   kind: string
@@ -64,7 +64,7 @@ export interface CellOptions {
   host: string | null
 }
 
-export function spansOf(samples: OracleSample[], index: number, { book, start, host }: CellOptions) {
+export function intervalsOf(samples: OracleSample[], index: number, { book, start, host }: CellOptions) {
   const end = start + MINUTE
   const near = samples
     .filter((s) => s.ts.getTime() >= start - book.gapMs && s.ts.getTime() < end + book.gapMs)
@@ -77,8 +77,8 @@ export function spansOf(samples: OracleSample[], index: number, { book, start, h
   const instants = [start, end, ...samples.map((s) => s.ts.getTime()), ...book.defaults.map((d) => d.fromMs ?? start)]
   for (const rule of book.rules) instants.push(rule.fromMs ?? start, rule.toMs ?? start)
   const cuts = [...new Set(instants.filter((at) => at >= start && at <= end))].sort((a, b) => a - b)
-  const covered: LedgerBucket[] = []
-  const dark: { span: LedgerBucket; isPaid: boolean }[] = []
+  const covered: Interval[] = []
+  const gaps: { interval: Interval; isPaid: boolean }[] = []
   for (let i = 0; i + 1 < cuts.length; i++) {
     const at = cuts[i]!
     const ms = cuts[i + 1]! - at
@@ -92,7 +92,7 @@ export function spansOf(samples: OracleSample[], index: number, { book, start, h
     const price = rule === null ? (nearPrice === null ? defaultAt(book, at) : nano(nearPrice)) : hourly(rule)
     const kind = rule === null ? (nearPrice === null ? 'default' : 'sample') : rule.kind
     const busy = price * BigInt(ms) * 10_000n
-    const span: LedgerBucket = {
+    const interval: Interval = {
       ms,
       price,
       kind,
@@ -105,16 +105,16 @@ export function spansOf(samples: OracleSample[], index: number, { book, start, h
     }
     const isPaid =
       rule !== null && rule.fromMs !== null && (rule.match.uuid !== undefined || rule.match.gpu_index !== undefined)
-    dark.push({ span, isPaid })
+    gaps.push({ interval, isPaid })
   }
-  return { covered, dark, uuid, name }
+  return { covered, gaps, uuid, name }
 }
 
 function coveredSpan(
   before: OracleSample,
   after: OracleSample,
   { at, ms, book, host, index }: { at: number; ms: number; book: OracleBook; host: string | null; index: number },
-): LedgerBucket {
+): Interval {
   const over = after.ts.getTime() - before.ts.getTime()
   const rule = winner(book, { uuid: after.uuid ?? null, host, index, name: after.name ?? null }, at)
   let microjoules: bigint | null = null
