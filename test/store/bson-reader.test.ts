@@ -7,7 +7,8 @@ import { BSON, Decimal128, Long, ObjectId } from 'mongodb'
 import { rowFromJson, rowToJson } from '../../src/domain/ledger/row-json.ts'
 import { AMOUNT_FIELDS, noAmounts } from '../../src/domain/ledger/rows.ts'
 import type { CellRow } from '../../src/domain/ledger/types.ts'
-import { bucketOf, sampleOf, tokenOf } from '../../src/store/mongo/ledger/bucket-documents.ts'
+import { bucketOf } from '../../src/store/mongo/ledger/bucket-documents.ts'
+import { sampleOf, tokenOf } from '../../src/store/mongo/ledger/cell-events.ts'
 import { BsonReader, UnsupportedBson } from '../../src/store/mongo/reading/bson-reader.ts'
 
 const READER = new BsonReader<Record<string, unknown>>(

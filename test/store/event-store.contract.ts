@@ -343,10 +343,13 @@ function progressTests(contract: Contract): void {
       { startMs: T0, hosts: ['h1', null, 'h2'] },
       { startMs: T0 + 60_000, hosts: [null] },
     ]
-    await one.insertMarks(minutes, T0 + 1)
-    await one.insertMarks(minutes, T0 + 1)
-    await Promise.all([one.insertMarks(minutes, T0 + 1), two.insertMarks(minutes, T0 + 1)])
-    await one.insertMarks([], T0 + 2)
+    await one.ledger.insertMarks('minute', minutes, T0 + 1)
+    await one.ledger.insertMarks('minute', minutes, T0 + 1)
+    await Promise.all([
+      one.ledger.insertMarks('minute', minutes, T0 + 1),
+      two.ledger.insertMarks('minute', minutes, T0 + 1),
+    ])
+    await one.ledger.insertMarks('minute', [], T0 + 2)
   })
 
   contract('a position only moves forward, per partition and topic id', async (place) => {

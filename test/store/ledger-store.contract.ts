@@ -87,11 +87,11 @@ function markTests(contract: Contract): void {
     const { ledger } = await place.prepared()
     assert.deepEqual(await ledger.dirtyBuckets('minute', 10), [])
     const at = (minute: number) => ({ startMs: T0 + minute * CELL_MS, hosts: ['h1'] })
-    await ledger.markSpans('minute', [at(0), at(1), at(2)], T0 + 5)
-    await ledger.markSpans('minute', [at(1)], T0 + 9)
-    await ledger.markSpans('minute', [at(1)], T0 + 7)
-    await ledger.markSpans('hour', [{ startMs: T0, hosts: ['h1'] }], T0 + 20)
-    await ledger.markSpans('minute', [], T0 + 99)
+    await ledger.insertMarks('minute', [at(0), at(1), at(2)], T0 + 5)
+    await ledger.insertMarks('minute', [at(1)], T0 + 9)
+    await ledger.insertMarks('minute', [at(1)], T0 + 7)
+    await ledger.insertMarks('hour', [{ startMs: T0, hosts: ['h1'] }], T0 + 20)
+    await ledger.insertMarks('minute', [], T0 + 99)
     const dirty = [
       { startMs: T0 + 2 * CELL_MS, marks: 1, firstAtMs: T0 + 5, lastAtMs: T0 + 5 },
       { startMs: T0 + CELL_MS, marks: 3, firstAtMs: T0 + 5, lastAtMs: T0 + 9 },
@@ -106,9 +106,9 @@ function markTests(contract: Contract): void {
 
   contract('marks of the event store and of the ledger are the same, and null is a host', async (place) => {
     const store = await place.prepared()
-    await store.insertMarks([{ startMs: T0, hosts: ['h1', null] }], T0)
-    await store.ledger.markSpans('minute', [{ startMs: T0, hosts: ['null', 'ĥ'] }], T0)
-    await store.ledger.markSpans('day', [{ startMs: T0, hosts: ['other'] }], T0)
+    await store.ledger.insertMarks('minute', [{ startMs: T0, hosts: ['h1', null] }], T0)
+    await store.ledger.insertMarks('minute', [{ startMs: T0, hosts: ['null', 'ĥ'] }], T0)
+    await store.ledger.insertMarks('day', [{ startMs: T0, hosts: ['other'] }], T0)
     const marks = await store.ledger.readMarks('minute', T0)
     assert.deepEqual(new Set(marks.flatMap(({ hosts }) => hosts)), new Set(['h1', null, 'null', 'ĥ']))
     assert.equal(new Set(marks.map(({ id }) => id)).size, marks.length)
@@ -117,10 +117,10 @@ function markTests(contract: Contract): void {
 
   contract('marks that came between reading and deleting survive', async (place) => {
     const [one, two] = [await place.prepared(), await place.prepared()]
-    await one.insertMarks([{ startMs: T0, hosts: ['h1'] }], T0)
+    await one.ledger.insertMarks('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
     const read = await one.ledger.readMarks('minute', T0)
-    await two.insertMarks([{ startMs: T0, hosts: ['h1'] }], T0)
-    await two.insertMarks([{ startMs: T0 + CELL_MS, hosts: ['h2'] }], T0)
+    await two.ledger.insertMarks('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
+    await two.ledger.insertMarks('minute', [{ startMs: T0 + CELL_MS, hosts: ['h2'] }], T0)
     const ids = read.map(({ id }) => id)
     await one.ledger.deleteMarks(ids)
     await two.ledger.deleteMarks(ids)
@@ -138,7 +138,7 @@ function markTests(contract: Contract): void {
     const { ledger } = await place.prepared()
     const seen = new Set<string>()
     for (let i = 0; i < 3; i++) {
-      await ledger.markSpans('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
+      await ledger.insertMarks('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
       const [mark] = await ledger.readMarks('minute', T0)
       await ledger.deleteMarks([mark!.id])
       seen.add(mark!.id)
@@ -149,13 +149,13 @@ function markTests(contract: Contract): void {
   contract('pending marks are counted over all levels, in a half-open range of starts', async (place) => {
     const { ledger } = await place.prepared()
     const hosts = ['h1']
-    await ledger.markSpans(
+    await ledger.insertMarks(
       'minute',
       [T0, T0 + CELL_MS, T0 + HOUR_MS].map((startMs) => ({ startMs, hosts })),
       T0,
     )
-    await ledger.markSpans('hour', [{ startMs: T0, hosts }], T0)
-    await ledger.markSpans('day', [{ startMs: T0 - 12 * HOUR_MS, hosts }], T0)
+    await ledger.insertMarks('hour', [{ startMs: T0, hosts }], T0)
+    await ledger.insertMarks('day', [{ startMs: T0 - 12 * HOUR_MS, hosts }], T0)
     for (const [fromMs, toMs, count] of [
       [T0, T0 + HOUR_MS, 3],
       [T0, T0 + HOUR_MS + 1, 4],
@@ -170,7 +170,7 @@ function markTests(contract: Contract): void {
   contract('thousands of marks are read and deleted whole', async (place) => {
     const { ledger } = await place.prepared()
     const spans = Array.from({ length: 3_000 }, (_, i) => ({ startMs: T0, hosts: [`h${i}`] }))
-    for (const level of ['minute', 'hour', 'day'] as const) await ledger.markSpans(level, spans, T0)
+    for (const level of ['minute', 'hour', 'day'] as const) await ledger.insertMarks(level, spans, T0)
     const marks = await ledger.readMarks('hour', T0)
     assert.equal(new Set(marks.flatMap(({ hosts }) => hosts)).size, 3_000)
     await ledger.deleteMarks(marks.map(({ id }) => id))
@@ -654,7 +654,7 @@ function purgeTests(contract: Contract): void {
     const starts = [T0 - CELL_MS, T0, T0 + DAY_MS - CELL_MS, T0 + DAY_MS]
     await ledger.replaceBuckets(starts.flatMap((startMs) => [span({ startMs }), span({ startMs, host: null })]))
     await ledger.replaceBuckets([span({ level: 'hour' }), span({ level: 'day' })])
-    await ledger.markSpans('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
+    await ledger.insertMarks('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
     const foreign = [1, 2].map((n) => ({ _id: `old-${n}`, ts: new Date(T0 + n), gpu_index: 0 }))
     await place.fixture.insertForeign?.('gpu', structuredClone(foreign))
     await place.fixture.insertForeign?.('token', structuredClone(foreign))

@@ -137,7 +137,7 @@ test('reading spans and marks looks at nothing but what it returns', options, as
     await store.prepare()
     const minutes = Array.from({ length: 300 }, (_, i) => T0 + i * CELL_MS)
     await store.ledger.replaceBuckets(minutes.flatMap((startMs) => [span({ startMs }), span({ startMs, host: 'h2' })]))
-    await store.ledger.markSpans(
+    await store.ledger.insertMarks(
       'minute',
       minutes.map((startMs) => ({ startMs, hosts: ['h1'] })),
       T0,

@@ -99,7 +99,7 @@ async function workThrough(store: MongoStore): Promise<void> {
   await store.writeDocuments([sample('a', 0)], [token('b', 1)])
   await store.writeDeadLetters([letter(1)])
   await store.markRedriven(letter(1)._id, new Date(T0))
-  await store.insertMarks([{ startMs: T0, hosts: ['h1'] }], T0)
+  await store.ledger.insertMarks('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
   await store.advancePositions('g', [position])
   await store.resetPositions('g', [position])
   await store.readPositions('g')

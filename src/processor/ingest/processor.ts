@@ -100,7 +100,9 @@ export class Processor {
         documents: (step) => this.#repeat('write documents to the store', () => this.#writeDocuments(step)),
         deadLetters: (step) => this.#repeat('write dead letters', () => this.#writeDeadLetters(step)),
         marks: (cells) =>
-          this.#repeat('write marks to the store', () => store.insertMarks(cells.dirtyMinutes(), this.#now())),
+          this.#repeat('write marks to the store', () =>
+            store.ledger.insertMarks('minute', cells.dirtyMinutes(), this.#now()),
+          ),
         positions: (positions) =>
           this.#repeat('write positions to the store', () => store.advancePositions(options.group, positions)),
         commit: async (positions) => {

@@ -43,7 +43,7 @@ export class RollupKeeper {
     counters.sumsComputed += spans.length
     counters.racesLost += spans.length - won.size
     if (level === 'hour' && won.size > 0) {
-      await ledger.markSpans('day', [{ startMs: floorTo(DAY_MS, startMs), hosts: [...won] }], now())
+      await ledger.insertMarks('day', [{ startMs: floorTo(DAY_MS, startMs), hosts: [...won] }], now())
     }
     const done = marks.filter((mark) => mark.hosts.every((host) => won.has(host))).map((mark) => mark.id)
     await ledger.deleteMarks(done)

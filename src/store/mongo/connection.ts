@@ -92,6 +92,11 @@ export class MongoConnection {
     return this.db.command(command, { signal: AbortSignal.timeout(this.#callTimeoutMs) })
   }
 
+  /** Resolves when the primary responds. */
+  async ping(): Promise<void> {
+    await this.command({ ping: 1 })
+  }
+
   /** Runs `work`; whatever it throws comes out as a StoreError that starts with "Cannot <action>". */
   async run<T>(action: string, work: () => Promise<T>): Promise<T> {
     if (this.#closed) throw this.#closedError(action)

@@ -16,14 +16,14 @@ const NAMESPACE_EXISTS = 48
 const INDEX_CONFLICTS = [85, 86]
 const OPTIONS_OF_OURS = new Set(['v', 'key', 'name', 'ns', 'background'])
 
-export async function prepareDatabase(connection: MongoConnection): Promise<string[]> {
+export async function prepareDatabase(connection: MongoConnection): Promise<{ warnings: string[] }> {
   await refuseNewerFormat(connection)
   const warnings = await prepareCollections(connection)
   for (const [collection, keys] of Object.entries(COLLECTIONS)) {
     warnings.push(...(await prepareIndexes(connection, collection, keys)))
   }
   await writeFormat(connection)
-  return warnings
+  return { warnings }
 }
 
 async function refuseNewerFormat(connection: MongoConnection): Promise<void> {

@@ -1,17 +1,17 @@
-// Spans of the ledger in the embedded store: one row each, the rows of the span as JSON. `_id` is the same text as in
-// MongoDB (span-id.ts) and the only key; level, start and host beside it are for people and for filtering. SQLite answers
-// synchronously, so ranges are read in pages, and other work has its turn between two of them.
+// Buckets of the ledger in the embedded store: one row each, the bucket's own rows as JSON. `_id` is the same text as in
+// MongoDB (bucket-id.ts) and the only key; level, start and host beside it are for inspection and filtering. SQLite is
+// synchronous, so ranges are read in pages, with a yield to the event loop between two of them.
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
-import { type CellRowJson, rowFromJson, rowToJson } from '../../domain/ledger/row-json.ts'
-import type { CellRow, RowTotals } from '../../domain/ledger/types.ts'
-import { bucketId, bucketIdPages, bucketIdRange } from '../bucket-id.ts'
-import type { BucketLevel, LedgerBucket } from '../ledger-store.ts'
-import type { StoreDatabase } from './store-database.ts'
+import { type CellRowJson, rowFromJson, rowToJson } from '../../../domain/ledger/row-json.ts'
+import type { CellRow, RowTotals } from '../../../domain/ledger/types.ts'
+import { bucketId, bucketIdPages, bucketIdRange } from '../../bucket-id.ts'
+import type { BucketLevel, LedgerBucket } from '../../ledger-store.ts'
+import type { StoreDatabase } from '../store-database.ts'
 
-const PAGE_SPANS = 200
+const PAGE_BUCKETS = 200
 
-interface SpanRow {
+interface BucketRow {
   _id: string
   level: BucketLevel
   start_ms: number
@@ -25,79 +25,82 @@ interface SpanRow {
   rows: string
 }
 
-/** What is read of a span when its sums will do. */
-type SumRow = Pick<SpanRow, '_id' | 'start_ms' | 'host' | 'rows'>
+/** What is read of a bucket where its totals suffice. */
+type TotalsRow = Pick<BucketRow, '_id' | 'start_ms' | 'host' | 'rows'>
 
 const ALL = '*'
-const SUMS = {
+const TOTALS = {
   model: '_id, start_ms, host, coalesce(model_sums, rows) AS rows',
   tenant: '_id, start_ms, host, coalesce(tenant_sums, rows) AS rows',
 } as const satisfies Record<keyof RowTotals, string>
 
-interface SpanRange {
+interface BucketRange {
   fromMs: number
   toMs: number
-  hosts?: readonly (string | null)[] | undefined
+  hosts: readonly (string | null)[] | undefined
 }
 
-/** Spans of a range by (start, host). */
+/** Buckets of a range by (start, host), in pages. */
 export async function* readBuckets(
   file: StoreDatabase,
   level: BucketLevel,
-  range: SpanRange,
-): AsyncGenerator<LedgerBucket> {
-  for await (const row of readRows<SpanRow>(file, level, range, ALL)) yield toSpan(row)
+  fromMs: number,
+  toMs: number,
+  hosts?: readonly (string | null)[],
+): AsyncGenerator<LedgerBucket[]> {
+  for await (const page of readPages<BucketRow>(file, level, { fromMs, toMs, hosts }, ALL)) yield page.map(toBucket)
 }
 
-/** The same with their sums in place of the rows where they have them. */
+/** The same with their totals in place of the rows where they have them. */
 export async function* readRollups(
   file: StoreDatabase,
+  by: keyof RowTotals,
   level: BucketLevel,
-  range: SpanRange & { by: keyof RowTotals },
-): AsyncGenerator<Pick<LedgerBucket, 'startMs' | 'host' | 'rows'>> {
-  for await (const row of readRows<SumRow>(file, level, range, SUMS[range.by])) {
-    yield { startMs: row.start_ms, host: row.host, rows: rowsOf(row.rows) }
+  fromMs: number,
+  toMs: number,
+  hosts?: readonly (string | null)[],
+): AsyncGenerator<Pick<LedgerBucket, 'startMs' | 'host' | 'rows'>[]> {
+  for await (const page of readPages<TotalsRow>(file, level, { fromMs, toMs, hosts }, TOTALS[by])) {
+    yield page.map(({ start_ms, host, rows }) => ({ startMs: start_ms, host, rows: rowsOf(rows) }))
   }
 }
 
-async function* readRows<R extends SumRow>(
+async function* readPages<R extends TotalsRow>(
   file: StoreDatabase,
   level: BucketLevel,
-  range: SpanRange,
+  { fromMs, toMs, hosts }: BucketRange,
   columns: string,
-): AsyncGenerator<R> {
-  const { hosts } = range
-  const idPages = hosts === undefined ? null : bucketIdPages(level, { ...range, hosts }, PAGE_SPANS)
-  const pages = idPages === null ? pagesOfRange<R>(file, level, range, columns) : pagesOfIds<R>(file, idPages, columns)
+): AsyncGenerator<R[]> {
+  const idPages = hosts === undefined ? null : bucketIdPages(level, { fromMs, toMs, hosts }, PAGE_BUCKETS)
+  const range = bucketIdRange(level, fromMs, toMs)
+  const pages = idPages === null ? pagesOfRange<R>(file, range, columns) : pagesOfIds<R>(file, idPages, columns)
   const wanted = hosts === undefined || idPages !== null ? null : new Set(hosts)
   let isFirst = true
   for (const page of pages) {
     if (!isFirst) await afterImmediate()
     isFirst = false
-    for (const row of page) if (wanted === null || wanted.has(row.host)) yield row
+    yield wanted === null ? page : page.filter(({ host }) => wanted.has(host))
   }
 }
 
-function* pagesOfRange<R extends SumRow>(
+function* pagesOfRange<R extends TotalsRow>(
   file: StoreDatabase,
-  level: BucketLevel,
-  { fromMs, toMs }: SpanRange,
+  { from, to }: { from: string; to: string },
   columns: string,
 ): Generator<R[]> {
-  const { from, to } = bucketIdRange(level, fromMs, toMs)
   const select = (comparison: string) =>
-    `SELECT ${columns} FROM cost_ledger WHERE _id ${comparison} ? AND _id < ? ORDER BY _id LIMIT ${PAGE_SPANS}`
+    `SELECT ${columns} FROM cost_ledger WHERE _id ${comparison} ? AND _id < ? ORDER BY _id LIMIT ${PAGE_BUCKETS}`
   let sql = select('>=')
   for (let after = from; ; ) {
     const page = file.use('Reading the ledger failed', () => file.all<R>(sql, after, to))
     yield page
-    if (page.length < PAGE_SPANS) return
+    if (page.length < PAGE_BUCKETS) return
     after = page.at(-1)!._id
     sql = select('>')
   }
 }
 
-function* pagesOfIds<R extends SumRow>(
+function* pagesOfIds<R extends TotalsRow>(
   file: StoreDatabase,
   idPages: Iterable<string[]>,
   columns: string,
@@ -110,7 +113,9 @@ function* pagesOfIds<R extends SumRow>(
 
 export async function readRevs(
   file: StoreDatabase,
-  { level, startMs, hosts }: { level: BucketLevel; startMs: number; hosts: readonly (string | null)[] },
+  level: BucketLevel,
+  startMs: number,
+  hosts: readonly (string | null)[],
 ): Promise<Map<string | null, number>> {
   const revs = new Map<string | null, number>()
   file.use('Reading revisions of the ledger failed', () => {
@@ -123,22 +128,22 @@ export async function readRevs(
 }
 
 /** Replaces those whose stored rev is theirs, in one transaction. */
-export async function replaceBuckets(file: StoreDatabase, spans: readonly LedgerBucket[]): Promise<boolean[]> {
-  if (spans.length === 0) return []
-  // Text is made before the lock is taken: other processes wait for it.
-  const texts = spans.map(({ bookVersions, sums, rows }) => ({
+export async function replaceBuckets(file: StoreDatabase, buckets: readonly LedgerBucket[]): Promise<boolean[]> {
+  if (buckets.length === 0) return []
+  // JSON is made before the lock is taken: other processes wait for it.
+  const texts = buckets.map(({ bookVersions, sums, rows }) => ({
     bookVersions: JSON.stringify(bookVersions),
     modelSums: sums === null ? null : textOf(sums.model),
     tenantSums: sums === null ? null : textOf(sums.tenant),
     rows: textOf(rows),
   }))
   return file.transaction('Writing the ledger failed', () =>
-    spans.map((span, i) => {
+    buckets.map(({ level, startMs, host, rev, capped, computedMs }, i) => {
       const { bookVersions, modelSums, tenantSums, rows } = texts[i]!
-      const id = bucketId(span.level, span.startMs, span.host)
-      const values = [bookVersions, span.capped, span.computedMs, modelSums, tenantSums, rows] as const
-      if (span.rev === 0) return file.run(INSERT, id, span.level, span.startMs, span.host, ...values) === 1
-      return file.run(UPDATE, ...values, id, span.rev) === 1
+      const id = bucketId(level, startMs, host)
+      const values = [bookVersions, capped, computedMs, modelSums, tenantSums, rows] as const
+      if (rev === 0) return file.run(INSERT, id, level, startMs, host, ...values) === 1
+      return file.run(UPDATE, ...values, id, rev) === 1
     }),
   )
 }
@@ -150,7 +155,7 @@ const UPDATE = `UPDATE cost_ledger SET
   rev = rev + 1, book_versions = ?, capped = ?, computed_ms = ?, model_sums = ?, tenant_sums = ?, rows = ?
   WHERE _id = ? AND rev = ?`
 
-function toSpan(row: SpanRow): LedgerBucket {
+function toBucket(row: BucketRow): LedgerBucket {
   return {
     level: row.level,
     startMs: row.start_ms,
