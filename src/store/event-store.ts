@@ -1,13 +1,13 @@
-// The port of the store, first half: raw events, dead letters, and the processor's progress. The second half, the ledger,
-// is ledger-store.ts. Two adapters implement both, mongo/ and sqlite/; one contract suite,
+// The port of the store, first half: raw events, dead letters, and the processor's progress. The second half, the
+// ledger, is ledger-store.ts. Two adapters implement both, mongo/ and sqlite/; one contract suite,
 // test/store/event-store.contract.ts, runs over both.
 //
 // Every write is idempotent: it may be repeated after a lost reply, and made by two processors at once. When a write
 // resolves, what it wrote is durable (MongoDB: majority and journal) and visible to every later read.
 //
-// Whoever makes a store owns it: prepares it before anything else and closes it, once, at the end; both halves share one
-// connection. All methods may be called concurrently. What a method returns belongs to the caller; what is passed in
-// stays the caller's, except the documents of `writeDocuments`, which must not be changed afterwards.
+// Whoever makes a store owns it: prepares it before anything else and closes it, once, at the end; both halves share
+// one connection. All methods may be called concurrently. What a method returns belongs to the caller; what is passed
+// in stays the caller's, except the documents of `writeDocuments`, which must not be changed afterwards.
 
 import type { EventKind, GpuDocument, TokenDocument } from '../domain/events/documents.ts'
 import type { ReasonCode } from '../domain/events/rejection.ts'
@@ -65,11 +65,15 @@ export interface EventQuery {
   cursor?: string
 }
 
-/** Which samples `latestSample` considers: of one slot, host, index, or all; in the whole of time where no bound is set. */
+/**
+ * Which samples `latestSample` considers: of one slot, host, index, or all; in the whole of time where no bound is set.
+ */
 export interface LatestSampleQuery {
   host?: string | null
   gpuIndex?: number
-  /** Bounds of event time, epoch milliseconds, both inclusive. A lower bound also bounds what a search in vain costs. */
+  /**
+   * Bounds of event time, epoch milliseconds, both inclusive. A lower bound also bounds what a search in vain costs.
+   */
   atOrAfterMs?: number
   atOrBeforeMs?: number
 }

@@ -1,16 +1,18 @@
-// The port of the store, second half: what the ledger needs. Marks, buckets (cells, and the hours and days rolled up from
-// them), raw events as the ledger reads them, price book versions, revisions, day states. Implemented by the same two
-// adapters as event-store.ts, on the same connection, which belongs to the store: nothing to prepare or close here. One
-// contract suite, test/store/ledger-store.contract.ts, runs over both.
+// The port of the store, second half: what the ledger needs. Marks, buckets (cells, and the hours and days rolled up
+// from them), raw events as the ledger reads them, price book versions, revisions, day states. Implemented by the same
+// two adapters as event-store.ts, on the same connection, which belongs to the store: nothing to prepare or close here.
+// One contract suite, test/store/ledger-store.contract.ts, runs over both.
 //
-// The protocol that keeps the ledger right without a leader (docs/adr/0003-keeper-protocol.md): raw documents are written
-// before their marks; marks are inserted, never merged; whoever computes a bucket reads the marks first, then the bucket's
-// rev, then what it is computed from; replaces the bucket only if its rev is unchanged; and deletes exactly the marks that
-// it read. All reads see every acknowledged write.
+// The protocol that keeps the ledger right without a leader (docs/adr/0003-keeper-protocol.md): raw documents are
+// written before their marks; marks are inserted, never merged; whoever computes a bucket reads the marks first, then
+// the bucket's rev, then what it is computed from; replaces the bucket only if its rev is unchanged; and deletes
+// exactly the marks that it read. All reads see every acknowledged write.
 
 import type { CellRow, LedgerSample, LedgerToken, RowTotals, TokenTotals } from '../domain/ledger/types.ts'
 
-/** The lengths of the ledger's buckets. A minute is a cell; an hour is rolled up from its cells, a day from its hours. */
+/**
+ * The lengths of the ledger's buckets. A minute is a cell; an hour is rolled up from its cells, a day from its hours.
+ */
 export type BucketLevel = 'minute' | 'hour' | 'day'
 
 /** The hosts whose buckets of one start are to be recomputed. */
@@ -105,8 +107,8 @@ export interface LedgerStore {
   pendingMarks(fromMs: number, toMs: number): Promise<number>
 
   /**
-   * Buckets of a level with a start in [fromMs, toMs), by (start, host), streamed; only those of `hosts` when given. Null
-   * is the first host, the others are in order of their UTF-8 bytes.
+   * Buckets of a level with a start in [fromMs, toMs), by (start, host), streamed; only those of `hosts` when given.
+   * Null is the first host, the others are in order of their UTF-8 bytes.
    */
   readBuckets(
     level: BucketLevel,
@@ -115,8 +117,8 @@ export interface LedgerStore {
     hosts?: readonly (string | null)[],
   ): AsyncIterable<LedgerBucket>
   /**
-   * The same buckets with their totals by model or tenant as `rows` where they have totals, and with their own rows where
-   * not: either way, rows whose totals by model (or tenant) and price kind equal those of the bucket's own rows.
+   * The same buckets with their totals by model or tenant as `rows` where they have totals, and with their own rows
+   * where not: either way, rows whose totals by model (or tenant) and price kind equal those of the bucket's own rows.
    */
   readRollups(
     by: keyof RowTotals,
@@ -129,18 +131,21 @@ export interface LedgerStore {
   readRevs(level: BucketLevel, startMs: number, hosts: readonly (string | null)[]): Promise<Map<string | null, number>>
   /**
    * Replaces each bucket whose stored rev equals `rev` (0: does not exist) by this one with rev + 1. Returns, in order,
-   * which were replaced. A `true` is definitive; a `false` may be a false negative, under concurrent writers or when the
-   * call is repeated after a lost reply, and means: compute again.
+   * which were replaced. A `true` is definitive; a `false` may be a false negative, under concurrent writers or when
+   * the call is repeated after a lost reply, and means: compute again.
    */
   replaceBuckets(buckets: readonly LedgerBucket[]): Promise<boolean[]>
 
   /** Samples that pertoken wrote in [fromMs, toMs), by (ts, _id), with `host`; streamed, with the ledger's fields. */
   readLedgerSamples(fromMs: number, toMs: number): AsyncIterable<LedgerSample & { host: string | null }>
-  /** Token usage that pertoken wrote in [fromMs, toMs), event by event, by (ts, _id); streamed, with the ledger's fields. */
+  /**
+   * Token usage that pertoken wrote in [fromMs, toMs), event by event, by (ts, _id); streamed, with the ledger's
+   * fields.
+   */
   readLedgerTokens(fromMs: number, toMs: number): AsyncIterable<LedgerToken>
   /**
-   * Token usage of these hosts that pertoken wrote in [fromMs, toMs), grouped inside the store by minute, host, gpus, model
-   * and tenant; each group once, `gpus` ascending. All groups are held in memory: request an hour at most.
+   * Token usage of these hosts that pertoken wrote in [fromMs, toMs), grouped inside the store by minute, host, gpus,
+   * model and tenant; each group once, `gpus` ascending. All groups are held in memory: request an hour at most.
    */
   tokenTotals(
     fromMs: number,
@@ -165,8 +170,8 @@ export interface LedgerStore {
    */
   advanceDay(day: DayState): Promise<boolean>
   /**
-   * Deletes raw events that pertoken wrote, and cells, with a time in [fromMs, toMs), in bounded steps; returns what this
-   * call deleted. When it fails half-way, repeating it deletes the rest.
+   * Deletes raw events that pertoken wrote, and cells, with a time in [fromMs, toMs), in bounded steps; returns what
+   * this call deleted. When it fails half-way, repeating it deletes the rest.
    */
   purge(fromMs: number, toMs: number): Promise<{ events: number; cells: number }>
 }

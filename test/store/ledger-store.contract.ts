@@ -1,6 +1,6 @@
-// What every LedgerStore must do, as tests that run over both adapters; the shape is that of event-store.contract.ts. The
-// grouping of token usage is compared with its executable definition, totalsOfEvent, over generated events. Two stores
-// on one place stand for two processors. `ledger-samples.ts` beside this makes the events, spans and rows.
+// What every LedgerStore must do, as tests that run over both adapters; the shape is that of event-store.contract.ts.
+// The grouping of token usage is compared with its executable definition, totalsOfEvent, over generated events. Two
+// stores on one place stand for two processors. `ledger-samples.ts` beside this makes the events, spans and rows.
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'

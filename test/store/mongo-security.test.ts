@@ -1,6 +1,6 @@
 // Logins, TLS and rights at a real mongod that asks for all of them. Both contracts hold for a user with the least of
-// rights, and each of these rights is needed. Each way to be refused is one clear line that tells no secret, is tried again
-// slowly, and is over by itself when somebody corrects it at the server.
+// rights, and each of these rights is needed. Each way to be refused is one clear line that tells no secret, is tried
+// again slowly, and is over by itself when somebody corrects it at the server.
 
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'

@@ -1,6 +1,6 @@
-// MongoStore against real servers: the contract on a standalone mongod and on a replica set of one, then what only MongoDB
-// can do wrong. Faults are real: SIGKILL, a proxy that cuts, holds or swallows replies. Each of those tests asserts
-// that its fault happened.
+// MongoStore against real servers: the contract on a standalone mongod and on a replica set of one, then what only
+// MongoDB can do wrong. Faults are real: SIGKILL, a proxy that cuts, holds or swallows replies. Each of those tests
+// asserts that its fault happened.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
-// The EventStore over MongoDB: one event is one document of `gpu_metrics` or `token_usage`, unique by `_id`, which makes
-// every write repeatable. A table of operations, each in the file that knows how; the ledger's half is
+// The EventStore over MongoDB: one event is one document of `gpu_metrics` or `token_usage`, unique by `_id`, which
+// makes every write repeatable. A table of operations, each in the file that knows how; the ledger's half is
 // ledger/mongo-ledger.ts. Writes are majority and journal, reads primary and majority.
 
 import type { EventStore } from '../event-store.ts'

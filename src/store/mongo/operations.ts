@@ -1,5 +1,5 @@
-// How a method of a port becomes work on the connection. The classes that implement the ports are tables: each method is
-// one line with its action, which error texts name, and the function that does the work. That function takes the
+// How a method of a port becomes work on the connection. The classes that implement the ports are tables: each method
+// is one line with its action, which error texts name, and the function that does the work. That function takes the
 // connection and then the method's own parameters. Connecting, and converting whatever is thrown into a StoreError, is
 // done here for all of them.
 

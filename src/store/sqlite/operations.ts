@@ -1,6 +1,6 @@
-// How a method of a port becomes work on the file. The classes that implement the ports are tables: each method is one line
-// with the function that does the work, which takes the file and then the method's own parameters, and names its action
-// for error texts where it runs its statements.
+// How a method of a port becomes work on the file. The classes that implement the ports are tables: each method is one
+// line with the function that does the work, which takes the file and then the method's own parameters, and names its
+// action for error texts where it runs its statements.
 
 import { PagedIterator } from '../paged-iterator.ts'
 import type { StoreDatabase } from './store-database.ts'

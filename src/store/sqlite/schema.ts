@@ -1,10 +1,10 @@
-// The tables of the embedded store and their format number. An event table has the columns that queries and the ledger's
-// grouping need, and `body`, the document as JSON without `_id` and `ts`. Tables keep SQLite's rowid and a unique index on
-// `_id`: measured 25 % faster to write than a table clustered on the text id, which every index would repeat. `slots` names
-// each slot's newest sample (host '' is null): an index over host and gpu_index would be written to in as many pages as
-// there are slots, and cost as much as the rest of a write. `counters` holds the sizes of the event tables, since counting
-// rows is a scan; deletions update it in the same transaction. The longest column of `cost_ledger` is the last: those
-// before it are read without it.
+// The tables of the embedded store and their format number. An event table has the columns that queries and the
+// ledger's grouping need, and `body`, the document as JSON without `_id` and `ts`. Tables keep SQLite's rowid and a
+// unique index on `_id`: measured 25 % faster to write than a table clustered on the text id, which every index would
+// repeat. `slots` names each slot's newest sample (host '' is null): an index over host and gpu_index would be written
+// to in as many pages as there are slots, and cost as much as the rest of a write. `counters` holds the sizes of the
+// event tables, since counting rows is a scan; deletions update it in the same transaction. The longest column of
+// `cost_ledger` is the last: those before it are read without it.
 
 import { StoreError } from '../event-store.ts'
 import type { StoreDatabase } from './store-database.ts'

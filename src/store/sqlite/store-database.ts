@@ -1,5 +1,5 @@
-// The database file of the embedded store: one connection for both halves of the store. What a transaction wrote is on disk
-// when it returns. The tables are those of schema.ts.
+// The database file of the embedded store: one connection for both halves of the store. What a transaction wrote is on
+// disk when it returns. The tables are those of schema.ts.
 
 import type { DatabaseSync } from 'node:sqlite'
 import { SqliteFile } from '../../sqlite/sqlite-file.ts'
@@ -24,13 +24,15 @@ export class StoreDatabase extends SqliteFile {
   }
 
   ping(): void {
-    this.use('Store does not answer', () => {
+    this.use('Store does not respond', () => {
       this.checkInPlace()
       this.get('SELECT count(*) FROM sqlite_schema')
     })
   }
 
-  /** Repeats a deletion of at most CHUNK_ROWS rows until none is left, so that other writers get the lock in between. */
+  /**
+   * Repeats a deletion of at most CHUNK_ROWS rows until none is left, so that other writers get the lock in between.
+   */
   async deleteInChunks(what: string, deleteChunk: () => number): Promise<number> {
     for (let total = 0; ; ) {
       const deleted = await this.transaction(what, deleteChunk)

@@ -1,6 +1,6 @@
-// The cursors of listings, opaque to clients: base64url of (time, _id) of a page's last document. What a client sends back
-// is untrusted, so shape and size are checked here, and the caller puts the id only where the server interprets nothing.
-// Extended JSON, because a foreign document's _id may be of any type.
+// The cursors of listings, opaque to clients: base64url of (time, _id) of a page's last document. What a client sends
+// back is untrusted, so shape and size are checked here, and the caller puts the id only where the server interprets
+// nothing. Extended JSON, because a foreign document's _id may be of any type.
 
 import { BSON } from 'mongodb'
 import { StoreError } from '../../event-store.ts'
@@ -28,7 +28,7 @@ export function decodeCursor(text: string | undefined): Cursor | undefined {
     return { ms, id }
   } catch {
     const shown = JSON.stringify(String(text).slice(0, 80))
-    throw new StoreError(`Cannot read cursor ${shown}: no listing gave it`, { retriable: false })
+    throw new StoreError(`Cannot read cursor ${shown}: it is not of a listing`, { retriable: false })
   }
 }
 

@@ -1,5 +1,5 @@
-// The copies of rejected records in `dead_letters`. Bytes are BSON binaries. Headers are stored as a list of pairs, because
-// a header's name is arbitrary text and a NUL in a field name would make the letter itself unstorable.
+// The copies of rejected records in `dead_letters`. Bytes are BSON binaries. Headers are stored as a list of pairs,
+// because a header's name is arbitrary text and a NUL in a field name would make the letter itself unstorable.
 
 import type { Binary, Document, Filter } from 'mongodb'
 import type { DeadLetter, Page } from '../../event-store.ts'

@@ -1,5 +1,5 @@
-// Reads the documents of an older deployment (no ids of ours) as events, for `replay --from-mongo`. The old `_id` becomes
-// the event's id; figures that the old processor added are left out, since they are recomputed.
+// Reads the documents of an older deployment (no ids of ours) as events, for `replay --from-mongo`. The old `_id`
+// becomes the event's id; figures that the old processor added are left out, since they are recomputed.
 
 import type { EventKind } from '../../../domain/events/documents.ts'
 import { isOwnId } from '../../../domain/events/event-id.ts'

@@ -1,6 +1,6 @@
-// How far each group has read: one document per group, topic, partition and topic id. $max makes an advance a no-op when
-// the stored position is ahead, so two processors may race and a write whose reply was lost may be repeated. Two upserts
-// of one new position can collide on _id; the second finds the document when it is retried.
+// How far each group has read: one document per group, topic, partition and topic id. $max makes an advance a no-op
+// when the stored position is ahead, so two processors may race and a write whose reply was lost may be repeated. Two
+// upserts of one new position can collide on _id; the second finds the document when it is retried.
 
 import type { Position } from '../../../log/event-log.ts'
 import { POSITIONS } from '../collections.ts'

@@ -1,6 +1,6 @@
-// The queries of the two event collections: streams and pages of events, the latest samples, the newest time, counts. All
-// reads go to the primary with read concern majority (set on the database). Pages include foreign documents; everything
-// that is typed as a document of ours is restricted to our ids.
+// The queries of the two event collections: streams and pages of events, the latest samples, the newest time, counts.
+// All reads go to the primary with read concern majority (set on the database). Pages include foreign documents;
+// everything that is typed as a document of ours is restricted to our ids.
 
 import { Binary, type Collection, type Document, type Filter, MongoServerError, ObjectId } from 'mongodb'
 import type { EventKind, GpuDocument } from '../../../domain/events/documents.ts'
@@ -19,8 +19,8 @@ const COUNT_TIME_MS = 500
 const MAX_TIME_MS_EXPIRED = 50
 
 /**
- * Where ids of foreign documents can lie, one range a type: a clustered collection reads a range of one type in its order,
- * but is scanned as a whole for "not in our range". Booleans and the like as ids are left out.
+ * Where ids of foreign documents can lie, one range a type: a clustered collection reads a range of one type in its
+ * order, but is scanned as a whole for "not in our range". Booleans and the like as ids are left out.
  */
 const FOREIGN_RANGES: readonly Document[] = [
   { $lt: ID_PREFIX },
@@ -31,7 +31,9 @@ const FOREIGN_RANGES: readonly Document[] = [
   { $gte: {} },
 ]
 
-/** Documents of ours, in pages. With our ids they are of the kind's type, which the port's overloads name: so `never`. */
+/**
+ * Documents of ours, in pages. With our ids they are of the kind's type, which the port's overloads name: so `never`.
+ */
 export function readEvents(
   connection: MongoConnection,
   kind: EventKind,

@@ -1,7 +1,8 @@
-// Writes by command, and what its reply means: many inserts or deletions in one, or one update. The hot path of the processor: plain
-// objects go to `db.command({insert})`, which is about a tenth faster than insertMany and makes no object per error, so a
-// replay of stored events costs little. The driver does not split what it is given, and its encoder does not report that
-// its 17 MB buffer is full, so commands are cut by an upper bound of their size, never by an estimate.
+// Writes by command, and what its reply means: many inserts or deletions in one, or one update. The hot path of the
+// processor: plain objects go to `db.command({insert})`, which is about a tenth faster than insertMany and makes no
+// object per error, so a replay of stored events costs little. The driver does not split what it is given, and its
+// encoder does not report that its 17 MB buffer is full, so commands are cut by an upper bound of their size, never by
+// an estimate.
 
 import { BSON, type Document } from 'mongodb'
 import type { GpuDocument, TokenDocument } from '../../../domain/events/documents.ts'
@@ -60,7 +61,7 @@ export async function insertDocuments(
     const stored = Number(reply['n'])
     if (stored + faults.length !== chunk.length) {
       const sum = `${stored} stored and ${faults.length} duplicate of ${chunk.length}`
-      throw new StoreError(`Cannot trust the answer to an insert into ${collection}: ${sum}`, { retriable: true })
+      throw new StoreError(`Cannot trust the reply to an insert into ${collection}: ${sum}`, { retriable: true })
     }
     total.stored += stored
     total.duplicate += faults.length
@@ -138,7 +139,9 @@ export function faultsOf(reply: Document): WriteFault[] {
   return concern === undefined ? faults : [...faults, { ...concern, isWriteConcern: true }]
 }
 
-/** Whether the fault means that a document with this `_id` exists; not so for other unique indexes, which users made. */
+/**
+ * Whether the fault means that a document with this `_id` exists; not so for other unique indexes, which users made.
+ */
 export function isDuplicateId(fault: WriteFault): boolean {
   if (fault.code !== DUPLICATE_KEY || fault.isWriteConcern) return false
   if (fault.keyPattern === undefined) return / index: _id_ dup key|dup key: \{ _id: /.test(fault.errmsg ?? '')

@@ -1,6 +1,6 @@
-// The documents of `cost_ledger`, both ways: a bucket to its document, and a document's bytes back to the bucket, without
-// the driver's objects in between (reading/bson-reader.ts), since reports and `verify` read them by the million. A document
-// of an unexpected form goes through the driver's own decoder. Field names are published.
+// The documents of `cost_ledger`, both ways: a bucket to its document, and a document's bytes back to the bucket,
+// without the driver's objects in between (reading/bson-reader.ts), since reports and `verify` read them by the
+// million. A document of an unexpected form goes through the driver's own decoder. Field names are published.
 
 import type { ObjectId } from 'mongodb'
 import { type CellRowJson, rowFromJson, rowToJson } from '../../../domain/ledger/row-json.ts'

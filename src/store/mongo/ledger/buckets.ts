@@ -1,8 +1,8 @@
-// Buckets of the ledger in `cost_ledger`, one document each: read by range, replaced by rev. Whoever replaces buckets must
-// learn which it replaced, also of many in one command: an insert names its duplicates, but an update reports only how
-// many it matched. So every write carries a fresh `write_id`, and only where the number falls short are the documents read
-// back to see whose they are. One that was ours and was replaced again before that counts as not replaced, which is safe:
-// the caller computes it once more.
+// Buckets of the ledger in `cost_ledger`, one document each: read by range, replaced by rev. Whoever replaces buckets
+// must learn which it replaced, also of many in one command: an insert names its duplicates, but an update reports only
+// how many it matched. So every write carries a fresh `write_id`, and only where the number falls short are the
+// documents read back to see whose they are. One that was ours and was replaced again before that counts as not
+// replaced, which is safe: the caller computes it once more.
 
 import { type Document, ObjectId } from 'mongodb'
 import type { RowTotals } from '../../../domain/ledger/types.ts'

@@ -1,6 +1,7 @@
 // Raw events as the ledger reads them one by one, with its fields only and straight from their bytes
-// (reading/bson-reader.ts), and the range of time that there are events for. Only documents that pertoken wrote; foreign
-// ones may lie between them in any number, so the search for the first and last of ours proceeds in bounded steps.
+// (reading/bson-reader.ts), and the range of time that there are events for. Only documents that pertoken wrote;
+// foreign ones may lie between them in any number, so the search for the first and last of ours proceeds in bounded
+// steps.
 
 import type { Document } from 'mongodb'
 import type { EventKind } from '../../../domain/events/documents.ts'

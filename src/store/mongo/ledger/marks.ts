@@ -1,6 +1,6 @@
-// Marks in `pt_marks`: one document a bucket start, only inserted and deleted by id. Which starts are dirty is read from
-// the index {level, start_ms, at_ms} alone: the newest starts by hopping from one to the next, then the marks of those.
-// Grouping all marks of a level instead took 0.3 s for each 200,000, and a backlog of days has millions.
+// Marks in `pt_marks`: one document a bucket start, only inserted and deleted by id. Which starts are dirty is read
+// from the index {level, start_ms, at_ms} alone: the newest starts by hopping from one to the next, then the marks of
+// those. Grouping all marks of a level instead took 0.3 s for each 200,000, and a backlog of days has millions.
 
 import { ObjectId } from 'mongodb'
 import type { BucketLevel, DirtyBucket, Mark, StaleBucket } from '../../ledger-store.ts'

@@ -1,10 +1,10 @@
-// The LedgerStore over MongoDB, on the same connection as the events: a table of operations. All reads are of the primary
-// with read concern majority, all writes majority and journal. For the keeper that is as good as linearizable: an
-// acknowledged write lies before the primary's majority commit point, so every later majority read there has it. What a
-// majority read has is a prefix of the oplog: whoever sees a mark sees the documents that were acknowledged before it was
-// inserted. A primary that was voted out may respond for some seconds from such a prefix that is old; then marks inserted
-// since are neither read nor deleted, and a bucket computed from it is replaced only if its rev, checked on the primary
-// that takes the majority write, is still the one that was read.
+// The LedgerStore over MongoDB, on the same connection as the events: a table of operations. All reads are of the
+// primary with read concern majority, all writes majority and journal. For the keeper that is as good as linearizable:
+// an acknowledged write lies before the primary's majority commit point, so every later majority read there has it.
+// What a majority read has is a prefix of the oplog: whoever sees a mark sees the documents that were acknowledged
+// before it was inserted. A primary that was voted out may respond for some seconds from such a prefix that is old;
+// then marks inserted since are neither read nor deleted, and a bucket computed from it is replaced only if its rev,
+// checked on the primary that takes the majority write, is still the one that was read.
 
 import type { LedgerStore } from '../../ledger-store.ts'
 import { MongoOperations } from '../operations.ts'

@@ -1,5 +1,5 @@
-// Versions of the price book and revisions of the ledger in `price_book`, distinguished by `kind`. Numbers are unique by
-// `_id`: of two processes that insert the same number, one gets false and takes the next.
+// Versions of the price book and revisions of the ledger in `price_book`, distinguished by `kind`. Numbers are unique
+// by `_id`: of two processes that insert the same number, one gets false and takes the next.
 
 import type { PriceBookVersion, Revision } from '../../ledger-store.ts'
 import { PRICE_BOOK } from '../collections.ts'

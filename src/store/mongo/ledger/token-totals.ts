@@ -1,9 +1,9 @@
 // Token usage grouped inside mongod. The cost depends on the number of accumulators and key fields (measured on 200,000
 // documents, 10,000 groups: 1.5 µs to find and fetch one, 1.2 for its key, 0.35 for each sum). So there are three
 // pipelines, the cheaper ones for the usual events: a slice of time goes to the cheapest first, its groups show whether
-// that was sufficient, and if not the slice goes to the next. A slice is a minute, whose start then need not be in the key
-// (0.5 to 2 µs); less where a minute takes the server more than about a second, more where there are very few events.
-// Slices of a minute are merged here.
+// that was sufficient, and if not the slice goes to the next. A slice is a minute, whose start then need not be in the
+// key (0.5 to 2 µs); less where a minute takes the server more than about a second, more where there are very few
+// events. Slices of a minute are merged here.
 
 import { type Document, MongoServerError } from 'mongodb'
 import { CELL_MS, floorTo, HOUR_MS } from '../../../domain/ledger/buckets.ts'

@@ -1,8 +1,9 @@
-// Reads the fields that the ledger needs straight from a document's bytes. `verify` and `reprice` read single events by the
-// million, and decoding was most of their time: the driver makes an object of every field of every document, from which a
-// second object would be made here. Reading single documents this way, in pages without cursors (find-page.ts), is what took
-// `reprice` from 57,000 to 120,000 events/s (docs/adr/0003-keeper-protocol.md). Only the types that our own documents have
-// are supported; a document with any other is left to the driver. Wire format: https://bsonspec.org/spec.html, version 1.1.
+// Reads the fields that the ledger needs straight from a document's bytes. `verify` and `reprice` read single events by
+// the million, and decoding was most of their time: the driver makes an object of every field of every document, from
+// which a second object would be made here. Reading single documents this way, in pages without cursors (find-page.ts),
+// is what took `reprice` from 57,000 to 120,000 events/s (docs/adr/0003-keeper-protocol.md). Only the types that our
+// own documents have are supported; a document with any other is left to the driver. Wire format:
+// https://bsonspec.org/spec.html, version 1.1.
 
 import { endianness } from 'node:os'
 
@@ -54,7 +55,7 @@ export class BsonReader<T extends object = object> {
       const field = { name, bytes: Buffer.from(`${name}\0`), kind } as Field
       const hash = hashOf(field.bytes, 0, field.bytes.length - 1)
       if (this.#fields.has(hash))
-        throw new RangeError(`Cannot tell "${name}" from another field by its hash: rename it`)
+        throw new RangeError(`Cannot distinguish "${name}" from another field by hash: rename it`)
       this.#fields.set(hash, field)
       all.push(field)
     }

@@ -1,8 +1,8 @@
-// One page of documents by one query, made straight from the bytes of the server's reply. This folder exists instead of the
-// driver's cursors for two reasons. Speed: a cursor of driver 7.9 indexes each document before any field of it is read,
-// even where it is wanted as bytes, 2 KB of garbage a document; see bson-reader.ts for what that costs `verify` and
-// `reprice`. And no state between pages: whoever wants more queries for what lies behind the last document, so a read of
-// any length holds no cursor, which a server may drop and which belongs to one server of several.
+// One page of documents by one query, made straight from the bytes of the server's reply. This folder exists instead of
+// the driver's cursors for two reasons. Speed: a cursor of driver 7.9 indexes each document before any field of it is
+// read, even where it is wanted as bytes, 2 KB of garbage a document; see bson-reader.ts for what that costs `verify`
+// and `reprice`. And no state between pages: whoever wants more queries for what lies behind the last document, so a
+// read of any length holds no cursor, which a server may drop and which belongs to one server of several.
 
 import { BSON, type Db, type Document } from 'mongodb'
 import { BsonReader, type ReadDocument } from './bson-reader.ts'

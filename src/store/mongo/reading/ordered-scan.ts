@@ -1,8 +1,8 @@
-// Documents of a collection by (ts, _id), streamed in bounded memory. The index is {ts: 1}, so the server returns them by
-// ts without sorting, and ties, documents of equal ts, are sorted here. (Sorting by both on the server is a blocking sort
-// of the whole range, 100 MB and then disk; an index on both costs every insert.) A ts that fills a page alone is read in
-// pages that the server sorts, a bounded top-k each, and so are ids of mixed types in a foreign collection. Ids are
-// compared by their UTF-8 bytes, as MongoDB and SQLite do, not by UTF-16 units as `<` does.
+// Documents of a collection by (ts, _id), streamed in bounded memory. The index is {ts: 1}, so the server returns them
+// by ts without sorting, and ties, documents of equal ts, are sorted here. (Sorting by both on the server is a blocking
+// sort of the whole range, 100 MB and then disk; an index on both costs every insert.) A ts that fills a page alone is
+// read in pages that the server sorts, a bounded top-k each, and so are ids of mixed types in a foreign collection. Ids
+// are compared by their UTF-8 bytes, as MongoDB and SQLite do, not by UTF-16 units as `<` does.
 
 import type { Db, Document, Filter } from 'mongodb'
 import { ObjectId } from 'mongodb'
@@ -58,7 +58,8 @@ export async function* pagesInOrder(range: EventRange): AsyncGenerator<Document[
     while (at < documents.length) {
       const tsMs = tsMsOf(documents[at]!)
       const end = endOfTies(documents, at)
-      // More of the page's last ts may lie behind the page. Then that ts begins the next page, unless it began this one.
+      // More of the page's last ts may lie behind the page. Then that ts begins the next page, unless it began this
+      // one.
       const isWhole = end < documents.length || isLast
       if (!isWhole && at > 0) break
       if (!isWhole || !sortTies(documents, at, end)) {

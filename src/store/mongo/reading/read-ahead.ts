@@ -1,5 +1,5 @@
-// Prefetches pages: the next one is requested while the reader processes the current one, so that server and reader work
-// concurrently. Two pages are in memory.
+// Prefetches pages: the next one is requested while the reader processes the current one, so that server and reader
+// work concurrently. Two pages are in memory.
 
 /** The same pages in the same order; a failure is thrown when its page is requested. */
 export async function* readAhead<T>(pages: AsyncGenerator<T, void, undefined>): AsyncGenerator<T, void, undefined> {

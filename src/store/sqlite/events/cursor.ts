@@ -1,5 +1,5 @@
-// The cursor of a listing, opaque to callers: time and id of the last item that was returned. Since it names a key of the
-// order and not a count, inserts in between do not shift the next page.
+// The cursor of a listing, opaque to callers: time and id of the last item that was returned. Since it names a key of
+// the order and not a count, inserts in between do not shift the next page.
 
 import { StoreError } from '../../event-store.ts'
 

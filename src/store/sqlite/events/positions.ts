@@ -1,5 +1,5 @@
-// How far each group has read: one row per group, topic, partition and topic id. An advance changes nothing where the stored
-// position is ahead, so two processors may race and a write may be repeated.
+// How far each group has read: one row per group, topic, partition and topic id. An advance changes nothing where the
+// stored position is ahead, so two processors may race and a write may be repeated.
 
 import type { Position } from '../../../log/event-log.ts'
 import type { StoreDatabase } from '../store-database.ts'

@@ -1,6 +1,6 @@
-// The queries of events. SQLite is synchronous, so every statement here is bounded: a listing whose filter matches little
-// passes the time range in steps and yields to the event loop between them, and a stream reads pages. The newest samples
-// are found through table `slots`, at the cost of the number of slots, not of samples.
+// The queries of events. SQLite is synchronous, so every statement here is bounded: a listing whose filter matches
+// little passes the time range in steps and yields to the event loop between them, and a stream reads pages. The newest
+// samples are found through table `slots`, at the cost of the number of slots, not of samples.
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
 import type { EventKind, GpuDocument } from '../../../domain/events/documents.ts'
@@ -61,7 +61,9 @@ export async function listEvents(
   return { items, cursor: null }
 }
 
-/** Events of a range by (ts, _id), in pages. They are of the kind's type, which the port's overloads name: so `never`. */
+/**
+ * Events of a range by (ts, _id), in pages. They are of the kind's type, which the port's overloads name: so `never`.
+ */
 export async function* readEvents(
   file: StoreDatabase,
   kind: EventKind,

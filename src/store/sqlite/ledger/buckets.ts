@@ -1,6 +1,6 @@
-// Buckets of the ledger in the embedded store: one row each, the bucket's own rows as JSON. `_id` is the same text as in
-// MongoDB (bucket-id.ts) and the only key; level, start and host beside it are for inspection and filtering. SQLite is
-// synchronous, so ranges are read in pages, with a yield to the event loop between two of them.
+// Buckets of the ledger in the embedded store: one row each, the bucket's own rows as JSON. `_id` is the same text as
+// in MongoDB (bucket-id.ts) and the only key; level, start and host beside it are for inspection and filtering. SQLite
+// is synchronous, so ranges are read in pages, with a yield to the event loop between two of them.
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
 import { type CellRowJson, rowFromJson, rowToJson } from '../../../domain/ledger/row-json.ts'

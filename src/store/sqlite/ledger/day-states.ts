@@ -1,4 +1,5 @@
-// The states of days under retention, one row each. A day only moves forward, by statements that require the state before.
+// The states of days under retention, one row each. A day only moves forward, by statements that require the state
+// before.
 
 import { type DayState, STATE_BEFORE } from '../../ledger-store.ts'
 import type { StoreDatabase } from '../store-database.ts'

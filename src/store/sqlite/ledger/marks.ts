@@ -1,6 +1,6 @@
-// Marks in the embedded store: one row a bucket start and host, only inserted and deleted by id. AUTOINCREMENT never reuses
-// an id, so deleting what was read deletes nothing that was inserted later. Which buckets are dirty is read from the index
-// on (level, start, time of the mark) alone, newest start first, and no further than the limit.
+// Marks in the embedded store: one row a bucket start and host, only inserted and deleted by id. AUTOINCREMENT never
+// reuses an id, so deleting what was read deletes nothing that was inserted later. Which buckets are dirty is read from
+// the index on (level, start, time of the mark) alone, newest start first, and no further than the limit.
 
 import type { BucketLevel, DirtyBucket, Mark, StaleBucket } from '../../ledger-store.ts'
 import type { StoreDatabase } from '../store-database.ts'

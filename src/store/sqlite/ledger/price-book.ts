@@ -1,5 +1,5 @@
-// Versions of the price book and revisions of the ledger in one table, each numbered from 1, as JSON. Numbers are unique:
-// of two processes that insert the same number, one gets false and takes the next.
+// Versions of the price book and revisions of the ledger in one table, each numbered from 1, as JSON. Numbers are
+// unique: of two processes that insert the same number, one gets false and takes the next.
 
 import type { PriceBookVersion, Revision } from '../../ledger-store.ts'
 import type { StoreDatabase } from '../store-database.ts'

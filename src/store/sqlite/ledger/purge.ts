@@ -1,5 +1,5 @@
-// Deletes what retention purges, raw events and cells of a range; when it fails half-way, repeating it deletes the rest.
-// Every document of the embedded store is pertoken's.
+// Deletes what retention purges, raw events and cells of a range; when it fails half-way, repeating it deletes the
+// rest. Every document of the embedded store is pertoken's.
 
 import type { EventKind } from '../../../domain/events/documents.ts'
 import { bucketIdRange } from '../../bucket-id.ts'

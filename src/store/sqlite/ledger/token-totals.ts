@@ -1,6 +1,6 @@
-// Token usage grouped by SQLite. A statement blocks the event loop, so grouping passes a range in steps of a bounded number
-// of events; the groups of a minute that several steps contribute to are merged here. Sums are read as BigInt, since a
-// double holds them only up to 2⁵³.
+// Token usage grouped by SQLite. A statement blocks the event loop, so grouping passes a range in steps of a bounded
+// number of events; the groups of a minute that several steps contribute to are merged here. Sums are read as BigInt,
+// since a double holds them only up to 2⁵³.
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
 import { CELL_MS } from '../../../domain/ledger/buckets.ts'
