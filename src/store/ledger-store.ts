@@ -49,7 +49,7 @@ export interface LedgerBucket {
   bookVersions: number[]
   rows: CellRow[]
   /** `rowTotalsOf` the rows: null where they are few, and in buckets that an older pertoken computed. */
-  sums: RowTotals | null
+  totals: RowTotals | null
   /** How many models and tenants were beyond the limit of names and counted under the overflow name. */
   capped: number
   /** Clock time when it was computed, epoch milliseconds. */

@@ -29,7 +29,7 @@ function span(level: BucketLevel, startMs: number, host: string | null, rows: Ce
     rev: 0,
     bookVersions: [1],
     rows: sumRows(rows),
-    sums: null,
+    totals: null,
     capped: 0,
     computedMs: NOW_MS,
   }

@@ -116,7 +116,7 @@ test('a span is what was written, by either way to read it', () => {
         rev: 3,
         bookVersions: [1, 2],
         rows: expected,
-        sums: hasSums ? { model: expected, tenant: [] } : null,
+        totals: hasSums ? { model: expected, tenant: [] } : null,
         capped,
         computedMs: 1,
       })

@@ -160,7 +160,7 @@ export function span(fields: Partial<LedgerBucket> = {}): LedgerBucket {
     rev: 0,
     bookVersions: [1],
     rows: [],
-    sums: null,
+    totals: null,
     capped: 0,
     computedMs: T0 + 120_000,
     ...fields,

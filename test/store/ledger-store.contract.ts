@@ -270,7 +270,7 @@ function spanTests(contract: Contract): void {
     const few = many.slice(0, 3)
     const sums = rowTotalsOf(many)
     assert.ok(sums !== null && rowTotalsOf(few) === null)
-    await ledger.replaceBuckets([span({ rows: many, sums }), span({ host: null, rows: few })])
+    await ledger.replaceBuckets([span({ rows: many, totals: sums }), span({ host: null, rows: few })])
     const rowsOf = async (read: AsyncIterable<Pick<LedgerBucket, 'host' | 'rows'>>) =>
       (await collect(read)).map(({ host, rows }) => [host, rows])
     const range = ['minute', T0, T0 + 1] as const
@@ -283,7 +283,7 @@ function spanTests(contract: Contract): void {
     assert.deepEqual(await rowsOf(ledger.readRollups('tenant', ...range, ['h1'])), [['h1', sums.tenant]])
     assert.deepEqual(await rowsOf(ledger.readBuckets(...range)), both(many))
     assert.deepEqual(
-      (await collect(ledger.readBuckets(...range))).map((stored) => stored.sums),
+      (await collect(ledger.readBuckets(...range))).map((stored) => stored.totals),
       [null, sums],
     )
     assert.deepEqual(await ledger.replaceBuckets([span({ rev: 1, rows: few })]), [true])

@@ -103,7 +103,7 @@ export class MinuteKeeper {
         rev: revs.get(host) ?? 0,
         bookVersions: [bookVersion],
         rows,
-        sums: rowTotalsOf(rows),
+        totals: rowTotalsOf(rows),
         capped,
         computedMs,
       }

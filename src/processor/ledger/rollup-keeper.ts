@@ -36,7 +36,7 @@ export class RollupKeeper {
     const computedMs = now()
     const spans = [...sums].map(([host, sum]): LedgerBucket => {
       const summed = sum.span()
-      return { level, startMs, host, rev: revs.get(host) ?? 0, ...summed, sums: rowTotalsOf(summed.rows), computedMs }
+      return { level, startMs, host, rev: revs.get(host) ?? 0, ...summed, totals: rowTotalsOf(summed.rows), computedMs }
     })
     const replaced = await ledger.replaceBuckets(spans)
     const won = new Set(spans.filter((_, i) => replaced[i]).map((span) => span.host))

@@ -40,9 +40,9 @@ export function toDocument(bucket: LedgerBucket, writeId: ObjectId): BucketDocum
     host: bucket.host,
     rev: bucket.rev + 1,
     rows: bucket.rows.map(toRowDocument),
-    ...(bucket.sums === null
+    ...(bucket.totals === null
       ? {}
-      : { model_sums: bucket.sums.model.map(toRowDocument), tenant_sums: bucket.sums.tenant.map(toRowDocument) }),
+      : { model_sums: bucket.totals.model.map(toRowDocument), tenant_sums: bucket.totals.tenant.map(toRowDocument) }),
     book_versions: bucket.bookVersions,
     capped: bucket.capped,
     computed_at: new Date(bucket.computedMs),
@@ -78,7 +78,7 @@ function toBucket<R>(document: BucketDocument<R>, toRow: (row: R) => CellRow): L
     rev: Number(document.rev),
     bookVersions: document.book_versions.map(Number),
     rows: document.rows.map(toRow),
-    sums: hasTotals ? { model: model.map(toRow), tenant: tenant.map(toRow) } : null,
+    totals: hasTotals ? { model: model.map(toRow), tenant: tenant.map(toRow) } : null,
     capped: Number(document.capped),
     computedMs: document.computed_at.getTime(),
   }

@@ -131,10 +131,10 @@ export async function readRevs(
 export async function replaceBuckets(file: StoreDatabase, buckets: readonly LedgerBucket[]): Promise<boolean[]> {
   if (buckets.length === 0) return []
   // JSON is made before the lock is taken: other processes wait for it.
-  const texts = buckets.map(({ bookVersions, sums, rows }) => ({
+  const texts = buckets.map(({ bookVersions, totals, rows }) => ({
     bookVersions: JSON.stringify(bookVersions),
-    modelSums: sums === null ? null : textOf(sums.model),
-    tenantSums: sums === null ? null : textOf(sums.tenant),
+    modelSums: totals === null ? null : textOf(totals.model),
+    tenantSums: totals === null ? null : textOf(totals.tenant),
     rows: textOf(rows),
   }))
   return file.transaction('Writing the ledger failed', () =>
@@ -163,7 +163,7 @@ function toBucket(row: BucketRow): LedgerBucket {
     rev: row.rev,
     bookVersions: JSON.parse(row.book_versions),
     rows: rowsOf(row.rows),
-    sums: row.model_sums === null ? null : { model: rowsOf(row.model_sums), tenant: rowsOf(row.tenant_sums!) },
+    totals: row.model_sums === null ? null : { model: rowsOf(row.model_sums), tenant: rowsOf(row.tenant_sums!) },
     capped: row.capped,
     computedMs: row.computed_ms,
   }
