@@ -1,4 +1,4 @@
-// Our reader of BSON against the driver's own: whatever a document holds, both read the same.
+// Our BSON reader against the driver's: whatever a document contains, both read the same.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -71,7 +71,7 @@ test('types that our documents do not have are left to the driver', () => {
   assert.deepEqual(tokenOf(bytes(token)), token)
 })
 
-test('a span is what was written, by either way to read it', () => {
+test('a bucket is what was written, by either way to read it', () => {
   const integer = fc.bigInt({ min: 0n, max: 2n ** 70n })
   const row = fc
     .record({
@@ -90,9 +90,9 @@ test('a span is what was written, by either way to read it', () => {
       const named = Object.fromEntries(AMOUNT_FIELDS.map((field, i) => [field, amounts[i]!]))
       return { ...noAmounts(), ...rest, ...named }
     })
-  const span = fc.record({ rows: fc.array(row, { maxLength: 8 }), host: fc.option(text), capped: fc.nat() })
+  const bucket = fc.record({ rows: fc.array(row, { maxLength: 8 }), host: fc.option(text), capped: fc.nat() })
   fc.assert(
-    fc.property(span, fc.boolean(), fc.boolean(), ({ rows, host, capped }, isUnusual, hasSums) => {
+    fc.property(bucket, fc.boolean(), fc.boolean(), ({ rows, host, capped }, isUnusual, hasSums) => {
       const expected = rows.map((one) => rowFromJson(rowToJson(one)))
       const stored = {
         _id: 'm:x',

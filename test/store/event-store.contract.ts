@@ -1,7 +1,7 @@
 // What every EventStore must do, as tests that run over both adapters. An adapter's test file calls
 // `eventStoreContract` with a function that makes an empty place for data; each test gets a place of its own, may open
 // several stores on it, and closes what it opened. What only one adapter can do (foreign documents are MongoDB's) is an
-// optional part of the fixture. All ids are made as event-id.ts makes them: stores tell by them what is ours.
+// optional part of the fixture. All ids are made as event-id.ts makes them: stores recognize our documents by them.
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
@@ -16,7 +16,7 @@ export interface StoreFixture {
   open(): EventStore
   /** Overwrites the stored format number of a prepared place. */
   writeFormat(format: number): Promise<void>
-  /** Puts documents of somebody else into a collection; left out where there cannot be any. */
+  /** Puts foreign documents into a collection; left out where there cannot be any. */
   insertForeign?(kind: 'gpu' | 'token', documents: Record<string, unknown>[]): Promise<void>
   /** Removes the place; all its stores are closed by then. */
   dispose(): Promise<void>

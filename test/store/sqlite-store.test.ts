@@ -1,4 +1,4 @@
-// The embedded store: the contract that MongoDB keeps too, and what only a file on one machine has to promise.
+// The embedded store: the contract that it shares with MongoDB, and what only a file on one machine has to guarantee.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'

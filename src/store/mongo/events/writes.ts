@@ -1,8 +1,8 @@
 // Writes by command, and what its reply means: many inserts or deletions in one, or one update. The hot path of the
-// processor: plain objects go to `db.command({insert})`, which is about a tenth faster than insertMany and makes no
-// object per error, so a replay of stored events costs little. The driver does not split what it is given, and its
-// encoder does not report that its 17 MB buffer is full, so commands are cut by an upper bound of their size, never by
-// an estimate.
+// processor: plain objects go to `db.command({insert})`, which encodes each once (1.2 of 1.7 CPU-µs per event; driver
+// 7.9 has no public way to pass encoded bytes). insertMany takes 2.4, and 7.1 where 3.2 are needed for an event that is
+// stored already, since it makes an object per error. The driver does not split what it is given, and its encoder does
+// not report that its 17 MB buffer is full, so commands are cut by an upper bound of their size, never by an estimate.
 
 import { BSON, type Document } from 'mongodb'
 import type { GpuDocument, TokenDocument } from '../../../domain/events/documents.ts'
