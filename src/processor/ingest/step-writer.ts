@@ -203,7 +203,8 @@ export function stepWriters({ log, store, outcomes, repeat, ...target }: StepTar
         await writeDeadLetters(log, store, target.topicDead, step.rejected, new Date(target.now()))
         for (const { refusal } of step.rejected) outcomes.reject(refusal.reason)
       }),
-    marks: (cells) => repeat('write marks to the store', () => store.insertMarks(cells.dirtyMinutes(), target.now())),
+    marks: (cells) =>
+      repeat('write marks to the store', () => store.ledger.insertMarks('minute', cells.dirtyMinutes(), target.now())),
     positions: (positions) =>
       repeat('write positions to the store', () => store.advancePositions(target.group, positions)),
     commit: (positions) => target.commit(positions),

@@ -103,7 +103,7 @@ export class MinuteKeeper {
         rev: revs.get(host) ?? 0,
         bookVersions: [bookVersion],
         rows,
-        sums: rowTotalsOf(rows),
+        totals: rowTotalsOf(rows),
         capped,
         computedMs,
       }
@@ -118,7 +118,7 @@ export class MinuteKeeper {
     const won = spans.filter((_, i) => replaced[i])
     counters.cellsReplaced += won.length
     counters.racesLost += spans.length - won.length
-    if (won.length > 0) await ledger.markSpans('hour', hoursOf(won), now())
+    if (won.length > 0) await ledger.insertMarks('hour', hoursOf(won), now())
     // A revision that was made meanwhile marked the cells that it saw. One that was only just written it may not have seen.
     await books.refresh()
     const wonHosts = Map.groupBy(won, (span) => span.startMs)

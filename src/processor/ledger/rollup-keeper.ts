@@ -36,14 +36,14 @@ export class RollupKeeper {
     const computedMs = now()
     const spans = [...sums].map(([host, sum]): LedgerBucket => {
       const summed = sum.span()
-      return { level, startMs, host, rev: revs.get(host) ?? 0, ...summed, sums: rowTotalsOf(summed.rows), computedMs }
+      return { level, startMs, host, rev: revs.get(host) ?? 0, ...summed, totals: rowTotalsOf(summed.rows), computedMs }
     })
     const replaced = await ledger.replaceBuckets(spans)
     const won = new Set(spans.filter((_, i) => replaced[i]).map((span) => span.host))
     counters.sumsComputed += spans.length
     counters.racesLost += spans.length - won.size
     if (level === 'hour' && won.size > 0) {
-      await ledger.markSpans('day', [{ startMs: floorTo(DAY_MS, startMs), hosts: [...won] }], now())
+      await ledger.insertMarks('day', [{ startMs: floorTo(DAY_MS, startMs), hosts: [...won] }], now())
     }
     const done = marks.filter((mark) => mark.hosts.every((host) => won.has(host))).map((mark) => mark.id)
     await ledger.deleteMarks(done)

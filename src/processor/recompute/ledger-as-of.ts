@@ -55,7 +55,7 @@ export async function* ledgerAsOf(options: {
           rev: 0,
           bookVersions: [bookVersion],
           rows,
-          sums: null,
+          totals: null,
           capped,
           computedMs: 0,
         }

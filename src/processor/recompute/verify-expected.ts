@@ -54,7 +54,7 @@ export function mismatchOf(level: BucketLevel, expected: Expected, stored: Ledge
   }
   const rows = differingRows(expected.rows, stored.rows)
   if (rows !== null) return { what: level === 'minute' ? 'rows' : 'sum', ...rows }
-  const sums = differingSums(rowTotalsOf(expected.rows), stored.sums)
+  const sums = differingSums(rowTotalsOf(expected.rows), stored.totals)
   if (sums !== null) return { what: 'sums', ...sums }
   if (stored.capped !== expected.capped) {
     return { what: 'capped', expected: String(expected.capped), found: String(stored.capped) }

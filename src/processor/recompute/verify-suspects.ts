@@ -62,7 +62,7 @@ export class MismatchRecheck {
       this.differences.push({ level, start: new Date(startMs).toISOString(), host, ...mismatch })
     }
     if (repair !== true) return
-    await ledger.markSpans(level, [{ startMs, hosts: [host] }], nowMs)
+    await ledger.insertMarks(level, [{ startMs, hosts: [host] }], nowMs)
     this.repaired++
   }
 
