@@ -30,10 +30,7 @@ import {
 } from '../../http/access/api-tokens.ts'
 import { textTable } from '../../report/table.ts'
 import { type Command, type CommandContext, textFlag, UsageError } from '../command.ts'
-import { parseInstant } from '../parse-instant.ts'
-
-const HOUR_MS = 3_600_000
-const DAY_MS = 24 * HOUR_MS
+import { parseExpiry } from '../parse-instant.ts'
 
 export const tokens: Command = {
   summary: 'Adds, lists and removes the API tokens that HTTP asks for',
@@ -129,13 +126,6 @@ function wantedToken(flags: CommandContext['flags'], nowMs: number): Pick<ApiTok
   }
   if (problems.length > 0) throw new UsageError(`${problems.join('\n')}\nSee: pertoken tokens --help`)
   return { name: name!, scopes, expiresMs }
-}
-
-/** An instant, or so long from now; epoch milliseconds, NaN when it is neither. */
-function parseExpiry(text: string, nowMs: number): number {
-  const fromNow = /^(\d{1,5})([dh])$/.exec(text)
-  if (fromNow === null) return parseInstant(text, nowMs)
-  return nowMs + Number(fromNow[1]) * (fromNow[2] === 'd' ? DAY_MS : HOUR_MS)
 }
 
 /** The tokens of a text; a file with anything wrong in it is not written again. */
