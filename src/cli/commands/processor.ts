@@ -48,7 +48,7 @@ export const processor: Command = {
   options: SERVICE_OPTIONS,
   async run(context) {
     const { config, flags } = context
-    const service = { host: config.HOST ?? '0.0.0.0', partitions: 12, from: startFrom(flags) }
+    const service = { host: config.HOST ?? '0.0.0.0', from: startFrom(flags) }
     if (flags['publish-gpu'] !== true) return runService(context, service)
     if (config.GPU_METRICS_SOURCE === 'seed') {
       throw new UsageError('--publish-gpu never publishes the seed’s figures: set GPU_METRICS_SOURCE to auto')

@@ -9,7 +9,7 @@ import { pairs, parseSeed, SeedError, type SeedPair } from '../../producers/seed
 import { type Command, type CommandContext, numberFlag, UsageError } from '../command.ts'
 import type { Config } from '../options.ts'
 import { seedPathOf } from '../wiring/gpu-sources.ts'
-import { makeLogger, openLog } from '../wiring/wire.ts'
+import { defaultPartitions, makeLogger, openLog } from '../wiring/wire.ts'
 
 /** Most pairs of one append when the rate is high. */
 const MAX_PAIRS_AT_ONCE = 500
@@ -83,7 +83,7 @@ async function waitForTopics(
   signal: AbortSignal,
   say: (text: string) => void,
 ): Promise<void> {
-  const partitions = config.KAFKA_BOOTSTRAP === null ? 1 : 12
+  const partitions = defaultPartitions(config)
   const topics = [config.TOPIC_METRIC, config.TOPIC_TOKEN].map((name) => ({ name, partitions }))
   for (let tries = 0; !signal.aborted; tries++) {
     try {

@@ -7,7 +7,7 @@ import type { EventLog, NewRecord } from '../../log/event-log.ts'
 import { appendUntilTaken } from '../../producers/append.ts'
 import { readTrace, type TraceError, type TraceEvent } from '../../producers/trace-file.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
-import { makeLogger, openLog } from '../wiring/wire.ts'
+import { defaultPartitions, makeLogger, openLog } from '../wiring/wire.ts'
 
 /** Most events of one append. */
 const MAX_BATCH = 1000
@@ -45,7 +45,7 @@ export const replay: Command = {
         : (await import('../../store/mongo/events/foreign.ts')).readForeignDocuments(mongoUrl)
     const log = await openLog(config, makeLogger(config))
     try {
-      const partitions = config.KAFKA_BOOTSTRAP === null ? 1 : 12
+      const partitions = defaultPartitions(config)
       await log.ensureTopics([config.TOPIC_METRIC, config.TOPIC_TOKEN].map((name) => ({ name, partitions })))
       const result = await feed(context, log, source, {
         speed: mongoUrl === undefined ? speed : Number.POSITIVE_INFINITY,

@@ -4,7 +4,7 @@
 import { parseIsoMs } from '../../domain/events/timestamp.ts'
 import type { EventLog, Position, TopicDescription } from '../../log/event-log.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
-import { makeLogger, openLog, openStore } from '../wiring/wire.ts'
+import { defaultPartitions, makeLogger, openLog, openStore } from '../wiring/wire.ts'
 
 export const topics: Command = {
   summary: 'Makes and describes the topics; seek moves the group to another position',
@@ -45,8 +45,8 @@ export const topics: Command = {
 }
 
 async function create({ config, flags, say }: CommandContext, log: EventLog): Promise<void> {
-  const embedded = config.KAFKA_BOOTSTRAP === null
-  const partitions = numberFlag(flags, 'partitions', { min: 1, max: 10_000, default: embedded ? 1 : 12, integer: true })
+  const usual = defaultPartitions(config)
+  const partitions = numberFlag(flags, 'partitions', { min: 1, max: 10_000, default: usual, integer: true })
   const replication = numberFlag(flags, 'replication', { min: 1, max: 100, default: 1, integer: true })
   const names = [config.TOPIC_METRIC, config.TOPIC_TOKEN, config.TOPIC_DEAD]
   const made = await log.ensureTopics(names.map((name) => ({ name, partitions, replication })))

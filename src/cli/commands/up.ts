@@ -6,10 +6,6 @@ import { type Command, UsageError } from '../command.ts'
 import { runService } from '../wiring/service.ts'
 import { SERVICE_OPTIONS } from './processor.ts'
 
-/** The embedded log needs no parallelism: one process reads it all. */
-const EMBEDDED_PARTITIONS = 1
-const KAFKA_PARTITIONS = 12
-
 export const up: Command = {
   summary: 'Everything in one process: log, processor, HTTP, page; --demo adds a demo workload and fleet',
   usage: '[--demo] [--embedded]',
@@ -35,7 +31,6 @@ export const up: Command = {
       { ...context, config },
       {
         host: config.HOST ?? '127.0.0.1',
-        partitions: config.KAFKA_BOOTSTRAP === null ? EMBEDDED_PARTITIONS : KAFKA_PARTITIONS,
         ...(context.flags['demo'] === true ? { beside: (log, signal) => runDemo(log, { gpu, token }, signal) } : {}),
       },
     )

@@ -6,7 +6,7 @@ import { logSink } from '../../agent/log-sink.ts'
 import type { Sink } from '../../agent/sink.ts'
 import { type CommandContext, textFlag, UsageError } from '../command.ts'
 import type { Config } from '../options.ts'
-import { type makeLogger, openLog } from './wire.ts'
+import { defaultPartitions, type makeLogger, openLog } from './wire.ts'
 
 /** The sink, not yet connected, and what closes it and all below it. */
 export async function openSink(
@@ -18,7 +18,7 @@ export async function openSink(
     const log = await openLog(config, logger)
     const topics = { gpu: config.TOPIC_METRIC, token: config.TOPIC_TOKEN }
     return {
-      sink: logSink(log, { topics, partitions: config.KAFKA_BOOTSTRAP === null ? 1 : 12 }),
+      sink: logSink(log, { topics, partitions: defaultPartitions(config) }),
       close: () => log.close(),
     }
   }

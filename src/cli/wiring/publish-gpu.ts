@@ -10,7 +10,7 @@ import { memorySpool } from '../../agent/memory-spool.ts'
 import type { EventLog } from '../../log/event-log.ts'
 import type { Config } from '../options.ts'
 import { findGpuSource, noGpuLine, sampleSettings } from './gpu-sources.ts'
-import { makeLogger } from './wire.ts'
+import { defaultPartitions, makeLogger } from './wire.ts'
 
 const LOOK_AGAIN_MS = 60_000
 /** The processor's own drain has to fit into the same ten seconds. */
@@ -36,7 +36,7 @@ export async function publishOwnGpus(config: Config, log: EventLog, signal: Abor
       intervalMs: config.AGENT_INTERVAL_SEC * 1000,
       state,
       spool: memorySpool(state),
-      sink: logSink(log, { topics, partitions: 12 }),
+      sink: logSink(log, { topics, partitions: defaultPartitions(config) }),
       logger,
       signal,
       drainMs: DRAIN_MS,

@@ -11,12 +11,10 @@ import type { Config } from '../options.ts'
 import { version } from '../version.ts'
 import { httpSecurity } from './http-security.ts'
 import { LedgerService } from './ledger-service.ts'
-import { makeLogger, openLog, openStore } from './wire.ts'
+import { defaultPartitions, makeLogger, openLog, openStore } from './wire.ts'
 
 export interface ServiceOptions {
   host: string
-  /** Partitions of topics that are made at the start. */
-  partitions: number
   /** Where to begin what nobody has read yet. */
   from?: StartFrom | undefined
   /** Runs beside the processor and ends when the signal aborts: the demo. */
@@ -35,9 +33,8 @@ export async function runService(
   const store = await openStore(config, logger)
   const defaultIsGiven = context.loaded.sources.PRICE_PER_HOUR_USD !== 'default'
   const ledger = new LedgerService({ config, defaultIsGiven, log, store, logger })
-  const { partitions, from } = options
   const { priceOf } = ledger.livePrice
-  const processor = new Processor(log, store, { ...processorOptions(config), partitions, from, priceOf, log: logger })
+  const processor = new Processor(log, store, { ...processorOptions(config), from: options.from, priceOf, log: logger })
   const server = await buildServer({
     processor,
     store,
@@ -87,6 +84,7 @@ async function listen(server: Awaited<ReturnType<typeof buildServer>>, host: str
 
 function processorOptions(config: Config) {
   return {
+    partitions: defaultPartitions(config),
     group: config.KAFKA_GROUP,
     topicMetric: config.TOPIC_METRIC,
     topicToken: config.TOPIC_TOKEN,

@@ -20,6 +20,14 @@ export function makeLogger(config: Config): Logger {
 
 const DROPS_SAID_MS = 60_000
 
+/**
+ * Partitions of topics that are created without a number: one on the embedded log, which one process reads as a whole;
+ * on Kafka twelve, which 2, 3, 4, 6 or 12 processors share evenly.
+ */
+export function defaultPartitions(config: Config): number {
+  return config.KAFKA_BOOTSTRAP === null ? 1 : 12
+}
+
 /** The log that the settings name; not yet connected. */
 export async function openLog(config: Config, log: Logger): Promise<EventLog> {
   const options = kafkaOptions(config, log)
