@@ -14,7 +14,6 @@ export interface Flag {
 }
 
 export interface Command {
-  summary: string
   /** Words after the command's name, for the usage line. */
   usage: string
   flags: Readonly<Record<string, Flag>>
@@ -58,8 +57,8 @@ function allFlags(command: Command): Map<string, Flag> {
 }
 
 /** The text of `pertoken NAME --help`. */
-export function helpOf(name: string, command: Command): string {
-  const lines = [`pertoken ${name}${command.usage ? ` ${command.usage}` : ''}`, '', command.summary]
+export function helpOf(name: string, summary: string, command: Command): string {
+  const lines = [`pertoken ${name}${command.usage ? ` ${command.usage}` : ''}`, '', summary]
   if (command.details !== undefined) lines.push('', command.details)
   lines.push('', 'Flags:')
   for (const [flag, { value, help, option }] of [

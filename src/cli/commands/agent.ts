@@ -26,7 +26,6 @@ const SPOOL_LEASE_MS = 2000
 const CLOSE_SOURCE_MS = 1000
 
 export const agent: Command = {
-  summary: 'Samples this host’s GPUs and sends them, through a disk spool, to Kafka or to another pertoken',
   usage: '[--to URL] [--model NAME] [--once]',
   details:
     'Without --to it sends to KAFKA_BOOTSTRAP, else into the embedded log in DATA_DIR. The token for --to is read from\n' +

@@ -5,7 +5,6 @@ import { shown } from '../config.ts'
 import { OPTIONS, type OptionName } from '../options.ts'
 
 export const config: Command = {
-  summary: 'Shows every setting: value, unit, default, and where the value came from',
   usage: '--print [--json]',
   flags: { print: { help: 'Prints the settings' }, json: { help: 'Prints them as JSON' } },
   options: Object.keys(OPTIONS) as OptionName[],

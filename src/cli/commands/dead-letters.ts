@@ -10,7 +10,6 @@ import { makeLogger, openLog, openStore } from '../wiring/wire.ts'
 const PAGE = 500
 
 export const deadLetters: Command = {
-  summary: 'Lists, shows and redrives refused records',
   usage: 'list [--reason CODE] | show ID | redrive ID | redrive --reason CODE',
   flags: {
     reason: { value: 'CODE', help: 'Only those with this reason code' },

@@ -24,7 +24,6 @@ import { SERVICE_OPTIONS } from './processor.ts'
 const STATES = { true: 'ok   ', false: 'WRONG', null: '-    ' } as const
 
 export const doctor: Command = {
-  summary: 'Looks at everything that can be wrong from here; one line each with what to do; exit 1 when something is',
   usage: '[--producer] [--json]',
   flags: {
     producer: { help: 'For a machine that only publishes: leaves out store, group and own HTTP' },

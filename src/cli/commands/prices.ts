@@ -28,7 +28,6 @@ interface Listing {
 }
 
 export const prices: Command = {
-  summary: 'Lists and sets price books, and explains the price of a GPU',
   usage: 'list | set FILE | explain --host NAME --gpu INDEX [--at TIME]',
   flags: {
     host: { value: 'NAME', help: 'For explain: the host; left out: events without a host' },

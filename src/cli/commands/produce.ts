@@ -17,7 +17,6 @@ const MAX_PAIRS_AT_ONCE = 500
 const TICK_MS = 20
 
 export const produce: Command = {
-  summary: 'Publishes pairs (GPU sample, token event) made from the seed file',
   usage: '[--batch N] [--interval S | --rate N]',
   flags: {
     batch: { option: 'BATCH', value: 'PAIRS', help: 'Pairs to publish; 0: until stopped' },

@@ -16,7 +16,6 @@ const MAX_SHOWN = 20
 const PROGRESS_MS = 1000
 
 export const replay: Command = {
-  summary: 'Puts a trace (CSV of TIMESTAMP,ContextTokens,GeneratedTokens, or JSON lines of events) into the log',
   usage: 'FILE [--speed N|max] [--from-now] | --from-mongo URL',
   flags: {
     speed: { value: 'N|max', help: 'So many times as fast as the trace (1), or as fast as the log takes it' },

@@ -24,7 +24,6 @@ type Format = (typeof FORMATS)[number]
 const MAX_TABLE_ROWS = 10_000
 
 export const report: Command = {
-  summary: 'Says what a range cost: by model, tenant, host, GPU, price kind; fully loaded and busy',
   usage: '[--from TIME] [--to TIME] [--by model,tenant,host,gpu,price_kind] [--step 1m|1h|1d|all] [--format …]',
   flags: {
     from: { value: 'TIME', help: 'First instant: a date, ISO 8601, or so long ago: 24h, 7d (a day before --to)' },

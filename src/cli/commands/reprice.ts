@@ -11,7 +11,6 @@ import { ProgressLine } from '../progress-line.ts'
 import { makeLogger, openStore } from '../wiring/wire.ts'
 
 export const reprice: Command = {
-  summary: 'Reprices a past range with a version of the price book, and shows before and after',
   usage: '--from TIME --to TIME [--version N] [--json]',
   flags: {
     from: { value: 'TIME', help: 'First instant: a date, ISO 8601, or so long ago: 24h, 7d' },

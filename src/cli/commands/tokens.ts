@@ -33,7 +33,6 @@ import { type Command, type CommandContext, textFlag, UsageError } from '../comm
 import { parseExpiry } from '../parse-instant.ts'
 
 export const tokens: Command = {
-  summary: 'Adds, lists and removes the API tokens that HTTP asks for',
   usage: 'add --name NAME --scope SCOPE[,SCOPE] [--expires 90d|12h|TIME] | list | remove NAME',
   flags: {
     name: { value: 'NAME', help: 'For add: who or what it is for; not a secret' },

@@ -7,7 +7,6 @@ import { type Command, type CommandContext, numberFlag, textFlag, UsageError } f
 import { defaultPartitions, makeLogger, openLog, openStore } from '../wiring/wire.ts'
 
 export const topics: Command = {
-  summary: 'Makes and describes the topics; seek moves the group to another position',
   usage: '[create | describe | seek --to earliest|latest|TIME]',
   flags: {
     partitions: { value: 'N', help: 'Partitions of topics that are made (12)' },

@@ -11,7 +11,6 @@ import { ProgressLine } from '../progress-line.ts'
 import { makeLogger, openStore } from '../wiring/wire.ts'
 
 export const verify: Command = {
-  summary: 'Recomputes the ledger from the raw documents and compares; exit 1 on any difference',
   usage: '[--from TIME] [--to TIME] [--repair] [--json]',
   flags: {
     from: { value: 'TIME', help: 'First instant (the day of the first raw event)' },
