@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // Starts pertoken. Plain JavaScript on purpose: it must run on any Node, to be able to say that the Node is too old.
-// In the repository the TypeScript sources run as they are; the published package carries them compiled in dist/.
+// In the repository the TypeScript sources run as they are; the published package carries them compiled in dist/, because
+// Node strips no types below node_modules.
 import { existsSync } from 'node:fs'
 import module from 'node:module'
 import { fileURLToPath } from 'node:url'
