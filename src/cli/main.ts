@@ -1,12 +1,13 @@
-// The command line: finds the command, takes its words apart, runs it until it ends or is told to stop. Exit codes: 0
-// done, 1 something failed, 2 wrong usage or configuration. Ctrl-C and SIGTERM drain; a second one ends at once.
+// The command line: finds the command, parses its arguments, runs it until it ends or is stopped. Exit codes: 0 done, 1
+// failed, 2 wrong usage or configuration. SIGINT (Ctrl-C) and SIGTERM drain; a second signal ends the process at once.
 
 import { type Command, helpOf, parseWords, UsageError } from './command.ts'
+import type { Config } from './options.ts'
 import { version } from './version.ts'
 
 /**
- * All commands, in the order of the help. The module of a command is loaded only when that command is named: `--help` and
- * `--version` need neither the HTTP server nor a database driver.
+ * All commands, in the order of the help. The module of a command is loaded only when that command is named: `--help`
+ * and `--version` need neither the HTTP server nor a database driver.
  */
 const COMMANDS: Readonly<Record<string, { summary: string; load: () => Promise<Command> }>> = {
   up: {
@@ -67,7 +68,7 @@ const COMMANDS: Readonly<Record<string, { summary: string; load: () => Promise<C
   },
 }
 
-/** Runs `pertoken ...words`; answers the exit code. */
+/** Runs `pertoken ...words`; returns the exit code. */
 export async function main(words: readonly string[]): Promise<number> {
   const [name, ...rest] = words
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
@@ -98,8 +99,10 @@ async function run(name: string, command: Command, words: readonly string[]): Pr
     stop.abort()
   }
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  let logLevel: Config['LOG_LEVEL'] | undefined
   try {
     const parsed = parseWords(name, command, words, process.env)
+    logLevel = parsed.config.LOG_LEVEL
     return await command.run({
       ...parsed,
       signal: stop.signal,
@@ -112,7 +115,7 @@ async function run(name: string, command: Command, words: readonly string[]): Pr
       return 2
     }
     process.stderr.write(`pertoken ${name} failed: ${error instanceof Error ? error.message : String(error)}\n`)
-    if (process.env['LOG_LEVEL'] === 'debug' && error instanceof Error) process.stderr.write(`${error.stack}\n`)
+    if (logLevel === 'debug' && error instanceof Error) process.stderr.write(`${error.stack}\n`)
     return 1
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)

@@ -1,5 +1,5 @@
 // Instants typed by people on the command line: ISO 8601, a date (its midnight, UTC), epoch milliseconds, `now`, or a
-// duration: before now (90m, 24h, 7d), for an expiry after now. A flag with anything else is a UsageError that names it.
+// duration: before now (90m, 24h, 7d), for an expiry after now. Anything else is a UsageError that names the flag.
 
 import { parseInstantMs } from '../domain/events/timestamp.ts'
 import { type CommandContext, textFlag, UsageError } from './command.ts'

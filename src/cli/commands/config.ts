@@ -1,4 +1,4 @@
-// `pertoken config --print`: every setting with its value in force, unit, default and source; secrets masked.
+// `pertoken config --print`: every setting with its effective value, unit, default and source; secrets masked.
 
 import { type Command, UsageError } from '../command.ts'
 import { shown } from '../config.ts'

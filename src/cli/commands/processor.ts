@@ -1,5 +1,5 @@
-// `pertoken processor`: consumes the two topics, stores, prices, serves HTTP; with --publish-gpu it samples its own host's
-// GPUs as well.
+// `pertoken processor`: consumes the two topics, stores and prices their events, serves HTTP; with --publish-gpu it
+// samples the GPUs of its own host as well.
 
 import type { StartFrom } from '../../processor/ingest/start.ts'
 import { type Command, type CommandContext, textFlag, UsageError } from '../command.ts'

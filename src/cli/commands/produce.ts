@@ -1,5 +1,5 @@
-// `pertoken produce`: publishes pairs (GPU sample, token event) made from the seed file, at a pace, until the batch is
-// done or it is told to stop. Events keep a host's order: they are keyed by host.
+// `pertoken produce`: publishes pairs (GPU sample, token event) made from the seed file, at a given pace, until the
+// batch is done or it is stopped. Records are keyed by host, so the events of a host keep their order.
 
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -11,7 +11,7 @@ import type { Config } from '../options.ts'
 import { seedPathOf } from '../wiring/gpu-sources.ts'
 import { defaultPartitions, makeLogger, openLog } from '../wiring/wire.ts'
 
-/** Most pairs of one append when the rate is high. */
+/** Most pairs of one append. */
 const MAX_PAIRS_AT_ONCE = 500
 /** At high rates events are appended this often, milliseconds. */
 const TICK_MS = 20
@@ -75,7 +75,7 @@ export const produce: Command = {
   },
 }
 
-/** Makes the topics where the log allows it; an append to a missing topic would fail for a reason that may pass. */
+/** Creates the topics, retrying until the log responds: an append to a missing topic would fail. */
 async function waitForTopics(
   log: EventLog,
   config: Config,
@@ -103,7 +103,7 @@ async function publish(
 ): Promise<number> {
   const total = config.BATCH === 0 ? Number.POSITIVE_INFINITY : config.BATCH
   const startedMs = performance.now()
-  const trouble = (error: Error) => say(`Repeating until the log takes it: ${error.message}\n`)
+  const onFault = (error: Error) => say(`Repeating until the log takes it: ${error.message}\n`)
   let published = 0
   while (published < total && !signal.aborted) {
     const dueMs = startedMs + published * msPerPair
@@ -123,8 +123,8 @@ async function publish(
       token.push({ key: pair.token.host ?? null, value: Buffer.from(JSON.stringify(pair.token)) })
     }
     const taken =
-      (await appendUntilTaken(log, config.TOPIC_METRIC, gpu, signal, trouble)) &&
-      (await appendUntilTaken(log, config.TOPIC_TOKEN, token, signal, trouble))
+      (await appendUntilTaken(log, config.TOPIC_METRIC, gpu, signal, onFault)) &&
+      (await appendUntilTaken(log, config.TOPIC_TOKEN, token, signal, onFault))
     if (taken) published += count
   }
   return published

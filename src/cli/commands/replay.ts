@@ -1,5 +1,6 @@
-// `pertoken replay`: puts a trace (CSV or JSON lines) or the documents of an older deployment into the log, paced by its
-// own times or as fast as the log takes it. Ids are made of the content, so that doing it again changes nothing.
+// `pertoken replay`: appends a trace (CSV or JSON lines) or the documents of an older deployment to the log, paced by
+// its own times or as fast as the log accepts it. Ids are derived from the content, so that a second replay changes
+// nothing.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseIsoMs } from '../../domain/events/timestamp.ts'
@@ -11,7 +12,7 @@ import { defaultPartitions, makeLogger, openLog } from '../wiring/wire.ts'
 
 /** Most events of one append. */
 const MAX_BATCH = 1000
-/** Wrong rows that are shown one by one; the rest is only counted. */
+/** Wrong rows that are shown; further ones are only counted. */
 const MAX_SHOWN = 20
 const PROGRESS_MS = 1000
 
@@ -87,8 +88,8 @@ async function feed(
       if (batch[kind].length === 0) continue
       const records = batch[kind]
       batch[kind] = []
-      const trouble = (error: Error) => say(`Repeating until the log takes it: ${error.message}\n`)
-      if (await appendUntilTaken(log, topics[kind], records, signal, trouble)) result.events += records.length
+      const onFault = (error: Error) => say(`Repeating until the log takes it: ${error.message}\n`)
+      if (await appendUntilTaken(log, topics[kind], records, signal, onFault)) result.events += records.length
     }
     if (process.stderr.isTTY && Date.now() - shownMs > PROGRESS_MS) {
       shownMs = Date.now()

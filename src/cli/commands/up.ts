@@ -1,5 +1,5 @@
-// `pertoken up`: everything in one process. With --demo a demo workload shaped like a published trace runs beside it, on
-// the embedded log and store only: demo events have no place among real ones.
+// `pertoken up`: everything in one process. With --demo a workload shaped like a published trace runs beside it, on the
+// embedded log and store only: demo events must not mix with real ones.
 
 import { type Command, UsageError } from '../command.ts'
 import { SERVICE_OPTIONS } from './processor.ts'

@@ -1,5 +1,6 @@
-// What `up` and `processor` have in common: log, store, processor and HTTP in one process, until told to stop. HTTP comes
-// first, so that /health can say what the processor is waiting for; it goes last, so that the drain can be watched.
+// What `up` and `processor` have in common: log, store, processor and HTTP in one process, until told to stop. HTTP
+// comes first, so that /health can say what the processor is waiting for; it goes last, so that the drain can be
+// watched.
 
 import { buildServer } from '../../http/server.ts'
 import type { EventLog } from '../../log/event-log.ts'
