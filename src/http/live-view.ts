@@ -1,7 +1,7 @@
 // The live figures in a fixed order, as the API, the page and the metrics show them: models by name, slots by host and
 // index. The processor gives them in the order in which it saw them first, which another process saw differently.
 
-import type { LiveModel, LiveSlot } from '../domain/live/sliding-window.ts'
+import type { LiveModel, LiveSlot } from '../domain/live/live-figures.ts'
 import type { HttpDependencies } from './dependencies.ts'
 
 export interface LiveView {

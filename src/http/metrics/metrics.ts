@@ -5,7 +5,7 @@
 
 import type { FastifyInstance } from 'fastify'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
-import type { LiveModel } from '../../domain/live/sliding-window.ts'
+import type { LiveModel } from '../../domain/live/live-figures.ts'
 import type { HttpDependencies } from '../dependencies.ts'
 import { byModel, type LiveView, liveView } from '../live-view.ts'
 import { costSourceOf } from '../routes/cost.ts'

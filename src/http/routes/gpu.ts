@@ -3,7 +3,7 @@
 
 import type { FastifyInstance } from 'fastify'
 import type { GpuDocument } from '../../domain/events/documents.ts'
-import type { LiveSlot } from '../../domain/live/sliding-window.ts'
+import type { LiveSlot } from '../../domain/live/live-figures.ts'
 import type { HttpDependencies } from '../dependencies.ts'
 import { GpuConflicts } from '../gpu-conflicts.ts'
 import { bySlot, liveView } from '../live-view.ts'
