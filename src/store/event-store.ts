@@ -61,6 +61,15 @@ export interface EventQuery {
   cursor?: string
 }
 
+/** Which samples `latestSample` considers: of one slot, host, index, or all; in the whole of time where no bound is set. */
+export interface LatestSampleQuery {
+  host?: string | null
+  gpuIndex?: number
+  /** Bounds of event time, epoch milliseconds, both inclusive. A lower bound also bounds what a search in vain costs. */
+  atOrAfterMs?: number
+  atOrBeforeMs?: number
+}
+
 /** Counts for /health and doctor. */
 export interface StoreCounts {
   gpuMetrics: number
@@ -119,8 +128,8 @@ export interface EventStore {
   /** Replaces the stored positions of these partitions, whatever they were, and drops other topic ids: `topics seek`. */
   resetPositions(group: string, positions: readonly Position[]): Promise<void>
 
-  /** The newest sample by (ts, _id), of one slot, host, index, or at all; null when there is none. */
-  latestSample(filter: { host?: string | null; gpuIndex?: number }): Promise<GpuDocument | null>
+  /** The newest sample by (ts, _id) that the query considers; null when there is none. */
+  latestSample(query: LatestSampleQuery): Promise<GpuDocument | null>
   /** The newest sample of each slot with a sample at or after `sinceMs`, at most `limit` slots. */
   latestSamplePerSlot(sinceMs: number, limit: number): Promise<GpuDocument[]>
   /** Event time of the newest document of a collection, epoch milliseconds; null when it is empty. */

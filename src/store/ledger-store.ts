@@ -7,10 +7,8 @@
 // it is computed from; replaces the span only if its rev is unchanged; and deletes exactly the marks that it read.
 // All reads are of the primary and see every acknowledged write.
 
+import type { BucketLevel } from '../domain/ledger/buckets.ts'
 import type { CellRow, LedgerSample, LedgerToken, RowTotals, TokenTotals } from '../domain/ledger/types.ts'
-
-/** The lengths that the ledger is kept in. A minute is a cell; an hour is the sum of its cells, a day of its hours. */
-export type BucketLevel = 'minute' | 'hour' | 'day'
 
 /** Marks of one span start, over all hosts. */
 export interface DirtyBucket {

@@ -288,6 +288,28 @@ function latestTests(contract: Contract): void {
     }
   })
 
+  contract('the latest sample between two instants has both of them, ties and a long way back', async (place) => {
+    const store = await place.prepared()
+    assert.equal(await store.latestSample({ atOrBeforeMs: T0 }), null)
+    // More than a store passes in one step, all newer than what is searched for.
+    const others = Array.from({ length: 9_000 }, (_, i) => sample(`other ${i}`, 50 + (i >> 1), { host: 'other' }))
+    await store.writeDocuments([...LATEST_SAMPLES, sample('h1-0 newest', 90_000, { host: 'h1', gpu_index: 0 })], [])
+    await store.writeDocuments(others, [])
+    for (const [{ from, to, ...slot }, expected] of BOUNDED_FILTERS) {
+      const bounds = { ...(from !== undefined && { atOrAfterMs: T0 + from }), atOrBeforeMs: T0 + to }
+      const found = await store.latestSample({ ...slot, ...bounds })
+      assert.equal(
+        found?._id ?? null,
+        expected === null ? null : ownId(expected),
+        JSON.stringify({ ...slot, from, to }),
+      )
+    }
+    const [found] = LATEST_SAMPLES
+    assert.deepStrictEqual(await store.latestSample({ host: 'h1', gpuIndex: 0, atOrBeforeMs: T0 + 29 }), found)
+    assert.equal((await store.latestSample({ atOrAfterMs: T0 + 90_000 }))?._id, ownId('h1-0 newest'))
+    assert.equal(await store.latestSample({ host: 'h2', atOrAfterMs: T0 + 26 }), null)
+  })
+
   contract('the latest sample per slot is one for each slot since an instant', async (place) => {
     const store = await place.prepared()
     assert.deepEqual(await store.latestSamplePerSlot(0, 10), [])
@@ -688,6 +710,25 @@ const LATEST_FILTERS: [{ host?: string | null; gpuIndex?: number }, string | nul
   [{ host: null, gpuIndex: 0 }, null],
   [{ host: 'h3' }, null],
   [{ gpuIndex: 7 }, null],
+]
+
+/** Slot and bounds as offsets from T0, id of the sample that they find. */
+const BOUNDED_FILTERS: [{ host?: string | null; gpuIndex?: number; from?: number; to: number }, string | null][] = [
+  [{ host: 'h1', gpuIndex: 0, to: 90_000 }, 'h1-0 newest'],
+  [{ host: 'h1', gpuIndex: 0, to: 89_999 }, 'h1-0 last'],
+  [{ host: 'h1', gpuIndex: 0, to: 30 }, 'h1-0 last'],
+  [{ host: 'h1', gpuIndex: 0, to: 29 }, 'h1-0 first'],
+  [{ host: 'h1', gpuIndex: 0, to: 10 }, 'h1-0 first'],
+  [{ host: 'h1', gpuIndex: 0, to: 9 }, null],
+  [{ host: 'h1', gpuIndex: 0, from: 30, to: 89_999 }, 'h1-0 last'],
+  [{ host: 'h1', gpuIndex: 0, from: 31, to: 89_999 }, null],
+  [{ host: 'h1', to: 29 }, 'h1-1'],
+  [{ host: null, gpuIndex: 1, to: 80_000 }, 'null-1 b'],
+  [{ gpuIndex: 1, to: 39 }, 'h1-1'],
+  [{ to: 49 }, 'null-1 b'],
+  [{ to: 29 }, 'h2-0'],
+  [{ to: 9 }, null],
+  [{ host: 'h3', to: 80_000 }, null],
 ]
 
 function position(fields: Partial<Position>): Position {

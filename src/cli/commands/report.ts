@@ -5,9 +5,8 @@
 
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
 import { CostReading, storedProgress } from '../../processor/cost/cost-reading.ts'
-import { type CostFigures, figuresOf } from '../../report/cost-figures.ts'
+import { type CostAnswer, type CostFigures, figuresOf, streamedJson } from '../../report/cost-figures.ts'
 import { type CostRow, TooManyRows } from '../../report/cost-grouping.ts'
-import { type CostAnswer, streamedJson } from '../../report/cost-json.ts'
 import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS } from '../../report/cost-query.ts'
 import { costCsv } from '../../report/csv.ts'
 import { focusFile, focusQuery } from '../../report/focus.ts'

@@ -4,7 +4,7 @@
 // Rules are ranked by what they name: uuid with its slot, uuid, slot, host, name pattern.
 
 import { parseInstantMs } from '../events/timestamp.ts'
-import { divideRounded, NANO_PER_USD, nanoUsd } from './money.ts'
+import { divideRounded, NANO_PER_USD, nanoUsd, usd } from './money.ts'
 import { NamePattern } from './name-pattern.ts'
 import type { PriceMatch, PriceRuleData } from './price-book-schema.ts'
 
@@ -17,6 +17,41 @@ export interface PricedSlot {
   host: string | null
   gpuIndex: number
   name: string | null
+}
+
+/** Price of a GPU at an instant, without energy. */
+export class EffectivePrice {
+  readonly kind: PriceKind
+  /** The rule that gives the price, null when the sample or the default does. */
+  readonly rule: PriceRule | null
+  /** 10⁻⁹ USD per hour, or a sample's USD per hour: no BigInt is made for a token event that needs none. */
+  readonly #price: bigint | number
+
+  constructor(kind: PriceKind, rule: PriceRule | null, price: bigint | number) {
+    this.kind = kind
+    this.rule = rule
+    this.#price = price
+  }
+
+  get nanoUsdPerHour(): bigint {
+    return typeof this.#price === 'bigint' ? this.#price : nanoUsd(this.#price)
+  }
+
+  /** Not rounded where a sample gives the price. */
+  get usdPerHour(): number {
+    return typeof this.#price === 'bigint' ? usd(this.#price) : this.#price
+  }
+}
+
+/** The precedence of prices: the effective rule, else the sample's own price, else the default of the book. */
+export function effectivePrice(
+  rule: PriceRule | null,
+  sampleUsdPerHour: number | null,
+  defaultNanoUsdPerHour: bigint,
+): EffectivePrice {
+  if (rule !== null) return new EffectivePrice(rule.kind, rule, rule.nanoUsdPerHour)
+  if (sampleUsdPerHour !== null) return new EffectivePrice('sample', null, sampleUsdPerHour)
+  return new EffectivePrice('default', null, defaultNanoUsdPerHour)
 }
 
 /** What a rule's match names, most specific first. */

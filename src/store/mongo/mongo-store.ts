@@ -5,7 +5,15 @@
 import type { EventKind, GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
 import type { DirtyMinute } from '../../domain/ledger/buckets.ts'
 import type { Position } from '../../log/event-log.ts'
-import type { DeadLetter, EventQuery, EventStore, Page, StoreCounts, WriteResult } from '../event-store.ts'
+import type {
+  DeadLetter,
+  EventQuery,
+  EventStore,
+  LatestSampleQuery,
+  Page,
+  StoreCounts,
+  WriteResult,
+} from '../event-store.ts'
 import { PagedIterator } from '../paged-iterator.ts'
 import { COLLECTION_OF_KIND } from './collections.ts'
 import { MongoConnection, type MongoStoreOptions } from './connection.ts'
@@ -99,8 +107,8 @@ export class MongoStore implements EventStore {
     return this.#run('reset positions', (connection) => resetPositions(connection, group, positions))
   }
 
-  latestSample(filter: { host?: string | null; gpuIndex?: number }): Promise<GpuDocument | null> {
-    return this.#run('read the latest sample', (connection) => latestSample(connection, filter))
+  latestSample(query: LatestSampleQuery): Promise<GpuDocument | null> {
+    return this.#run('read the latest sample', (connection) => latestSample(connection, query))
   }
 
   latestSamplePerSlot(sinceMs: number, limit: number): Promise<GpuDocument[]> {

@@ -5,7 +5,7 @@
 import { setImmediate as afterImmediate } from 'node:timers/promises'
 import type { EventKind, GpuDocument } from '../../domain/events/documents.ts'
 import type { Parameter } from '../../sqlite/sqlite-file.ts'
-import type { EventQuery, Page } from '../event-store.ts'
+import type { EventQuery, LatestSampleQuery, Page } from '../event-store.ts'
 import { decodeCursor, encodeCursor, type Place } from './cursor.ts'
 import { type EventRow, slotHost, TABLE_OF, toDocument } from './event-rows.ts'
 import type { StoreDatabase } from './store-database.ts'
@@ -83,16 +83,47 @@ export async function* readEvents<T extends { ts: Date; _id: string }>(
 const NEWEST_OF_SLOTS = `SELECT _id, gpu_metrics.ts AS ts, body
   FROM slots CROSS JOIN gpu_metrics ON _id = sample_id WHERE true`
 
-/** The newest sample by (ts, _id) of what the filter names. */
-export function latestSample(
-  file: StoreDatabase,
-  { host, gpuIndex }: { host?: string | null; gpuIndex?: number },
-): GpuDocument | null {
+/** The newest sample by (ts, _id) that the query considers. */
+export async function latestSample(file: StoreDatabase, query: LatestSampleQuery): Promise<GpuDocument | null> {
+  const { atOrAfterMs = MIN_MS, atOrBeforeMs = MAX_MS } = query
+  const newest = file.use('Reading the latest sample failed', () => newestOfSlots(file, query))
+  if (newest === null || newest.ts.getTime() < atOrAfterMs) return null
+  if (newest.ts.getTime() <= atOrBeforeMs) return newest
+  return await latestInRange(file, query, { firstMs: atOrAfterMs, lastMs: atOrBeforeMs })
+}
+
+function newestOfSlots(file: StoreDatabase, { host, gpuIndex }: LatestSampleQuery): GpuDocument | null {
   const filters: Condition = { sql: NEWEST_OF_SLOTS, values: [] }
   if (host !== undefined) add(filters, 'AND slots.host = ?', slotHost(host))
   if (gpuIndex !== undefined) add(filters, 'AND slots.gpu_index = ?', gpuIndex)
   const row = file.get<EventRow>(`${filters.sql} ORDER BY slots.ts DESC, sample_id DESC LIMIT 1`, ...filters.values)
   return row === undefined ? null : toDocument<GpuDocument>(row)
+}
+
+/** Searches backwards from `lastMs`, in steps. */
+async function latestInRange(
+  file: StoreDatabase,
+  { host, gpuIndex }: LatestSampleQuery,
+  { firstMs, lastMs }: { firstMs: number; lastMs: number },
+): Promise<GpuDocument | null> {
+  const filters: Condition = { sql: '', values: [] }
+  if (host !== undefined) add(filters, 'AND host IS ?', host)
+  if (gpuIndex !== undefined) add(filters, 'AND gpu_index = ?', gpuIndex)
+  const from = 'gpu_metrics INDEXED BY gpu_metrics_ts WHERE ts >= ? AND ts <= ?'
+  const stepStart = `SELECT ts FROM ${from} ORDER BY ts DESC LIMIT 1 OFFSET ${STEP_EVENTS}`
+  const newest = `SELECT _id, ts, body FROM ${from} ${filters.sql} ORDER BY ts DESC, _id DESC LIMIT 1`
+  for (let toMs = lastMs; toMs >= firstMs; ) {
+    const found = file.use('Reading the latest sample failed', () => {
+      // All samples of a step's first instant belong to the step, so the next one ends before it.
+      const fromMs = file.get<{ ts: number }>(stepStart, firstMs, toMs)?.ts ?? firstMs
+      const row = file.get<EventRow>(newest, fromMs, toMs, ...filters.values)
+      toMs = fromMs - 1
+      return row
+    })
+    if (found !== undefined) return toDocument<GpuDocument>(found)
+    await afterImmediate()
+  }
+  return null
 }
 
 /** The newest sample of each slot that has one since an instant. */

@@ -2,7 +2,8 @@
 // an id twice, so deleting what was read deletes nothing that came later. Which spans are dirty is read from the index
 // on (level, start, time of the mark) alone, newest start first, and no further than the limit.
 
-import type { BucketLevel, DirtyBucket, Mark } from '../ledger-store.ts'
+import type { BucketLevel } from '../../domain/ledger/buckets.ts'
+import type { DirtyBucket, Mark } from '../ledger-store.ts'
 import type { StoreDatabase } from './store-database.ts'
 
 /** Inserts one mark for each start and host. */

@@ -1,9 +1,9 @@
 // The ledger's half of the embedded store, on the same file as the events. This file is its map: spans, marks, events and
 // purging have files of their own; price book versions, revisions and day states are a few rows, and are here.
 
+import type { BucketLevel } from '../../domain/ledger/buckets.ts'
 import type { LedgerSample, LedgerToken, RowTotals } from '../../domain/ledger/types.ts'
 import type {
-  BucketLevel,
   DayState,
   DirtyBucket,
   LedgerBucket,

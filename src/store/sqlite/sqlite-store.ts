@@ -4,7 +4,15 @@
 import type { EventKind, GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
 import type { DirtyMinute } from '../../domain/ledger/buckets.ts'
 import type { Position } from '../../log/event-log.ts'
-import type { DeadLetter, EventQuery, EventStore, Page, StoreCounts, WriteResult } from '../event-store.ts'
+import type {
+  DeadLetter,
+  EventQuery,
+  EventStore,
+  LatestSampleQuery,
+  Page,
+  StoreCounts,
+  WriteResult,
+} from '../event-store.ts'
 import { PagedIterator } from '../paged-iterator.ts'
 import { insertDeadLetter, listDeadLetters, readDeadLetter } from './dead-letter-rows.ts'
 import { latestSample, latestSamplePerSlot, listEvents, readEvents } from './event-queries.ts'
@@ -96,8 +104,8 @@ export class SqliteStore implements EventStore {
     })
   }
 
-  async latestSample(filter: { host?: string | null; gpuIndex?: number }): Promise<GpuDocument | null> {
-    return this.file.use('Reading the latest sample failed', () => latestSample(this.file, filter))
+  latestSample(query: LatestSampleQuery): Promise<GpuDocument | null> {
+    return latestSample(this.file, query)
   }
 
   async latestSamplePerSlot(sinceMs: number, limit: number): Promise<GpuDocument[]> {

@@ -5,7 +5,7 @@
 import { Binary, type Collection, type Document, type Filter, MongoServerError, ObjectId } from 'mongodb'
 import type { EventKind, GpuDocument } from '../../../domain/events/documents.ts'
 import { ID_PREFIX, ID_PREFIX_END } from '../../../domain/events/event-id.ts'
-import type { EventQuery, Page, StoreCounts } from '../../event-store.ts'
+import type { EventQuery, LatestSampleQuery, Page, StoreCounts } from '../../event-store.ts'
 import { COLLECTION_OF_KIND, DEAD_LETTERS } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { eventsInOrder, OWN_IDS, pagesInOrder } from '../reading/ordered-scan.ts'
@@ -71,12 +71,9 @@ export async function listEvents(
   return { items, cursor: null }
 }
 
-export async function latestSample(
-  connection: MongoConnection,
-  query: { host?: string | null; gpuIndex?: number },
-): Promise<GpuDocument | null> {
+export async function latestSample(connection: MongoConnection, query: LatestSampleQuery): Promise<GpuDocument | null> {
   const samples = rawCollection(connection, 'gpu')
-  const filter: Filter<Document> = { $and: [OWN_IDS, filterOf(query)] }
+  const filter: Filter<Document> = { $and: [OWN_IDS, filterOf(query), timeBoundsOf(query)] }
   const maxTimeMS = connection.queryTimeMs
   // By ts alone the index gives the answer at once; by both the server would sort all that match.
   const newest = await samples
@@ -167,6 +164,13 @@ function filterOf(query: FieldQuery): Filter<Document> {
   if (query.model !== undefined) filter['model'] = textValue('model', query.model)
   if (query.tenant !== undefined) filter['tenant'] = textValue('tenant', query.tenant)
   return filter
+}
+
+function timeBoundsOf({ atOrAfterMs, atOrBeforeMs }: LatestSampleQuery): Filter<Document> {
+  const bounds: Document = {}
+  if (atOrAfterMs !== undefined) bounds['$gte'] = new Date(numberValue('time', atOrAfterMs))
+  if (atOrBeforeMs !== undefined) bounds['$lte'] = new Date(numberValue('time', atOrBeforeMs))
+  return Object.keys(bounds).length === 0 ? {} : { ts: bounds }
 }
 
 function rawCollection(connection: MongoConnection, kind: EventKind): Collection<Document> {

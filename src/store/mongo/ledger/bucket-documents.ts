@@ -1,10 +1,11 @@
 // The documents that the ledger reads by the million, made straight from their bytes: spans with their rows, samples, and
 // token usage. A document that is not as ours are goes through the driver's own decoder instead.
 
+import type { BucketLevel } from '../../../domain/ledger/buckets.ts'
 import { type CellRowJson, rowFromJson } from '../../../domain/ledger/row-json.ts'
 import { AMOUNT_FIELDS, emptyRow } from '../../../domain/ledger/rows.ts'
 import type { CellRow, LedgerSample, LedgerToken } from '../../../domain/ledger/types.ts'
-import type { BucketLevel, LedgerBucket } from '../../ledger-store.ts'
+import type { LedgerBucket } from '../../ledger-store.ts'
 import { BsonReader, type FieldKind, type ReadDocument, UnsupportedBson } from '../reading/bson-reader.ts'
 import { documentOf } from '../reading/find-page.ts'
 

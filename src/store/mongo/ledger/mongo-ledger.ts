@@ -6,9 +6,9 @@
 // prefix that is old; then marks of later are not read and not deleted either, and a span computed from it is replaced
 // only if its rev, checked on the primary that takes the majority write, is still the one that was read.
 
+import type { BucketLevel } from '../../../domain/ledger/buckets.ts'
 import type { LedgerSample, LedgerToken, RowTotals } from '../../../domain/ledger/types.ts'
 import type {
-  BucketLevel,
   DayState,
   DirtyBucket,
   LedgerBucket,
