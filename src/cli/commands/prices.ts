@@ -141,9 +141,9 @@ function showListing({ flags, print }: CommandContext, listing: Listing): number
     print(`${JSON.stringify(listing, null, 2)}\n`)
     return 0
   }
-  const inForce = listing.in_force?.version
+  const effective = listing.in_force?.version
   const versions = listing.versions.map(({ version, from, at, origin, rules }) => [
-    ...[`${version}${version === inForce ? ' (in force)' : ''}`, from ?? 'since ever', origin, String(rules), at],
+    ...[`${version}${version === effective ? ' (in force)' : ''}`, from ?? 'since ever', origin, String(rules), at],
   ])
   if (versions.length === 0) print('There is no price book yet: start the processor, or pertoken prices set FILE\n')
   else print(textTable(['version', 'from', 'origin', 'rules', 'set at'], versions, [false, false, false, true, false]))

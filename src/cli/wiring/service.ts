@@ -14,10 +14,11 @@ import { type CommandContext, UsageError } from '../command.ts'
 import type { Config } from '../options.ts'
 import { version } from '../version.ts'
 import { httpSecurity } from './http-security.ts'
-import { watchPriceBook } from './price-book-file.ts'
 import { defaultPartitions, makeLogger, openLog, openStore } from './wire.ts'
 
-export interface ServiceOptions {
+type ServiceContext = Pick<CommandContext, 'config' | 'signal' | 'say' | 'loaded'>
+
+interface ServiceOptions {
   host: string
   /** Where to begin in partitions without a stored position. */
   from?: StartFrom | undefined
@@ -26,10 +27,7 @@ export interface ServiceOptions {
 }
 
 /** Runs until the signal aborts; returns the exit code: 0 when drained, 1 when the drain was cut short. */
-export async function runService(
-  context: Pick<CommandContext, 'config' | 'signal' | 'say' | 'loaded'>,
-  options: ServiceOptions,
-): Promise<number> {
+export async function runService(context: ServiceContext, options: ServiceOptions): Promise<number> {
   const { config, signal, say } = context
   const logger = makeLogger(config)
   const security = httpSecurity(config, logger)
@@ -97,16 +95,23 @@ function liveOptions(config: Config) {
   }
 }
 
-function ledgerOptions({
-  config,
-  loaded,
-}: Pick<CommandContext, 'config' | 'loaded'>): Omit<LedgerServiceOptions, 'logger'> {
-  const path = config.PRICE_BOOK
+function ledgerOptions({ config, loaded }: ServiceContext): Omit<LedgerServiceOptions, 'logger'> {
   return {
     defaultUsdPerHour: config.PRICE_PER_HOUR_USD,
     defaultIsGiven: loaded.sources.PRICE_PER_HOUR_USD !== 'default',
     retentionDays: config.RAW_RETENTION_DAYS,
-    bookFile: path === null ? null : { path, watch: (...callbacks) => watchPriceBook(path, ...callbacks) },
+    bookFile: config.PRICE_BOOK === null ? null : bookFile(config.PRICE_BOOK),
+  }
+}
+
+/** Loads the YAML parser, a twentieth of the modules of a start, only where there is a file. */
+function bookFile(path: string): LedgerServiceOptions['bookFile'] {
+  return {
+    path,
+    watch: async (onBook, onProblems, signal) => {
+      const { watchPriceBook } = await import('./price-book-file.ts')
+      await watchPriceBook(path, onBook, onProblems, signal)
+    },
   }
 }
 
