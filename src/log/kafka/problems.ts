@@ -2,8 +2,8 @@
 // when it is over, none for each retry in between. A broker that is away for a night makes two lines, not ten thousand.
 // Several parts of a subscription may find the same wrong; it is over when none of them does.
 
+import type { Logger } from '../../runtime/logger.ts'
 import type { LogProblem } from '../event-log.ts'
-import type { KafkaLogger } from './options.ts'
 import type { PartitionState } from './partition-state.ts'
 
 interface Current {
@@ -14,11 +14,11 @@ interface Current {
 }
 
 export class Problems {
-  readonly #log: KafkaLogger
+  readonly #log: Logger
   readonly #group: string
   readonly #current = new Map<LogProblem['code'], Current>()
 
-  constructor(log: KafkaLogger, group: string) {
+  constructor(log: Logger, group: string) {
     this.#log = log
     this.#group = group
   }
