@@ -31,7 +31,7 @@ COPY package.json package-lock.json ./
 RUN --mount=type=secret,id=npmrc,target=/root/.npmrc --mount=type=cache,target=/root/.npm \
     npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 COPY . .
-RUN node build.ts && \
+RUN npm run --silent build && \
     mkdir /out && \
     cp -r package.json LICENSE bin dist schemas seeds deploy/image/healthcheck.js /out/ && \
     chmod -R u=rwX,go=rX /out

@@ -67,7 +67,7 @@ bench: test-install ## Measures against a naive loop on real servers; prints tar
 	@node test/bench/post.ts --rounds 3
 
 dist: node_modules/.package-lock.json ## Compiles dist/, which the published package carries
-	@node build.ts
+	@npm run --silent build
 
 setup: ## Installs Docker and compose where they are missing, and builds; says what it will change, and asks
 	@deploy/docker-setup.sh

@@ -1,11 +1,12 @@
-// The figures of a row as they are published (CONTRACT.md fixes the names): parts as USD, seconds and counts, quotients
-// made of them at the very last. A quotient of nothing is null and never 0, ∞ or NaN; `reason` then says why. Fully
-// loaded and busy stand side by side, so that nobody takes the one for the other.
+// The figures of a row as they are published, and the JSON document that holds them: components as USD, seconds and
+// counts, quotients computed last. A quotient without a denominator is null, never 0, ∞ or NaN; `reason` then states why.
+// Fully loaded and busy stand side by side, so that neither is taken for the other. Names are the published contract.
 
-import { totalNanoUsd } from '../domain/ledger/rows.ts'
+import { noAmounts, totalNanoUsd } from '../domain/ledger/rows.ts'
 import type { Basis, LedgerAmounts, Method } from '../domain/ledger/types.ts'
 import { usd } from '../domain/prices/money.ts'
-import type { CostKey, CostRow } from './cost-grouping.ts'
+import { type CostKey, type CostRow, EMPTY_KEY } from './cost-grouping.ts'
+import type { CostQuery } from './cost-query.ts'
 
 /** A row of an answer, and its totals. */
 export interface CostFigures extends CostKey {
@@ -25,7 +26,7 @@ export interface CostFigures extends CostKey {
   total_usd: number
   /** The part of the total that no sample shows. */
   assumed_usd: number
-  /** Paid for and dark; beside the total. */
+  /** Paid for and unreported; beside the total, not in it. */
   uncovered_usd: number
   /** Fully loaded: the total ÷ prompt and completion tokens. */
   usd_per_million_tokens: number | null
@@ -41,40 +42,7 @@ export interface CostFigures extends CostKey {
   reason: string | null
 }
 
-/** Names of the figures in the order in which they are written. */
-export const FIGURE_NAMES = [
-  'start',
-  'end',
-  'model',
-  'tenant',
-  'host',
-  'gpu_index',
-  'gpu_uuid',
-  'price_kind',
-  'requests',
-  'prompt_tokens',
-  'cached_prompt_tokens',
-  'completion_tokens',
-  'covered_seconds',
-  'assumed_seconds',
-  'uncovered_seconds',
-  'busy_usd',
-  'loaded_idle_usd',
-  'unallocated_usd',
-  'total_usd',
-  'assumed_usd',
-  'uncovered_usd',
-  'usd_per_million_tokens',
-  'usd_per_million_tokens_busy',
-  'usd_per_million_input_tokens',
-  'usd_per_million_output_tokens',
-  'basis',
-  'method',
-  'measured_token_share',
-  'reason',
-] as const satisfies readonly (keyof CostFigures)[]
-
-/** The figures of a row. */
+/** The figures of a row, in the order in which they are written. */
 export function figuresOf({ startMs, endMs, key, amounts }: CostRow): CostFigures {
   const { model, tenant, host, gpu_index, gpu_uuid, price_kind } = key
   return {
@@ -98,6 +66,11 @@ export function figuresOf({ startMs, endMs, key, amounts }: CostRow): CostFigure
   }
 }
 
+/** Names of the figures in the order in which they are written. */
+export const FIGURE_NAMES = Object.keys(
+  figuresOf({ startMs: 0, endMs: 0, key: EMPTY_KEY, amounts: noAmounts() }),
+) as readonly (keyof CostFigures)[]
+
 type Quotient = Extract<keyof CostFigures, `usd_per_${string}`>
 
 function quotients(
@@ -106,7 +79,7 @@ function quotients(
   const { busy_nano_usd, loaded_idle_nano_usd, prompt_tokens, completion_tokens, basis, method } = amounts
   const tokens = prompt_tokens + completion_tokens
   const input = amounts.input_nano_usd + amounts.cached_nano_usd
-  // Parts that are all 0 beside money say that it was not split by tokens, not that tokens are free.
+  // Components that are all 0 beside money mean that it was not split by tokens, not that tokens are free.
   const isSplit = input + amounts.output_nano_usd > 0n || busy_nano_usd + loaded_idle_nano_usd === 0n
   return {
     usd_per_million_tokens: usdPerMillion(totalNanoUsd(amounts), tokens),
@@ -130,4 +103,48 @@ function reasonOf(amounts: LedgerAmounts, tokens: bigint): string | null {
   const money = totalNanoUsd(amounts)
   if (money > 0n) return amounts.requests > 0n ? 'Requests without tokens' : 'No tokens: the cost is of nobody’s tokens'
   return amounts.uncovered_nano_usd > 0n ? 'No tokens and no samples: paid for and dark' : 'Nothing in this range'
+}
+
+/** The fields of an answer that are known before its rows. */
+export interface CostHead {
+  from: string
+  to: string
+  step: CostQuery['step']
+  by: readonly string[]
+  idle: CostQuery['idle']
+  /** The revision asked for, null for the ledger as it is. */
+  revision: number | null
+}
+
+/** The fields that are known once all rows have been read. */
+export interface CostTail {
+  /** Nothing in the range will change except by events that are later than allowed, or by a correction. */
+  final: boolean
+  /** Record time up to which every current partition has been read; null where unknown. */
+  watermark: string | null
+  totals: CostFigures
+  /** Parts of the range without figures, and why; absent when there are none. */
+  missing?: readonly { from: string; to: string; reason: string }[]
+}
+
+export type CostAnswer = CostHead & CostTail & { rows: CostFigures[] }
+
+export function headOf(query: CostQuery, revision: number | null): CostHead {
+  const { fromMs, toMs, step, by, idle } = query
+  return { from: new Date(fromMs).toISOString(), to: new Date(toMs).toISOString(), step, by, idle, revision }
+}
+
+/** An answer as JSON, streamed: rows before the fields that are known only after them. */
+export async function* streamedJson(
+  head: CostHead,
+  rows: AsyncIterable<CostRow>,
+  tail: () => CostTail | Promise<CostTail>,
+): AsyncGenerator<string> {
+  yield `${JSON.stringify(head).slice(0, -1)},"rows":[`
+  let isFirst = true
+  for await (const row of rows) {
+    yield `${isFirst ? '\n' : ',\n'}${JSON.stringify(figuresOf(row))}`
+    isFirst = false
+  }
+  yield `\n],${JSON.stringify(await tail()).slice(1)}\n`
 }

@@ -1,6 +1,7 @@
-// Adds the ledger's rows up into the rows of an answer. Spans come in order of time, and a step is the first part of a
-// row's key, so that a step is complete when the next one begins: its rows are handed out and forgotten, and memory is
-// bounded by the rows of one step, whatever the range. Sums are BigInt; nothing is rounded here.
+// Groups rows of the ledger into rows of an answer. Buckets come in order of time, and a step is the first part of a
+// row's key, so a step is complete when the next one begins: its rows are handed out and forgotten, and memory is bounded
+// by the rows of one step, whatever the range. Sums are BigInt; nothing is rounded here. The order of rows is total, so a
+// cursor is the start and key of a page's last row, and the next page continues after it whatever was added meanwhile.
 
 import { floorTo, HOUR_MS } from '../domain/ledger/buckets.ts'
 import { addAmounts, compareText, noAmounts, spreadNullIdle } from '../domain/ledger/rows.ts'
@@ -18,7 +19,7 @@ export interface CostKey {
   price_kind: PriceKind | null
 }
 
-/** A row of an answer before it is written in some format. */
+/** A row of an answer before it is formatted. */
 export interface CostRow {
   startMs: number
   endMs: number
@@ -26,7 +27,7 @@ export interface CostRow {
   amounts: LedgerAmounts
 }
 
-/** What is read of a span of the ledger. */
+/** What is read of a bucket of the ledger. */
 export interface CostBucket {
   startMs: number
   host: string | null
@@ -34,7 +35,7 @@ export interface CostBucket {
 }
 
 /** The most rows of one step: a limit of memory, about a kilobyte each. */
-export const MAX_ROWS_PER_STEP = 200_000
+const MAX_ROWS_PER_STEP = 200_000
 
 /** A question whose step has more rows than fit in memory. */
 export class TooManyRows extends Error {
@@ -48,7 +49,15 @@ export class TooManyRows extends Error {
   }
 }
 
-const NOBODY: CostKey = { model: null, tenant: null, host: null, gpu_index: null, gpu_uuid: null, price_kind: null }
+/** The key of a row that is grouped by nothing. */
+export const EMPTY_KEY: Readonly<CostKey> = {
+  model: null,
+  tenant: null,
+  host: null,
+  gpu_index: null,
+  gpu_uuid: null,
+  price_kind: null,
+}
 
 export class CostGrouping {
   /** Sums of all rows that were added, before any of them is cut into pages. */
@@ -58,7 +67,7 @@ export class CostGrouping {
   readonly #has: Readonly<Record<Grouping, boolean>>
   #startMs = Number.NaN
   #groups = new Map<string, CostRow>()
-  /** Rows of one hour by host, for idle that is spread over slot-hours; hours come whole or in minutes. */
+  /** Rows of one hour by host, for idle that is spread over slot-hours; an hour comes whole or in minutes. */
   #hourMs = Number.NaN
   #hour = new Map<string | null, CellRow[]>()
 
@@ -75,19 +84,19 @@ export class CostGrouping {
     }
   }
 
-  /** Adds a span, which must not be before the last one; answers the rows that are complete now. Throws TooManyRows. */
-  add(span: CostBucket): CostRow[] {
-    if (this.#query.idle === 'own') return this.#addRows(span.startMs, span.host, span.rows)
-    const hourMs = floorTo(HOUR_MS, span.startMs)
+  /** Adds a bucket, not before the last one; returns the rows that are complete now. Throws TooManyRows. */
+  add(bucket: CostBucket): CostRow[] {
+    if (this.#query.idle === 'own') return this.#addRows(bucket.startMs, bucket.host, bucket.rows)
+    const hourMs = floorTo(HOUR_MS, bucket.startMs)
     const complete = hourMs === this.#hourMs ? [] : this.#spreadHour()
     this.#hourMs = hourMs
-    const rows = this.#hour.get(span.host)
-    if (rows === undefined) this.#hour.set(span.host, [...span.rows])
-    else rows.push(...span.rows)
+    const rows = this.#hour.get(bucket.host)
+    if (rows === undefined) this.#hour.set(bucket.host, [...bucket.rows])
+    else rows.push(...bucket.rows)
     return complete
   }
 
-  /** The rows that are left; nothing may be added after it. */
+  /** The remaining rows; nothing may be added afterwards. */
   finish(): CostRow[] {
     return [...this.#spreadHour(), ...this.#closeStep()]
   }
@@ -127,10 +136,10 @@ export class CostGrouping {
     const known = this.#groups.get(id)
     if (known !== undefined) return known
     if (this.#groups.size >= this.#maxRows) throw new TooManyRows(this.#startMs, this.#maxRows)
-    const key = { ...NOBODY }
+    const key = { ...EMPTY_KEY }
     if (has.model) key.model = row.model
     if (has.tenant) key.tenant = row.tenant
-    // An index says nothing without its host.
+    // An index means nothing without its host.
     if (has.host || has.gpu) key.host = host
     if (has.gpu) [key.gpu_index, key.gpu_uuid] = [row.gpu_index, row.gpu_uuid]
     if (has.price_kind) key.price_kind = row.price_kind
@@ -148,17 +157,8 @@ export class CostGrouping {
   }
 }
 
-/** The rows of spans that come in order of time; the generator's result is their sum. For tests and small answers. */
-export function groupSpans(query: CostQuery, spans: Iterable<CostBucket>): { rows: CostRow[]; totals: LedgerAmounts } {
-  const grouping = new CostGrouping(query)
-  const rows: CostRow[] = []
-  for (const span of spans) rows.push(...grouping.add(span))
-  rows.push(...grouping.finish())
-  return { rows, totals: grouping.totals }
-}
-
 /** Order of the rows of a step: model, tenant, host, index, uuid, price kind; null before any text. */
-export function compareKeys(a: CostKey, b: CostKey): number {
+function compareKeys(a: CostKey, b: CostKey): number {
   return (
     compareText(a.model, b.model) ||
     compareText(a.tenant, b.tenant) ||
@@ -169,7 +169,40 @@ export function compareKeys(a: CostKey, b: CostKey): number {
   )
 }
 
-/** A text as a part of a key: with its length, so that no two lists of texts make the same key. */
+/** Length-prefixed, so no two lists of texts make the same key. */
 function part(text: string | null): string {
   return text === null ? '-' : `${text.length}:${text}`
+}
+
+/** Where a page ended: what a cursor encodes. */
+export type PageEnd = Pick<CostRow, 'startMs' | 'key'>
+
+/** The cursor of a page that ends with a row. */
+export function cursorAfter({ startMs, key }: PageEnd): string {
+  const { model, tenant, host, gpu_index, gpu_uuid, price_kind } = key
+  const fields = [startMs, model, tenant, host, gpu_index, gpu_uuid, price_kind]
+  return Buffer.from(JSON.stringify(fields)).toString('base64url')
+}
+
+/** What a cursor encodes; null for anything that is no cursor, as it comes from a client. */
+export function parseCursor(cursor: string): PageEnd | null {
+  let fields: unknown
+  try {
+    fields = JSON.parse(Buffer.from(cursor, 'base64url').toString('utf8'))
+  } catch {
+    return null
+  }
+  if (!Array.isArray(fields) || fields.length !== 7) return null
+  const [startMs, model, tenant, host, gpu_index, gpu_uuid, price_kind] = fields as unknown[]
+  const areTexts = [model, tenant, host, gpu_uuid, price_kind].every(
+    (field) => field === null || typeof field === 'string',
+  )
+  if (!areTexts || !Number.isSafeInteger(startMs) || !(gpu_index === null || Number.isSafeInteger(gpu_index)))
+    return null
+  return { startMs: startMs as number, key: { model, tenant, host, gpu_index, gpu_uuid, price_kind } as CostKey }
+}
+
+/** Whether a row comes after the end of a page. */
+export function isAfter(row: PageEnd, end: PageEnd): boolean {
+  return row.startMs > end.startMs || (row.startMs === end.startMs && compareKeys(row.key, end.key) > 0)
 }

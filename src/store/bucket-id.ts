@@ -3,11 +3,7 @@
 // The id of a bucket without host ends after its start, so it differs from that of any host, also of one named "" or
 // "null". Starts are clamped to four-digit years: a query for "all time" may name any instant.
 
-import { CELL_MS, DAY_MS, HOUR_MS } from '../domain/ledger/buckets.ts'
-import type { BucketLevel } from './ledger-store.ts'
-
-/** Length of the buckets of each level, milliseconds. */
-export const LENGTH_MS_OF: Readonly<Record<BucketLevel, number>> = { minute: CELL_MS, hour: HOUR_MS, day: DAY_MS }
+import { type BucketLevel, CELL_MS, LEVELS } from '../domain/ledger/buckets.ts'
 
 const LETTER_OF: Readonly<Record<BucketLevel, string>> = { minute: 'm', hour: 'h', day: 'd' }
 /** Year 0, parsed: `Date.UTC` takes two-digit years for those of the 20th century. */
@@ -37,7 +33,7 @@ export function bucketIdPages(
   range: { fromMs: number; toMs: number; hosts: readonly (string | null)[] },
   pageSize: number,
 ): Iterable<string[]> | null {
-  const lengthMs = LENGTH_MS_OF[level]
+  const lengthMs = LEVELS[level].lengthMs
   const firstMs = Math.ceil(range.fromMs / lengthMs) * lengthMs
   const hosts = inIdOrder(range.hosts)
   if (hosts.length === 0) return []
@@ -51,7 +47,7 @@ function* pagesOf(
   pageSize: number,
 ): Generator<string[]> {
   let page: string[] = []
-  for (let startMs = firstMs; startMs < toMs; startMs += LENGTH_MS_OF[level]) {
+  for (let startMs = firstMs; startMs < toMs; startMs += LEVELS[level].lengthMs) {
     for (const host of hosts) {
       page.push(bucketId(level, startMs, host))
       if (page.length < pageSize) continue

@@ -8,12 +8,8 @@
 // the bucket's rev, then what it is computed from; replaces the bucket only if its rev is unchanged; and deletes
 // exactly the marks that it read. All reads see every acknowledged write.
 
+import type { BucketLevel } from '../domain/ledger/buckets.ts'
 import type { CellRow, LedgerSample, LedgerToken, RowTotals, TokenTotals } from '../domain/ledger/types.ts'
-
-/**
- * The lengths of the ledger's buckets. A minute is a cell; an hour is rolled up from its cells, a day from its hours.
- */
-export type BucketLevel = 'minute' | 'hour' | 'day'
 
 /** The hosts whose buckets of one start are to be recomputed. */
 export interface StaleBucket {

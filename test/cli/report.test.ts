@@ -16,7 +16,6 @@ import { parseInstant } from '../../src/cli/parse-instant.ts'
 import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
 import { ownEventId } from '../../src/domain/events/event-id.ts'
 import { HOUR_MS } from '../../src/domain/ledger/buckets.ts'
-import { sumRows } from '../../src/domain/ledger/rows.ts'
 import { ensureDefault, setBook } from '../../src/processor/prices/book-versions.ts'
 import { ledgerAsOf } from '../../src/processor/recompute/ledger-as-of.ts'
 import { FOCUS_COLUMNS } from '../../src/report/focus.ts'
@@ -24,6 +23,7 @@ import type { LedgerBucket } from '../../src/store/ledger-store.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import { openServer } from '../http/fixture.ts'
 import { parseCsv } from '../report/parse-csv.ts'
+import { sumRows } from '../report/rows.ts'
 
 const COMMANDS: Record<string, Command> = { report, prices, reprice, verify }
 const START_MS = Date.UTC(2026, 5, 1, 12)

@@ -125,7 +125,7 @@ test('the image holds what runs, and no dev dependency, no test, no source, no s
 test('the builder is handed nothing but what the image is made from', { skip: noContainers }, async (t) => {
   const context = mkdtempSync(join(tmpdir(), 'pertoken-context-'))
   t.after(() => rmSync(context, { recursive: true }))
-  const own = ['package.json', 'package-lock.json', 'tsconfig.json', 'build.ts', 'LICENSE']
+  const own = ['package.json', 'package-lock.json', 'tsconfig.json', 'LICENSE']
   for (const path of ['.dockerignore', ...own, 'bin', 'schemas', 'seeds'])
     cpSync(join(ROOT, path), join(context, path), { recursive: true })
   const planted = [

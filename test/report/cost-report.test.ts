@@ -6,17 +6,24 @@ import { test } from 'node:test'
 import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { AMOUNT_FIELDS, noAmounts, rowTotalsOf, totalNanoUsd } from '../../src/domain/ledger/rows.ts'
 import { FIGURE_NAMES, figuresOf } from '../../src/report/cost-figures.ts'
-import { CostGrouping, type CostRow, groupSpans, TooManyRows } from '../../src/report/cost-grouping.ts'
+import {
+  CostGrouping,
+  type CostRow,
+  cursorAfter,
+  isAfter,
+  parseCursor,
+  TooManyRows,
+} from '../../src/report/cost-grouping.ts'
 import {
   type CostQuery,
   type CostQueryInput,
   costQuery,
   GROUPINGS,
   parseGroupings,
+  planOf,
+  rollupFor,
 } from '../../src/report/cost-query.ts'
-import { cursorAfter, isAfter, placeOf } from '../../src/report/page-cursor.ts'
-import { plan, planOf, sumsFor } from '../../src/report/read-plan.ts'
-import { randomCells, readPlan, row, START_MS, seeded, usedRow } from './rows.ts'
+import { groupBuckets, randomCells, readPlan, row, START_MS, seeded, usedRow } from './rows.ts'
 
 const at = (day: number, hour = 0, minute = 0) => START_MS + day * DAY_MS + hour * HOUR_MS + minute * 60_000
 
@@ -27,12 +34,12 @@ function question(change: Partial<CostQueryInput> = {}): CostQuery {
 }
 
 test('a plan reads days for whole days, hours for whole hours, minutes for the edges, in order of time', () => {
-  const cases: [Parameters<typeof plan>, string[]][] = [
+  const cases: [[number, number, CostQuery['step'], CostQuery['idle']?], string[]][] = [
     [[at(0), at(2), 'all'], ['day 0d00:00-2d00:00']],
     [[at(0), at(2), '1d'], ['day 0d00:00-2d00:00']],
     [[at(0), at(2), '1h'], ['hour 0d00:00-2d00:00']],
     [[at(0), at(2), '1m'], ['minute 0d00:00-2d00:00']],
-    [[at(0), at(2), 'all', { longest: 'hour' }], ['hour 0d00:00-2d00:00']],
+    [[at(0), at(2), 'all', 'spread'], ['hour 0d00:00-2d00:00']],
     [
       [at(0, 22, 30), at(2, 1, 15), 'all'],
       [
@@ -48,8 +55,10 @@ test('a plan reads days for whole days, hours for whole hours, minutes for the e
     [[at(0, 3), at(0, 5), 'all'], ['hour 0d03:00-0d05:00']],
   ]
   const shown = (ms: number) => `${Math.floor((ms - START_MS) / DAY_MS)}d${new Date(ms).toISOString().slice(11, 16)}`
-  for (const [asked, expected] of cases) {
-    const found = plan(...asked).map(({ level, fromMs, toMs }) => `${level} ${shown(fromMs)}-${shown(toMs)}`)
+  for (const [[fromMs, toMs, step, idle = 'own'], expected] of cases) {
+    const found = planOf({ fromMs, toMs, step, idle }).map(
+      (read) => `${read.level} ${shown(read.fromMs)}-${shown(read.toMs)}`,
+    )
     assert.deepEqual(found, expected)
   }
 })
@@ -66,8 +75,8 @@ test('totals and rows are equal whichever levels are read', () => {
     for (const step of ['1h', '1d', 'all', 'month'] as const) {
       for (const by of [[], ['model', 'tenant'], ['host', 'gpu', 'price_kind']] as const) {
         const query = question({ fromMs, toMs, step, by })
-        const minutes = groupSpans(query, readPlan(cells, plan(fromMs, toMs, '1m')))
-        const planned = groupSpans(query, readPlan(cells, planOf(query)))
+        const minutes = groupBuckets(query, readPlan(cells, planOf({ ...query, step: '1m' })))
+        const planned = groupBuckets(query, readPlan(cells, planOf(query)))
         assert.deepEqual(planned, minutes, `${step} by ${by}`)
         assert.ok(minutes.rows.length > 0)
       }
@@ -82,14 +91,14 @@ test("where a span's sums will do, they give what its rows give", () => {
     for (const filter of [{}, { model: 'llama' }, { tenant: 'a' }, { model: 'qwen', tenant: 'b' }]) {
       for (const idle of ['own', 'spread'] as const) {
         const query = question({ by: [...new Set(by)], idle, step: 'all', ...filter })
-        const sums = sumsFor(query)
+        const sums = rollupFor(query)
         asked.add(sums)
         if (sums === null) continue
         const hours = readPlan(cells, planOf(query))
         // Rows of many minutes of few GPUs, models and tenants: enough of them that there are sums.
         const many = hours.map((span) => ({ ...span, rows: [...span.rows, ...span.rows, ...span.rows, ...span.rows] }))
         const summed = many.map((span) => ({ ...span, rows: rowTotalsOf(span.rows)![sums] }))
-        assert.deepEqual(groupSpans(query, summed), groupSpans(query, many), JSON.stringify(query))
+        assert.deepEqual(groupBuckets(query, summed), groupBuckets(query, many), JSON.stringify(query))
       }
     }
   }
@@ -104,7 +113,7 @@ test('rows of all steps and groups sum to the totals, and idle that is spread le
   for (const step of ['1h', '1d', 'all'] as const) {
     for (const idle of ['own', 'spread'] as const) {
       const query = question({ toMs: at(2), step, idle, by: ['model', 'tenant', 'gpu'] })
-      const { rows, totals } = groupSpans(query, readPlan(cells, planOf(query)))
+      const { rows, totals } = groupBuckets(query, readPlan(cells, planOf(query)))
       for (const field of AMOUNT_FIELDS) {
         // What somebody takes over from nobody is split into input and output, which nobody's was not.
         if (idle === 'spread' && /^(input|cached|output)_nano/.test(field)) continue
@@ -124,7 +133,7 @@ test('idle is spread within each slot-hour, also where the hour comes in minutes
     { startMs: at(0, 11, 5), host: 'h', rows: [held] },
   ]
   const query = question({ fromMs: at(0, 10, 30), toMs: at(0, 11, 30), step: '1h', idle: 'spread' })
-  const found = groupSpans(query, spans).rows.map((each) => [each.key.model, each.amounts.loaded_idle_nano_usd])
+  const found = groupBuckets(query, spans).rows.map((each) => [each.key.model, each.amounts.loaded_idle_nano_usd])
   assert.deepEqual(found, [
     [null, 0n],
     ['llama', 90_000_000n],
@@ -139,7 +148,7 @@ test('steps are aligned to UTC and clipped to the range, rows are in a fixed ord
     { startMs: at(0, 11), host: 'h1', rows: [usedRow({ model: 'b' })] },
   ]
   const query = question({ fromMs: at(0, 10, 17), toMs: at(0, 11, 20), step: '1h' })
-  const found = groupSpans(query, spans).rows.map(figuresOf)
+  const found = groupBuckets(query, spans).rows.map(figuresOf)
   assert.deepEqual(
     found.map(({ start, end, model, total_usd }) => [start.slice(11, 16), end.slice(11, 16), model, total_usd]),
     [
@@ -156,7 +165,7 @@ test('grouping by gpu gives host, index and uuid; names that look like each othe
     { startMs: at(0), host: '1:a', rows: [usedRow({ gpu_uuid: 'GPU-1' }), usedRow({ gpu_index: 1 })] },
     { startMs: at(0), host: '1', rows: [usedRow({ gpu_uuid: ':aGPU-1' })] },
   ]
-  const slots = groupSpans(question({ by: ['gpu'] }), spans).rows.map(({ key }) => [
+  const slots = groupBuckets(question({ by: ['gpu'] }), spans).rows.map(({ key }) => [
     key.host,
     key.gpu_index,
     key.gpu_uuid,
@@ -166,7 +175,7 @@ test('grouping by gpu gives host, index and uuid; names that look like each othe
     ['1:a', 0, 'GPU-1'],
     ['1:a', 1, null],
   ])
-  const { key } = groupSpans(question({ by: [] }), spans).rows[0]!
+  const { key } = groupBuckets(question({ by: [] }), spans).rows[0]!
   assert.deepEqual(key, { model: null, tenant: null, host: null, gpu_index: null, gpu_uuid: null, price_kind: null })
 })
 
@@ -174,7 +183,7 @@ test('filters take only their rows, after idle has been spread', () => {
   const held = row({ loaded_idle_nano_usd: 10n })
   const rows = [usedRow({ tenant: 'a' }), usedRow({ tenant: 'b' }), held]
   const spans = [{ startMs: at(0), host: 'h', rows }]
-  const of = (change: Partial<CostQueryInput>) => groupSpans(question(change), spans).totals
+  const of = (change: Partial<CostQueryInput>) => groupBuckets(question(change), spans).totals
   assert.equal(of({ tenant: 'a' }).loaded_idle_nano_usd, 30_000_000n)
   assert.equal(of({ tenant: 'a', idle: 'spread' }).loaded_idle_nano_usd, 30_000_005n)
   assert.equal(of({ model: 'llama' }).requests, 4n)
@@ -277,9 +286,9 @@ test('groupings are read as words, each once', () => {
 test('a cursor names the place after a row; what is no cursor is null', () => {
   const cells = randomCells(at(0), at(1), seeded(3))
   const query = question({ step: '1h', by: ['model', 'tenant', 'gpu'] })
-  const { rows } = groupSpans(query, readPlan(cells, planOf(query)))
+  const { rows } = groupBuckets(query, readPlan(cells, planOf(query)))
   for (const [i, each] of rows.entries()) {
-    const place = placeOf(cursorAfter(each))!
+    const place = parseCursor(cursorAfter(each))!
     assert.equal(rows.filter((other) => isAfter(other, place)).length, rows.length - i - 1)
   }
   const wrong = [
@@ -289,5 +298,5 @@ test('a cursor names the place after a row; what is no cursor is null', () => {
     Buffer.from('[1,2,3]').toString('base64url'),
     Buffer.from('{}').toString('base64url'),
   ]
-  for (const cursor of wrong) assert.equal(placeOf(cursor), null, cursor)
+  for (const cursor of wrong) assert.equal(parseCursor(cursor), null, cursor)
 })

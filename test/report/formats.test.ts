@@ -7,13 +7,12 @@ import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { totalNanoUsd } from '../../src/domain/ledger/rows.ts'
 import type { CellRow } from '../../src/domain/ledger/types.ts'
 import { type CostFigures, figuresOf } from '../../src/report/cost-figures.ts'
-import { groupSpans } from '../../src/report/cost-grouping.ts'
 import { type CostQuery, costQuery, GROUPINGS } from '../../src/report/cost-query.ts'
 import { costCsv, csvLine, plainNumber } from '../../src/report/csv.ts'
 import { FOCUS_COLUMNS, focusFile, focusQuery } from '../../src/report/focus.ts'
 import { costTable } from '../../src/report/table.ts'
 import { parseCsv } from './parse-csv.ts'
-import { row, START_MS, usedRow } from './rows.ts'
+import { groupBuckets, row, START_MS, usedRow } from './rows.ts'
 
 function question(change: object = {}): CostQuery {
   const base = { fromMs: START_MS, toMs: START_MS + 60 * DAY_MS, step: '1d', by: GROUPINGS, idle: 'own' } as const
@@ -55,7 +54,7 @@ test('CSV cells are quoted where needed, and text that a spreadsheet would run i
 })
 
 test('a CSV of cost reads back as the figures', async () => {
-  const rows = groupSpans(question(), spanOf([usedRow({ model: '=a,"b"' }), row({ unallocated_nano_usd: 1n })])).rows
+  const rows = groupBuckets(question(), spanOf([usedRow({ model: '=a,"b"' }), row({ unallocated_nano_usd: 1n })])).rows
   const [header, ...lines] = parseCsv(await text(costCsv(each(rows))))
   assert.equal(lines.length, 2)
   const expected = rows.map(figuresOf)
@@ -71,11 +70,11 @@ test('a CSV of cost reads back as the figures', async () => {
 
 test('a table shows the groupings that were asked for and the totals, and sends no control characters', () => {
   const query = question({ by: ['model'], step: 'all' })
-  const { rows } = groupSpans(
+  const { rows } = groupBuckets(
     query,
     spanOf([usedRow({ model: 'a\x1b[2Jb' }), row({ unallocated_nano_usd: 20_000_000n })]),
   )
-  const all = figuresOf({ ...rows[0]!, amounts: groupSpans(query, spanOf([usedRow()])).totals })
+  const all = figuresOf({ ...rows[0]!, amounts: groupBuckets(query, spanOf([usedRow()])).totals })
   const table = costTable(query, rows.map(figuresOf), all)
   const lines = table.trimEnd().split('\n')
   assert.equal(lines.length, 4)
@@ -149,7 +148,7 @@ const FLEET = [
 ]
 
 async function focusRows(query: CostQuery, spans = spanOf(FLEET)) {
-  const { rows, totals } = groupSpans(focusQuery(query), spans)
+  const { rows, totals } = groupBuckets(focusQuery(query), spans)
   const [header, ...lines] = parseCsv(await text(focusFile(each(rows))))
   const records = lines.map((line) => Object.fromEntries(header!.map((name, i) => [name, line[i]!])))
   return { header: header!, records, totals, rows }

@@ -1,11 +1,11 @@
 // Rows of the ledger for tests of reports: what is not said is 0. Minutes are random fleets from a seed, and hours and
 // days are their sums, as the keeper makes them.
 
-import { DAY_MS, floorTo, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
-import { noAmounts, sumRows } from '../../src/domain/ledger/rows.ts'
-import type { CellRow } from '../../src/domain/ledger/types.ts'
-import type { CostBucket } from '../../src/report/cost-grouping.ts'
-import type { PlannedRead } from '../../src/report/read-plan.ts'
+import { floorTo, LEVELS } from '../../src/domain/ledger/buckets.ts'
+import { noAmounts, RowTotal } from '../../src/domain/ledger/rows.ts'
+import type { CellRow, LedgerAmounts } from '../../src/domain/ledger/types.ts'
+import { type CostBucket, CostGrouping, type CostRow } from '../../src/report/cost-grouping.ts'
+import type { CostQuery, PlannedRead } from '../../src/report/cost-query.ts'
 
 /** 2026-06-01, a Monday and the first of a month. */
 export const START_MS = Date.UTC(2026, 5, 1)
@@ -35,6 +35,25 @@ export function usedRow(change: Partial<CellRow> = {}): CellRow {
     method: 'weighted-tokens',
     ...change,
   })
+}
+
+/** The rows of one host summed by their key, sorted. */
+export function sumRows(rows: Iterable<CellRow>): CellRow[] {
+  const sum = new RowTotal()
+  sum.add(rows)
+  return sum.rows()
+}
+
+/** The rows and totals of an answer that is read from these buckets, which are in order of time. */
+export function groupBuckets(
+  query: CostQuery,
+  buckets: Iterable<CostBucket>,
+): { rows: CostRow[]; totals: LedgerAmounts } {
+  const grouping = new CostGrouping(query)
+  const rows: CostRow[] = []
+  for (const bucket of buckets) rows.push(...grouping.add(bucket))
+  rows.push(...grouping.finish())
+  return { rows, totals: grouping.totals }
 }
 
 /** Numbers from 0 to 1 that a seed decides. */
@@ -70,7 +89,7 @@ export function randomCells(fromMs: number, toMs: number, random: () => number):
 /** What a store that holds these cells, and the hours and days that are their sums, gives for a plan. */
 export function readPlan(cells: readonly CostBucket[], plan: readonly PlannedRead[]): CostBucket[] {
   return plan.flatMap(({ level, fromMs, toMs }) => {
-    const lengthMs = { minute: 60_000, hour: HOUR_MS, day: DAY_MS }[level]
+    const { lengthMs } = LEVELS[level]
     const spans = new Map<string, CostBucket & { rows: CellRow[] }>()
     for (const { startMs, host, rows } of cells) {
       const start = floorTo(lengthMs, startMs)

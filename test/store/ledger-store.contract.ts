@@ -5,13 +5,13 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
-import { CELL_MS, DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
+import { type BucketLevel, CELL_MS, DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { rowToJson } from '../../src/domain/ledger/row-json.ts'
 import { rowTotalsOf } from '../../src/domain/ledger/rows.ts'
 import { totalsOfEvent } from '../../src/domain/ledger/token-totals.ts'
 import type { CellRow } from '../../src/domain/ledger/types.ts'
 import type { EventStore } from '../../src/store/event-store.ts'
-import type { BucketLevel, DayState, LedgerBucket, PriceBookVersion, Revision } from '../../src/store/ledger-store.ts'
+import type { DayState, LedgerBucket, PriceBookVersion, Revision } from '../../src/store/ledger-store.ts'
 import {
   bucket,
   collect,

@@ -32,6 +32,11 @@ export function parseIsoMs(text: string): number {
   return length === 19 ? base : base + fractionAndZoneMs(text)
 }
 
+/** The same, or a date like 2026-01-31, which is its midnight (UTC); NaN when it is neither. */
+export function parseInstantMs(text: string): number {
+  return parseIsoMs(text.length === 10 ? `${text}T00:00:00Z` : text)
+}
+
 function fractionAndZoneMs(text: string): number {
   let at = 19
   let fractionMs = 0

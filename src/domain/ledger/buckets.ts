@@ -7,6 +7,16 @@
 export const CELL_MS = 60_000
 export const HOUR_MS = 3_600_000
 export const DAY_MS = 86_400_000
+
+/** The buckets that the ledger keeps: a minute is a cell, an hour the sum of its cells, a day the sum of its hours. */
+export const LEVELS = {
+  minute: { lengthMs: CELL_MS },
+  hour: { lengthMs: HOUR_MS, sumOf: 'minute' },
+  day: { lengthMs: DAY_MS, sumOf: 'hour' },
+} as const
+export type BucketLevel = keyof typeof LEVELS
+export type RollupLevel = 'hour' | 'day'
+
 /** G: a sample covers the time back to its slot's previous sample if that is at most this long before, milliseconds. */
 export const MAX_SAMPLE_GAP_MS = 90_000
 
@@ -17,7 +27,7 @@ export interface DirtyMinute {
   hosts: (string | null)[]
 }
 
-/** Start of the span of `lengthMs` that an instant lies in. */
+/** Start of the bucket of `lengthMs` that an instant lies in. */
 export function floorTo(lengthMs: number, atMs: number): number {
   return Math.floor(atMs / lengthMs) * lengthMs
 }

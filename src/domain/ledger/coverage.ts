@@ -3,9 +3,8 @@
 // holds for that time. The covered time is cut at the minute's edges and wherever a price rule starts or ends, so that
 // each piece has one price. What no sample covers are the gaps. Times are whole milliseconds, spans half open.
 
-import { nanoUsd } from '../prices/money.ts'
 import type { PriceBook } from '../prices/price-book.ts'
-import type { PricedSlot, PriceKind, PriceRule } from '../prices/price-rule.ts'
+import { effectivePrice, type PricedSlot, type PriceKind } from '../prices/price-rule.ts'
 import { CELL_MS } from './buckets.ts'
 import type { LedgerSample } from './types.ts'
 
@@ -17,8 +16,6 @@ export interface PricedInterval {
   ms: number
   nanoUsdPerHour: bigint
   kind: PriceKind
-  /** The rule that gave the price, null when a sample or the default did. */
-  rule: PriceRule | null
 }
 
 /** A span that a sample covers. */
@@ -65,17 +62,17 @@ export class SlotCoverage {
     this.#cover(samples, startMs)
   }
 
-  get hasGaps(): boolean {
-    return this.#gaps.length > 0
-  }
-
   /** The uncovered time as time that is assumed present: rule, else the nearest sample's price, else the default. */
   assumedSpans(): PricedInterval[] {
     const spans: PricedInterval[] = []
     for (const gap of this.#gaps) {
       for (const segment of this.#book.segments(this.#slot, gap.fromMs, gap.toMs)) {
-        const price = priceOf(segment, this.#nearestUsdPerHour)
-        spans.push({ ms: segment.toMs - segment.fromMs, ...price })
+        const { kind, nanoUsdPerHour } = effectivePrice(
+          segment.rule,
+          this.#nearestUsdPerHour,
+          segment.defaultNanoUsdPerHour,
+        )
+        spans.push({ ms: segment.toMs - segment.fromMs, kind, nanoUsdPerHour })
       }
     }
     return spans
@@ -87,7 +84,8 @@ export class SlotCoverage {
     for (const gap of this.#gaps) {
       for (const segment of this.#book.segments(this.#slot, gap.fromMs, gap.toMs)) {
         if (!segment.rule?.claimsPresence) continue
-        spans.push({ ms: segment.toMs - segment.fromMs, ...priceOf(segment, null) })
+        const { kind, nanoUsdPerHour } = segment.rule
+        spans.push({ ms: segment.toMs - segment.fromMs, kind, nanoUsdPerHour })
       }
     }
     return spans
@@ -123,16 +121,16 @@ export class SlotCoverage {
       memoryHeld: isMemoryHeld(sample),
     }
     for (const segment of this.#book.segments(slot, part.fromMs, part.toMs)) {
-      const price = priceOf(segment, sample.price_per_hour_usd ?? null)
-      if (segment.rule !== null && microjoules !== null) {
-        price.nanoUsdPerHour = segment.rule.priceWithEnergy(microjoules, overMs)
-      }
+      const { rule, defaultNanoUsdPerHour } = segment
+      const price = effectivePrice(rule, sample.price_per_hour_usd ?? null, defaultNanoUsdPerHour)
+      const nanoUsdPerHour =
+        rule === null || microjoules === null ? price.nanoUsdPerHour : rule.priceWithEnergy(microjoules, overMs)
       const energyMj =
         microjoules === null
           ? null
           : millijoulesUntil(microjoules, overMs, segment.toMs - beginMs) -
             millijoulesUntil(microjoules, overMs, segment.fromMs - beginMs)
-      this.covered.push({ ms: segment.toMs - segment.fromMs, ...price, ...said, energyMj })
+      this.covered.push({ ms: segment.toMs - segment.fromMs, nanoUsdPerHour, kind: price.kind, ...said, energyMj })
     }
   }
 }
@@ -166,17 +164,6 @@ function nearestOf<F extends 'uuid' | 'name' | 'price_per_hour_usd'>(
     nearestMs = distanceMs
   }
   return nearest
-}
-
-/** First that applies: the rule's price without energy, the sample's own, the default. */
-function priceOf(
-  segment: { rule: PriceRule | null; defaultNanoUsdPerHour: bigint },
-  sampleUsdPerHour: number | null,
-): { nanoUsdPerHour: bigint; kind: PriceKind; rule: PriceRule | null } {
-  const { rule } = segment
-  if (rule !== null) return { nanoUsdPerHour: rule.nanoUsdPerHour, kind: rule.kind, rule }
-  if (sampleUsdPerHour !== null) return { nanoUsdPerHour: nanoUsd(sampleUsdPerHour), kind: 'sample', rule: null }
-  return { nanoUsdPerHour: segment.defaultNanoUsdPerHour, kind: 'default', rule: null }
 }
 
 function utilizationOf(sample: LedgerSample): number | null {

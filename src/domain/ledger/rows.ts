@@ -174,13 +174,6 @@ export class RowTotal {
   }
 }
 
-/** The rows of one host summed by their key, sorted. The rows that are handed in stay as they are. */
-export function sumRows(rows: Iterable<CellRow>): CellRow[] {
-  const sum = new RowTotal()
-  sum.add(rows)
-  return sum.rows()
-}
-
 /** A span with fewer rows is added up as quickly as its sums would be read. */
 const MIN_SUMMED_ROWS = 32
 

@@ -101,16 +101,6 @@ export class PriceBook {
     return this.#defaults.findLast((entry) => entry.fromMs <= atMs)!.nanoUsdPerHour
   }
 
-  /**
-   * The price of a GPU at an instant without energy, 10⁻⁹ USD per hour: rule, else the sample's own price (USD per
-   * hour, null when it has none), else the default. What the live window divides by its tokens.
-   */
-  priceAt(slot: PricedSlot, sampleUsdPerHour: number | null, atMs: number): bigint {
-    const rule = this.ruleAt(slot, atMs)
-    if (rule !== null) return rule.nanoUsdPerHour
-    return sampleUsdPerHour === null ? this.defaultAt(atMs) : nanoUsd(sampleUsdPerHour)
-  }
-
   /** Cuts [fromMs, toMs) where the rule of a GPU or the default changes; in order, without gaps, never empty parts. */
   segments(slot: PricedSlot, fromMs: number, toMs: number): PriceSegment[] {
     const groups = this.#groupsOf(slot)

@@ -3,8 +3,8 @@
 // interval between two samples; where nothing was measured (assumed and uncovered time) the fixed part stands alone.
 // Rules are ranked by what they name: uuid with its slot, uuid, slot, host, name pattern.
 
-import { parseIsoMs } from '../events/timestamp.ts'
-import { divideRounded, NANO_PER_USD, nanoUsd } from './money.ts'
+import { parseInstantMs } from '../events/timestamp.ts'
+import { divideRounded, NANO_PER_USD, nanoUsd, usd } from './money.ts'
 import { NamePattern } from './name-pattern.ts'
 import type { PriceMatch, PriceRuleData } from './price-book-schema.ts'
 
@@ -19,6 +19,41 @@ export interface PricedSlot {
   name: string | null
 }
 
+/** Price of a GPU at an instant, without energy. */
+export class EffectivePrice {
+  readonly kind: PriceKind
+  /** The rule that gives the price, null when the sample or the default does. */
+  readonly rule: PriceRule | null
+  /** 10⁻⁹ USD per hour, or a sample's USD per hour: no BigInt is made for a token event that needs none. */
+  readonly #price: bigint | number
+
+  constructor(kind: PriceKind, rule: PriceRule | null, price: bigint | number) {
+    this.kind = kind
+    this.rule = rule
+    this.#price = price
+  }
+
+  get nanoUsdPerHour(): bigint {
+    return typeof this.#price === 'bigint' ? this.#price : nanoUsd(this.#price)
+  }
+
+  /** Not rounded where a sample gives the price. */
+  get usdPerHour(): number {
+    return typeof this.#price === 'bigint' ? usd(this.#price) : this.#price
+  }
+}
+
+/** The precedence of prices: the effective rule, else the sample's own price, else the default of the book. */
+export function effectivePrice(
+  rule: PriceRule | null,
+  sampleUsdPerHour: number | null,
+  defaultNanoUsdPerHour: bigint,
+): EffectivePrice {
+  if (rule !== null) return new EffectivePrice(rule.kind, rule, rule.nanoUsdPerHour)
+  if (sampleUsdPerHour !== null) return new EffectivePrice('sample', null, sampleUsdPerHour)
+  return new EffectivePrice('default', null, defaultNanoUsdPerHour)
+}
+
 /** What a rule's match names, most specific first. */
 export const MATCH_LEVELS = ['uuid and slot', 'uuid', 'slot', 'host', 'name'] as const
 export type MatchLevel = 0 | 1 | 2 | 3 | 4
@@ -26,11 +61,6 @@ export type MatchLevel = 0 | 1 | 2 | 3 | 4
 const HOURS_PER_YEAR = 8760n
 /** 10⁻⁶ J × (10⁻⁹ USD/kWh) × 10⁻⁹ per ms, in 10⁻⁹ USD per hour: 1 kWh is 3.6 × 10¹² µJ, 1 h is 3.6 × 10⁶ ms, PUE is in 10⁻⁹. */
 const ENERGY_DIVISOR = 1_000_000_000_000_000n
-
-/** Milliseconds of a rule's `from` or `to`: an ISO 8601 date-time, or a date (its midnight, UTC); NaN when it is neither. */
-export function parseInstantMs(text: string): number {
-  return parseIsoMs(text.length === 10 ? `${text}T00:00:00Z` : text)
-}
 
 /** Which of the levels a match is of; null when its fields make no sense together. */
 export function matchLevel(match: PriceMatch): MatchLevel | null {

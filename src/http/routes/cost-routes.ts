@@ -4,16 +4,15 @@
 
 import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply } from 'fastify'
+import { parseInstantMs } from '../../domain/events/timestamp.ts'
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
-import { parseInstantMs } from '../../domain/prices/price-rule.ts'
 import { CostReading, type CostSource, costPage } from '../../processor/cost/cost-reading.ts'
 import { FrozenDaysError } from '../../processor/recompute/ledger-as-of.ts'
 import { FIGURE_NAMES } from '../../report/cost-figures.ts'
-import { TooManyRows } from '../../report/cost-grouping.ts'
+import { parseCursor, TooManyRows } from '../../report/cost-grouping.ts'
 import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS } from '../../report/cost-query.ts'
 import { costCsv, PIECE_CHARS } from '../../report/csv.ts'
 import { focusFile, focusQuery } from '../../report/focus.ts'
-import { placeOf } from '../../report/page-cursor.ts'
 import { costSourceOf, type HttpDependencies } from '../dependencies.ts'
 import { nullable, object, problemResponse } from '../open-api.ts'
 import { hostParameter } from '../parameters.ts'
@@ -94,7 +93,7 @@ export function addCostRoutes(app: FastifyInstance, dependencies: HttpDependenci
       const checked = costQueryOf(parameters, dependencies.now())
       await requireRevision(source, revision)
       if (format === 'json') {
-        const after = cursor === undefined ? null : placeOf(cursor)
+        const after = cursor === undefined ? null : parseCursor(cursor)
         const reading = new CostReading(source, checked, { revision })
         return costPage(reading, { limit, after }).catch((error: unknown) => Promise.reject(asParameter(error)))
       }
@@ -113,7 +112,7 @@ function costQueryOf(parameters: Parameters, nowMs: number): CostQuery {
   const isFocus = format === 'focus'
   if (cursor !== undefined) {
     const wrong = (path: string, message: string) => badParameters([{ path, reason: 'wrong_value', message }])
-    if (placeOf(cursor) === null) throw wrong('cursor', 'Is no cursor of an answer: begin again without it')
+    if (parseCursor(cursor) === null) throw wrong('cursor', 'Is no cursor of an answer: begin again without it')
     if (parameters.from === undefined || parameters.to === undefined) {
       throw wrong('cursor', 'Continues an answer of a certain range: expected from and to beside it, as it says them')
     }

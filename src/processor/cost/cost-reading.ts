@@ -5,12 +5,16 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
 import type { LedgerAmounts } from '../../domain/ledger/types.ts'
-import { figuresOf } from '../../report/cost-figures.ts'
-import { CostGrouping, type CostRow } from '../../report/cost-grouping.ts'
-import { type CostAnswer, type CostHead, type CostTail, headOf } from '../../report/cost-json.ts'
-import type { CostQuery } from '../../report/cost-query.ts'
-import { cursorAfter, isAfter, type RowPlace } from '../../report/page-cursor.ts'
-import { type PlannedRead, planOf, sumsFor } from '../../report/read-plan.ts'
+import { type CostAnswer, type CostHead, type CostTail, figuresOf, headOf } from '../../report/cost-figures.ts'
+import {
+  CostGrouping,
+  type CostRow,
+  cursorAfter,
+  EMPTY_KEY,
+  isAfter,
+  type PageEnd,
+} from '../../report/cost-grouping.ts'
+import { type CostQuery, type PlannedRead, planOf, rollupFor } from '../../report/cost-query.ts'
 import type { EventStore } from '../../store/event-store.ts'
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
 import { ledgerAsOf } from '../recompute/ledger-as-of.ts'
@@ -112,7 +116,7 @@ export class CostReading {
       return
     }
     const hosts = host === undefined ? undefined : [host]
-    const by = sumsFor(this.query)
+    const by = rollupFor(this.query)
     for (const { level, fromMs: startMs, toMs: endMs } of planOf(this.query)) {
       if (by === null) yield* ledger.readBuckets(level, startMs, endMs, hosts)
       else yield* ledger.readRollups(by, level, startMs, endMs, hosts)
@@ -133,7 +137,7 @@ export class CostReading {
 /** A page of an answer: at most `limit` rows after a place, the totals of all rows, and where the next page begins. */
 export async function costPage(
   reading: CostReading,
-  { limit, after }: { limit: number; after: RowPlace | null },
+  { limit, after }: { limit: number; after: PageEnd | null },
 ): Promise<CostAnswer & { cursor: string | null }> {
   const kept: CostRow[] = []
   let hasMore = false
@@ -149,8 +153,7 @@ export async function costPage(
 
 /** The totals as a row of the whole range, of everybody. */
 function totalsRow({ fromMs, toMs }: CostQuery, amounts: LedgerAmounts): CostRow {
-  const key = { model: null, tenant: null, host: null, gpu_index: null, gpu_uuid: null, price_kind: null }
-  return { startMs: fromMs, endMs: toMs, key, amounts }
+  return { startMs: fromMs, endMs: toMs, key: EMPTY_KEY, amounts }
 }
 
 function missingOf(read: PlannedRead, dayMs: number): NonNullable<CostTail['missing']>[number][] {

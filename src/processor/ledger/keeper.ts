@@ -4,10 +4,10 @@
 // for a bounded time, so that while days are caught up the newest minutes are still kept.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CELL_MS } from '../../domain/ledger/buckets.ts'
+import { type BucketLevel, CELL_MS, type RollupLevel } from '../../domain/ledger/buckets.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import { StoreError } from '../../store/event-store.ts'
-import type { BucketLevel, DirtyBucket, LedgerStore } from '../../store/ledger-store.ts'
+import type { DirtyBucket, LedgerStore } from '../../store/ledger-store.ts'
 import type { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { Retrier } from '../retry.ts'
 import { BookWatch } from './book-watch.ts'
@@ -15,7 +15,7 @@ import { CatchUp } from './catch-up.ts'
 import { KeeperCounters } from './keeper-counters.ts'
 import { type KeeperDependencies, MinuteKeeper } from './minute-keeper.ts'
 import { RunLength } from './raw-run.ts'
-import { RollupKeeper, type RollupLevel } from './rollup-keeper.ts'
+import { RollupKeeper } from './rollup-keeper.ts'
 import { type DueRule, isDue, runsOf, staggerRuns } from './schedule.ts'
 
 export interface KeeperOptions {

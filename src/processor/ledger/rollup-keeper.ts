@@ -2,18 +2,10 @@
 // marks → read revs → read the parts → replace where the rev is unchanged → mark the day → delete the marks that were
 // read. Sums of integers: whoever adds them up, and in whatever order, comes to the same rows.
 
-import { DAY_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
+import { DAY_MS, floorTo, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
 import { RowTotal, rowTotalsOf } from '../../domain/ledger/rows.ts'
 import type { LedgerBucket } from '../../store/ledger-store.ts'
 import { dropFrozen, type KeeperDependencies } from './minute-keeper.ts'
-
-export type RollupLevel = 'hour' | 'day'
-
-/** Of what each sum is made, and how long it is. */
-export const PARTS_OF = {
-  hour: { of: 'minute', lengthMs: HOUR_MS },
-  day: { of: 'hour', lengthMs: DAY_MS },
-} as const
 
 export class RollupKeeper {
   readonly #parts: KeeperDependencies
@@ -31,8 +23,9 @@ export class RollupKeeper {
     const hosts = [...new Set(marks.flatMap((mark) => mark.hosts))]
     const revs = await ledger.readRevs(level, startMs, hosts)
     const sums = new Map(hosts.map((host) => [host, new RollupBuilder()]))
-    const { of, lengthMs } = PARTS_OF[level]
-    for await (const part of ledger.readBuckets(of, startMs, startMs + lengthMs, hosts)) sums.get(part.host)?.add(part)
+    const { sumOf, lengthMs } = LEVELS[level]
+    for await (const part of ledger.readBuckets(sumOf, startMs, startMs + lengthMs, hosts))
+      sums.get(part.host)?.add(part)
     const computedMs = now()
     const spans = [...sums].map(([host, sum]): LedgerBucket => {
       const summed = sum.span()

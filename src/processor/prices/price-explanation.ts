@@ -3,10 +3,10 @@
 // instant; a sample more than a day older tells nothing. Used by /api/v1/explain and `pertoken prices explain`.
 
 import { CELL_MS, DAY_MS, floorTo } from '../../domain/ledger/buckets.ts'
-import { nanoUsd, usd } from '../../domain/prices/money.ts'
+import { usd } from '../../domain/prices/money.ts'
 import type { Explanation, PriceBook } from '../../domain/prices/price-book.ts'
 import type { PriceRuleData } from '../../domain/prices/price-book-schema.ts'
-import type { PriceKind, PriceRule } from '../../domain/prices/price-rule.ts'
+import { effectivePrice, type PriceKind, type PriceRule } from '../../domain/prices/price-rule.ts'
 import type { EventStore } from '../../store/event-store.ts'
 import { PriceBookVersions } from './price-book-versions.ts'
 
@@ -85,17 +85,10 @@ function priceOf(
   data: PriceRuleData | null,
 ): Priced {
   if (rule !== null && data?.kind === 'owned') return ownedPrice(rule, data, sample?.power_w ?? null)
-  if (rule !== null) {
-    const price = usd(rule.nanoUsdPerHour)
-    return { price_per_hour_usd: price, price_kind: rule.kind, parts: { rule_usd_per_hour: price } }
-  }
-  const fromSample = sample?.price_per_hour_usd ?? null
-  if (fromSample !== null) {
-    const price = usd(nanoUsd(fromSample))
-    return { price_per_hour_usd: price, price_kind: 'sample', parts: { sample_usd_per_hour: price } }
-  }
-  const price = usd(defaultNanoUsdPerHour)
-  return { price_per_hour_usd: price, price_kind: 'default', parts: { default_usd_per_hour: price } }
+  const { kind, nanoUsdPerHour } = effectivePrice(rule, sample?.price_per_hour_usd ?? null, defaultNanoUsdPerHour)
+  const price = usd(nanoUsdPerHour)
+  const part = rule !== null ? 'rule' : kind
+  return { price_per_hour_usd: price, price_kind: kind, parts: { [`${part}_usd_per_hour`]: price } }
 }
 
 /** The ledger takes each interval's energy; here the power of the sample stands for it. */

@@ -2,13 +2,13 @@
 // with the version of the price book that the stored cell records; hours and days are sums of the stored cells and hours.
 // One span can be asked by itself: what looked wrong while the keeper worked is asked again before it is called wrong.
 
-import { CELL_MS } from '../../domain/ledger/buckets.ts'
+import { type BucketLevel, CELL_MS, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
 import { computeCell } from '../../domain/ledger/cell.ts'
 import { AMOUNT_FIELDS, rowTotalsOf } from '../../domain/ledger/rows.ts'
 import type { CellRow, LedgerSample, RowTotals, TokenTotals } from '../../domain/ledger/types.ts'
-import type { BucketLevel, LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
+import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
 import { EventCellInputs } from '../ledger/raw-minutes.ts'
-import { PARTS_OF, RollupBuilder } from '../ledger/rollup-keeper.ts'
+import { RollupBuilder } from '../ledger/rollup-keeper.ts'
 import type { PriceBookVersions } from '../prices/price-book-versions.ts'
 
 /** Which span is meant. */
@@ -93,11 +93,11 @@ async function cellAlone(
 
 async function sumAlone(
   ledger: LedgerStore,
-  { level, startMs, host }: { level: 'hour' | 'day'; startMs: number; host: string | null },
+  { level, startMs, host }: { level: RollupLevel; startMs: number; host: string | null },
 ): Promise<Expected> {
-  const { of, lengthMs } = PARTS_OF[level]
+  const { sumOf, lengthMs } = LEVELS[level]
   const sum = new RollupBuilder()
-  for await (const part of ledger.readBuckets(of, startMs, startMs + lengthMs, [host])) sum.add(part)
+  for await (const part of ledger.readBuckets(sumOf, startMs, startMs + lengthMs, [host])) sum.add(part)
   return sum.span()
 }
 

@@ -1,6 +1,7 @@
 // What `verify` is asked and what it answers.
 
-import type { BucketLevel, LedgerStore } from '../../store/ledger-store.ts'
+import type { BucketLevel } from '../../domain/ledger/buckets.ts'
+import type { LedgerStore } from '../../store/ledger-store.ts'
 
 export interface VerifyOptions {
   ledger: LedgerStore

@@ -3,9 +3,7 @@
 // though nothing is marked in it, before and after it was read again, and its rev stood still. Bounded: so many wait, and
 // twenty differences are kept by name; all are counted.
 
-import { CELL_MS } from '../../domain/ledger/buckets.ts'
-import type { BucketLevel } from '../../store/ledger-store.ts'
-import { BUCKET_MS } from '../ledger/span-length.ts'
+import { type BucketLevel, CELL_MS, LEVELS } from '../../domain/ledger/buckets.ts'
 import type { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { type BucketKey, compareAlone } from './verify-expected.ts'
 import type { Difference, VerifyOptions } from './verify-result.ts'
@@ -75,6 +73,6 @@ export class MismatchRecheck {
     if (level === 'minute') return false
     if (level === 'hour' && (await isNamed('minute', startMs))) return true
     // Marks of other hosts count too here: to look at each minute of a day is too much for a doubtful case.
-    return (await ledger.pendingMarks(startMs + (level === 'day' ? 0 : CELL_MS), startMs + BUCKET_MS[level])) > 0
+    return (await ledger.pendingMarks(startMs + (level === 'day' ? 0 : CELL_MS), startMs + LEVELS[level].lengthMs)) > 0
   }
 }

@@ -4,8 +4,8 @@
 // minute, samples of four and the sums of a day. What differs is asked again by itself, since a keeper may be at work:
 // with marks pending it is `pending`, and only what nobody is going to correct is a difference.
 
-import { CELL_MS, DAY_MS, HOUR_MS } from '../../domain/ledger/buckets.ts'
-import type { BucketLevel, LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
+import { type BucketLevel, CELL_MS, DAY_MS, HOUR_MS, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
+import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
 import { FrozenDays } from '../frozen-days.ts'
 import { EventCellInputs } from '../ledger/raw-minutes.ts'
 import { RollupBuilder } from '../ledger/rollup-keeper.ts'
@@ -57,8 +57,8 @@ class Verification {
     const { fromMs, toMs } = part
     const raw = new EventCellInputs(ledger, part)
     const cells = new SpansInOrder(ledger.readBuckets('minute', fromMs, toMs))
-    const hours = new SumCheck('hour', HOUR_MS, ledger, part)
-    const days = new SumCheck('day', DAY_MS, ledger, part)
+    const hours = new SumCheck('hour', ledger, part)
+    const days = new SumCheck('day', ledger, part)
     try {
       for (let startMs = fromMs; startMs < toMs; startMs += CELL_MS) {
         this.#options.signal?.throwIfAborted()
@@ -147,13 +147,14 @@ class Verification {
 
 /** Sums of one level as they build up, and the stored ones beside them. */
 class SumCheck {
-  readonly level: 'hour' | 'day'
+  readonly level: RollupLevel
   readonly #lengthMs: number
   readonly #fromMs: number
   readonly #stored: SpansInOrder
   #sums = new Map<string | null, RollupBuilder>()
 
-  constructor(level: 'hour' | 'day', lengthMs: number, ledger: LedgerStore, part: { fromMs: number; toMs: number }) {
+  constructor(level: RollupLevel, ledger: LedgerStore, part: { fromMs: number; toMs: number }) {
+    const { lengthMs } = LEVELS[level]
     this.level = level
     this.#lengthMs = lengthMs
     this.#fromMs = part.fromMs

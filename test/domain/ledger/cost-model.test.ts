@@ -6,12 +6,13 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { parse } from 'yaml'
-import { spreadNullIdle, sumRows, totalNanoUsd } from '../../../src/domain/ledger/rows.ts'
+import { spreadNullIdle, totalNanoUsd } from '../../../src/domain/ledger/rows.ts'
 import type { CellRow } from '../../../src/domain/ledger/types.ts'
 import { nanoUsd } from '../../../src/domain/prices/money.ts'
 import { PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { checkPriceBook, problemText } from '../../../src/domain/prices/price-book-check.ts'
 import { ledgerRows, type Sample, type Usage } from '../../oracle/ledger-harness.ts'
+import { sumRows } from '../../report/rows.ts'
 
 interface Example {
   example: string

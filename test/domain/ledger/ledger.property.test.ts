@@ -8,7 +8,7 @@ import fc from 'fast-check'
 import type { TokenDocument } from '../../../src/domain/events/documents.ts'
 import { computeCell } from '../../../src/domain/ledger/cell.ts'
 import { rowFromJson, rowToJson } from '../../../src/domain/ledger/row-json.ts'
-import { spreadNullIdle, sumRows, totalNanoUsd } from '../../../src/domain/ledger/rows.ts'
+import { spreadNullIdle, totalNanoUsd } from '../../../src/domain/ledger/rows.ts'
 import { totalsOfEvent } from '../../../src/domain/ledger/token-totals.ts'
 import { PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { checkPriceBook, problemText } from '../../../src/domain/prices/price-book-check.ts'
@@ -16,6 +16,7 @@ import type { PriceBookDocument, PriceRuleData } from '../../../src/domain/price
 import { batchLedger } from '../../oracle/batch-ledger.ts'
 import type { OracleBook, OracleRule } from '../../oracle/batch-spans.ts'
 import { cellOf, compareCellRows, ledgerRows, type Sample, type Usage } from '../../oracle/ledger-harness.ts'
+import { sumRows } from '../../report/rows.ts'
 
 const MINUTE_MS = 60_000
 /** One minute before a day's edge. */

@@ -7,18 +7,12 @@ import { test } from 'node:test'
 import { parseIsoMs } from '../../../src/domain/events/timestamp.ts'
 import { computeCell } from '../../../src/domain/ledger/cell.ts'
 import { rowFromJson, rowToJson } from '../../../src/domain/ledger/row-json.ts'
-import {
-  AMOUNT_FIELDS,
-  addAmounts,
-  noAmounts,
-  spreadNullIdle,
-  sumRows,
-  totalNanoUsd,
-} from '../../../src/domain/ledger/rows.ts'
+import { AMOUNT_FIELDS, addAmounts, noAmounts, spreadNullIdle, totalNanoUsd } from '../../../src/domain/ledger/rows.ts'
 import type { CellRow, TokenTotals } from '../../../src/domain/ledger/types.ts'
 import { PriceBook } from '../../../src/domain/prices/price-book.ts'
 import type { PriceBookDocument, PriceRuleData } from '../../../src/domain/prices/price-book-schema.ts'
 import { cellOf, ledgerRows, type Sample, type Usage } from '../../oracle/ledger-harness.ts'
+import { sumRows } from '../../report/rows.ts'
 
 const T0 = Date.UTC(2026, 0, 15, 12, 0)
 const MINUTE_MS = 60_000

@@ -13,7 +13,7 @@ import {
   PriceBookSchema,
   type PriceRuleData,
 } from '../../../src/domain/prices/price-book-schema.ts'
-import type { PricedSlot } from '../../../src/domain/prices/price-rule.ts'
+import { effectivePrice, type PricedSlot } from '../../../src/domain/prices/price-rule.ts'
 import { checkValue } from '../../../src/domain/prices/schema-errors.ts'
 
 const rented = (id: string, match: object, more: object = {}) => ({ id, match, kind: 'spot', usd_per_hour: 1, ...more })
@@ -164,10 +164,12 @@ test('prices: rented as they are, owned from purchase, salvage and life, default
     pue: 1.5,
   }
   const book = bookOf([rented('r', { host: 'h' }, { usd_per_hour: 2.123456789 }), owned])
-  assert.equal(book.priceAt(slot(), 9, 0), 2_123_456_789n)
-  assert.equal(book.priceAt(slot({ host: 'o' }), 9, 0), 1_000_000_000n) // 26,280 USD over 26,280 hours
-  assert.equal(book.priceAt(slot({ host: 'x' }), 9, 0), 9_000_000_000n)
-  assert.equal(book.priceAt(slot({ host: 'x' }), null, 0), 850_000_000n)
+  const price = (of: PricedSlot, sampleUsdPerHour: number | null) =>
+    effectivePrice(book.ruleAt(of, 0), sampleUsdPerHour, book.defaultAt(0)).nanoUsdPerHour
+  assert.equal(price(slot(), 9), 2_123_456_789n)
+  assert.equal(price(slot({ host: 'o' }), 9), 1_000_000_000n) // 26,280 USD over 26,280 hours
+  assert.equal(price(slot({ host: 'x' }), 9), 9_000_000_000n)
+  assert.equal(price(slot({ host: 'x' }), null), 850_000_000n)
   // 700 W for a minute: 0.7 kW × 1.5 × 0.2 USD = 0.21 USD/h.
   assert.equal(book.ruleAt(slot({ host: 'o' }), 0)!.priceWithEnergy(42_000_000_000n, 60_000), 1_210_000_000n)
 })

@@ -8,9 +8,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { GpuDocument, TokenDocument } from '../../../src/domain/events/documents.ts'
 import { ownEventId } from '../../../src/domain/events/event-id.ts'
-import { DAY_MS, floorTo, HOUR_MS, TouchedCells } from '../../../src/domain/ledger/buckets.ts'
+import { type BucketLevel, DAY_MS, floorTo, HOUR_MS, TouchedCells } from '../../../src/domain/ledger/buckets.ts'
 import { computeCell } from '../../../src/domain/ledger/cell.ts'
-import { compareText, sumRows } from '../../../src/domain/ledger/rows.ts'
+import { compareText } from '../../../src/domain/ledger/rows.ts'
 import { totalsOfEvent } from '../../../src/domain/ledger/token-totals.ts'
 import type { CellRow } from '../../../src/domain/ledger/types.ts'
 import type { PriceBook } from '../../../src/domain/prices/price-book.ts'
@@ -20,9 +20,9 @@ import { PriceBookVersions } from '../../../src/processor/prices/price-book-vers
 import { type VerifyOptions, type VerifyResult, verify } from '../../../src/processor/recompute/verify.ts'
 import type { Logger } from '../../../src/runtime/logger.ts'
 import type { EventStore } from '../../../src/store/event-store.ts'
-import type { BucketLevel, LedgerStore } from '../../../src/store/ledger-store.ts'
-
+import type { LedgerStore } from '../../../src/store/ledger-store.ts'
 import { SqliteStore } from '../../../src/store/sqlite/sqlite-store.ts'
+import { sumRows } from '../../report/rows.ts'
 
 /** Start of an hour: what the tests' events lie after. */
 export const T0 = Date.UTC(2026, 2, 31, 12)

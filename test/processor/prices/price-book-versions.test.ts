@@ -8,7 +8,6 @@ import { PriceBookVersions } from '../../../src/processor/prices/price-book-vers
 import { MINUTE, openSqlite, T0 } from '../ledger/ledger-place.ts'
 
 const rule = { id: 'r', match: { host: 'a' }, kind: 'spot', usd_per_hour: 2 }
-const slot = { uuid: null, host: 'b', gpuIndex: 0, name: null }
 
 async function onLedger(
   run: (ledger: ReturnType<typeof openSqlite>['store']['ledger']) => Promise<void>,
@@ -38,12 +37,12 @@ test('the default counts from the beginning, another one from the next minute, t
       books.versions.map(({ version }) => version),
       [1, 2],
     )
-    assert.equal(books.bookFor(0).priceAt(slot, null, 0), 850_000_000n)
+    assert.equal(books.bookFor(0).defaultAt(0), 850_000_000n)
     const before = T0 + 2 * HOUR_MS
     assert.equal(books.bookFor(before).version, 1)
-    assert.equal(books.bookFor(before + MINUTE).priceAt(slot, null, before + MINUTE), 1_000_000_000n)
+    assert.equal(books.bookFor(before + MINUTE).defaultAt(before + MINUTE), 1_000_000_000n)
     // The new version too knows what the default was: a past range that is pinned to it keeps its price.
-    assert.equal(books.bookByVersion(2).priceAt(slot, null, before), 850_000_000n)
+    assert.equal(books.bookByVersion(2).defaultAt(before), 850_000_000n)
   }))
 
 test('processors that start together make one version', () =>

@@ -3,13 +3,13 @@
 // breaks one rule of the protocol for whoever uses it; the model has to find a stale ledger with each.
 
 import type { GpuDocument, TokenDocument } from '../../../src/domain/events/documents.ts'
-import { HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
+import { type BucketLevel, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
 import { KeeperCounters } from '../../../src/processor/ledger/keeper-counters.ts'
 import { type KeeperDependencies, MinuteKeeper } from '../../../src/processor/ledger/minute-keeper.ts'
 import { RunLength } from '../../../src/processor/ledger/raw-run.ts'
 import { RollupKeeper } from '../../../src/processor/ledger/rollup-keeper.ts'
 import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
-import type { BucketLevel, LedgerBucket, LedgerStore, Mark } from '../../../src/store/ledger-store.ts'
+import type { LedgerBucket, LedgerStore, Mark } from '../../../src/store/ledger-store.ts'
 import { Lines, type Store, touchedBy } from '../ledger/ledger-place.ts'
 import type { Actor } from './interleavings.ts'
 

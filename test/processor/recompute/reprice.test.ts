@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
+import { type BucketLevel, DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
 import { totalNanoUsd } from '../../../src/domain/ledger/rows.ts'
 import { Keeper } from '../../../src/processor/ledger/keeper.ts'
 import { setBook } from '../../../src/processor/prices/book-versions.ts'
@@ -12,7 +12,7 @@ import { FrozenDaysError, ledgerAsOf } from '../../../src/processor/recompute/le
 import { whatIf } from '../../../src/processor/recompute/price-change.ts'
 import { reprice } from '../../../src/processor/recompute/reprice.ts'
 import { StoreError } from '../../../src/store/event-store.ts'
-import type { BucketLevel, LedgerStore } from '../../../src/store/ledger-store.ts'
+import type { LedgerStore } from '../../../src/store/ledger-store.ts'
 import { LedgerPlace, MINUTE, openSqlite, sample, T0, token } from '../ledger/ledger-place.ts'
 
 const twice = { currency: 'USD', default_usd_per_hour: 1.2, rules: [] }

@@ -3,8 +3,8 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
-import type { BucketLevel, LedgerBucket } from '../../../src/store/ledger-store.ts'
+import { type BucketLevel, DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
+import type { LedgerBucket } from '../../../src/store/ledger-store.ts'
 import { LedgerPlace, MINUTE, openSqlite, sample, T0, token } from '../ledger/ledger-place.ts'
 
 async function onPlace(run: (place: LedgerPlace) => Promise<void>): Promise<void> {

@@ -3,11 +3,12 @@
 // million. A document of an unexpected form goes through the driver's own decoder. Field names are published.
 
 import type { ObjectId } from 'mongodb'
+import type { BucketLevel } from '../../../domain/ledger/buckets.ts'
 import { type CellRowJson, rowFromJson, rowToJson } from '../../../domain/ledger/row-json.ts'
 import { AMOUNT_FIELDS, emptyRow } from '../../../domain/ledger/rows.ts'
 import type { CellRow } from '../../../domain/ledger/types.ts'
 import { bucketId } from '../../bucket-id.ts'
-import type { BucketLevel, LedgerBucket } from '../../ledger-store.ts'
+import type { LedgerBucket } from '../../ledger-store.ts'
 import { BsonReader, type FieldKind, type ReadDocument } from '../reading/bson-reader.ts'
 import { documentOf } from '../reading/find-page.ts'
 

@@ -5,9 +5,10 @@
 // replaced, which is safe: the caller computes it once more.
 
 import { type Document, ObjectId } from 'mongodb'
+import type { BucketLevel } from '../../../domain/ledger/buckets.ts'
 import type { RowTotals } from '../../../domain/ledger/types.ts'
 import { bucketId, bucketIdPages, bucketIdRange } from '../../bucket-id.ts'
-import type { BucketLevel, LedgerBucket } from '../../ledger-store.ts'
+import type { LedgerBucket } from '../../ledger-store.ts'
 import { COST_LEDGER } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { bulkError, chunksOf, faultsOf, isDuplicateId } from '../events/writes.ts'

@@ -3,7 +3,8 @@
 // those. Grouping all marks of a level instead took 0.3 s for each 200,000, and a backlog of days has millions.
 
 import { ObjectId } from 'mongodb'
-import type { BucketLevel, DirtyBucket, Mark, StaleBucket } from '../../ledger-store.ts'
+import type { BucketLevel } from '../../../domain/ledger/buckets.ts'
+import type { DirtyBucket, Mark, StaleBucket } from '../../ledger-store.ts'
 import { MARKS } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { deleteByIds, insertDocuments } from '../events/writes.ts'

@@ -3,10 +3,11 @@
 // is synchronous, so ranges are read in pages, with a yield to the event loop between two of them.
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
+import type { BucketLevel } from '../../../domain/ledger/buckets.ts'
 import { type CellRowJson, rowFromJson, rowToJson } from '../../../domain/ledger/row-json.ts'
 import type { CellRow, RowTotals } from '../../../domain/ledger/types.ts'
 import { bucketId, bucketIdPages, bucketIdRange } from '../../bucket-id.ts'
-import type { BucketLevel, LedgerBucket } from '../../ledger-store.ts'
+import type { LedgerBucket } from '../../ledger-store.ts'
 import type { StoreDatabase } from '../store-database.ts'
 
 const PAGE_BUCKETS = 200

@@ -2,7 +2,8 @@
 // reuses an id, so deleting what was read deletes nothing that was inserted later. Which buckets are dirty is read from
 // the index on (level, start, time of the mark) alone, newest start first, and no further than the limit.
 
-import type { BucketLevel, DirtyBucket, Mark, StaleBucket } from '../../ledger-store.ts'
+import type { BucketLevel } from '../../../domain/ledger/buckets.ts'
+import type { DirtyBucket, Mark, StaleBucket } from '../../ledger-store.ts'
 import type { StoreDatabase } from '../store-database.ts'
 
 export async function insertMarks(
