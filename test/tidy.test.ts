@@ -151,8 +151,8 @@ test('no default exports, no barrels, and every file begins by saying what it is
   }
 })
 
-test('only the configuration reads the environment', () => {
-  for (const path of sources.filter((one) => areaOf(one) !== 'cli'))
+test('only main.ts reads the environment, and hands it to the configuration', () => {
+  for (const path of sources.filter((source) => source !== 'src/cli/main.ts'))
     assert.doesNotMatch(read(path), /process\.env/, path)
 })
 
