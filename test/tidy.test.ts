@@ -149,9 +149,9 @@ test('only the configuration reads the environment', () => {
 })
 
 test('paths that the docs name exist', () => {
-  for (const doc of ['README.md', ...globSync('docs/**/*.md')]) {
+  for (const doc of globSync('{*,{docs,examples}/**/*}.md')) {
     const named = read(doc).matchAll(
-      /(?<![\w/.-])((?:src|test|docs|schemas|seeds|bin)\/[\w./-]+\.(?:ts|json|js|md|css|html))\b/g,
+      /(?<![\w/.-])((?:src|test|docs|examples|bin)\/[\w./-]+\.(?:ts|json|js|md|css|html))\b/g,
     )
     for (const [, path] of named) assert.ok(existsSync(path!), `${doc} names ${path}, which does not exist`)
   }
@@ -159,9 +159,9 @@ test('paths that the docs name exist', () => {
 
 test('the JSON Schema files are what the definitions say', () => {
   for (const schema of [GpuSampleSchema, TokenUsageSchema]) {
-    const path = `schemas/${(schema as unknown as { $id: string }).$id}.json`
+    const path = `docs/schemas/${(schema as unknown as { $id: string }).$id}.json`
     const expected = `${JSON.stringify({ $schema: 'https://json-schema.org/draft/2020-12/schema', ...schema }, null, 2)}\n`
-    assert.equal(existsSync(path) ? read(path) : '', expected, `${path} is stale: run node schemas/generate.ts`)
+    assert.equal(existsSync(path) ? read(path) : '', expected, `${path} is stale: run node docs/schemas/generate.ts`)
   }
 })
 
