@@ -178,7 +178,7 @@ test('the repository names no registry and no path of a machine', () => {
     '.npmrc',
     'Makefile',
     ...sources,
-    ...globSync('{test,docs,.ci}/**/*.{ts,md,json}'),
+    ...globSync('{test,docs,examples,.ci,.github}/**/*.{ts,md,json,yml,yaml}'),
   ]
   const forbidden = /"resolved":|https?:\/\/(registry|repo\d*|proxy|files|index|static|deb)\.|\/farm\//
   for (const path of tracked.filter((one) => one !== 'test/tidy.test.ts'))
