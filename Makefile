@@ -58,7 +58,7 @@ test-install: node_modules/.package-lock.json ## Installs the real servers, the 
 check: node_modules/.package-lock.json ## Types, lint, house rules
 	@tsc --noEmit -p tsconfig.json
 	@biome ci --error-on-warnings .
-	@node --test --test-reporter=dot test/tidy.test.ts
+	@node --test --test-reporter=dot test/tidy.test.ts test/docs.test.ts
 
 fmt: node_modules/.package-lock.json ## Formats all files
 	@biome check --write .
