@@ -27,3 +27,27 @@ test('links of pages lead somewhere', () => {
   })
   assert.deepEqual(wrong, [])
 })
+
+/** The text of a source's comments, a line each: after //, or in a block's line. A // inside a string is not one. */
+function commentsOf(path: string): string[] {
+  return [...read(path).matchAll(/(?:^|\s)\/\/ (.*)$|^\s*\/?\*+ (.*)$/gm)].map(([, line, block]) => line ?? block!)
+}
+
+test('files that comments of src name exist, by path or by the end of it', () => {
+  const files = globSync(`{${FOLDERS.replaceAll('|', ',')}}/**/*.*`)
+  const isThere = (name: string) => files.some((file) => file === name || file.endsWith(`/${name}`)) || existsSync(name)
+  // Of other projects.
+  const foreign = new Set(['docs/inference-cost-tracking.md'])
+  const name = /(?<![\w/.*$-])((?:[\w.-]+\/)*[\w.-]+\.(?:ts|js|mjs|md|html|css|sh|yaml|svg|puml))\b/g
+  const wrong = globSync('src/**/*.ts').flatMap((path) => {
+    const named = commentsOf(path).flatMap((comment) => [...comment.matchAll(name)].map(([, found]) => found!))
+    return named.filter((found) => !isThere(found) && !foreign.has(found)).map((found) => `${path}: ${found}`)
+  })
+  assert.deepEqual(wrong, [])
+})
+
+test('no document is named that is not in the repository', () => {
+  const texts = globSync('{*,{src,test,docs,examples,deploy,.github}/**/*}.{ts,js,md,sh,yaml,yml,java,mk}')
+  const wrong = texts.filter((path) => /\b(?:DESIGN|CONTRACT|SPIKE|HOUSE)(?:\.md|, section|, trap)/.test(read(path)))
+  assert.deepEqual(wrong, [])
+})
