@@ -91,23 +91,6 @@ test('rooms import only what they may', () => {
   assert.deepEqual(wrong, [])
 })
 
-test('docs/architecture.md has a row for every room, with what it may import', () => {
-  const path = 'docs/architecture.md'
-  const inWords = (rule: string) => ({ '**': 'everything', [LOG_PORT]: 'the log’s port' })[rule] ?? `\`${rule}\``
-  const imports = (room: string) => {
-    const others = ROOMS[room]!.filter((rule) => !STORE_PORTS.includes(rule)).map(inWords)
-    return [...others, ...(others.length < ROOMS[room]!.length ? ['the store’s ports'] : [])].join(', ') || 'nothing'
-  }
-  const known = new Map(
-    [...read(path).matchAll(/^\| `src\/([\w/]+)` \| (.+) \| .* \|$/gm)].map((row) => [row[1]!, row]),
-  )
-  assert.deepEqual([...known.keys()], Object.keys(ROOMS), `${path} and ROOMS have other rooms`)
-  const row = (room: string) => `| \`src/${room}\` | ${known.get(room)![2]} | ${imports(room)} |`
-  const changed = [...known].reduce((text, [room, [line]]) => text.replace(line, () => row(room)), read(path))
-  if (process.env['UPDATE_GOLDENS'] === '1') writeFileSync(path, changed)
-  assert.equal(read(path), changed, `${path} is stale: run UPDATE_GOLDENS=1 node --test test/tidy.test.ts`)
-})
-
 test('no folder has more than 14 files beside each other', () => {
   const folders = Map.groupBy(globSync('src/**/*.*'), (path) => dirname(path))
   const crowded = [...folders].filter(([, files]) => files.length > 14).map(([folder]) => folder)
@@ -191,4 +174,21 @@ test('the repository names no registry and no path of a machine', () => {
   const forbidden = /"resolved":|https?:\/\/(registry|repo\d*|proxy|files|index|static|deb)\.|\/farm\//
   for (const path of tracked.filter((one) => one !== 'test/tidy.test.ts'))
     assert.doesNotMatch(read(path), forbidden, path)
+})
+
+test('docs/architecture.md has a row for every room, with what it may import', () => {
+  const path = 'docs/architecture.md'
+  const inWords = (rule: string) => ({ '**': 'everything', [LOG_PORT]: 'the log’s port' })[rule] ?? `\`${rule}\``
+  const imports = (room: string) => {
+    const others = ROOMS[room]!.filter((rule) => !STORE_PORTS.includes(rule)).map(inWords)
+    return [...others, ...(others.length < ROOMS[room]!.length ? ['the store’s ports'] : [])].join(', ') || 'nothing'
+  }
+  const known = new Map(
+    [...read(path).matchAll(/^\| `src\/([\w/]+)` \| (.+) \| .* \|$/gm)].map((row) => [row[1]!, row]),
+  )
+  assert.deepEqual([...known.keys()], Object.keys(ROOMS), `${path} and ROOMS have other rooms`)
+  const row = (room: string) => `| \`src/${room}\` | ${known.get(room)![2]} | ${imports(room)} |`
+  const changed = [...known].reduce((text, [room, [line]]) => text.replace(line, () => row(room)), read(path))
+  if (process.env['UPDATE_GOLDENS'] === '1') writeFileSync(path, changed)
+  assert.equal(read(path), changed, `${path} is stale: run UPDATE_GOLDENS=1 node --test test/tidy.test.ts`)
 })
