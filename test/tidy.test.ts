@@ -53,18 +53,18 @@ const ROOMS: Record<string, readonly string[]> = {
   'store/mongo/ledger': ['domain/**', 'store', 'store/mongo', 'store/mongo/reading', 'store/mongo/events'],
   'store/sqlite': ['domain/**', 'store', 'sqlite', LOG_PORT],
   report: ['domain/ledger', 'domain/prices'],
-  processor: ['domain/ledger', 'runtime', ...STORE_PORTS],
+  processor: ['domain/events', 'domain/ledger', 'runtime', ...STORE_PORTS],
   'processor/prices': ['domain/**', ...STORE_PORTS],
   'processor/ingest': ['domain/**', 'processor', 'processor/prices', 'runtime', LOG_PORT, ...STORE_PORTS],
   'processor/ledger': ['domain/**', 'processor', 'processor/prices', 'runtime', ...STORE_PORTS],
   'processor/recompute': ['domain/**', 'processor', 'processor/prices', 'processor/ledger', ...STORE_PORTS],
   'processor/cost': ['domain/ledger', 'report', 'processor/recompute', LOG_PORT, ...STORE_PORTS],
-  producers: ['domain/events', LOG_PORT],
-  'agent/gpu': ['domain/events', 'producers/seed.ts'],
+  producers: ['domain/events', 'domain/prices/schema-errors.ts', LOG_PORT],
+  'agent/gpu': ['domain/events', 'producers/seed.ts', 'runtime'],
   agent: ['domain/events', 'agent/gpu', 'runtime', LOG_PORT],
   http: ['domain/**', 'http/**', 'processor/**', 'runtime', LOG_PORT, ...STORE_PORTS],
   'http/access': ['domain/events', 'http', 'runtime'],
-  'http/metrics': ['domain/**', 'http', 'http/routes', 'processor/**', 'report'],
+  'http/metrics': ['domain/**', 'http', 'processor/**', 'report', 'runtime'],
   'http/routes': ['domain/**', 'http', 'http/access', 'processor/**', 'report', LOG_PORT, ...STORE_PORTS],
   cli: ['**'],
 }
@@ -88,6 +88,14 @@ test('rooms import only what they may', () => {
     if (!target.startsWith('src/') || roomOf(from) === roomOf(target)) return false
     return !isAllowed(target, ROOMS[roomOf(from)]!)
   })
+  assert.deepEqual(wrong, [])
+})
+
+test('routes are imported by the server and by commands, never by each other: what they share is beside their folder', () => {
+  const isRoute = (path: string) => /^src\/http\/routes\/.*-routes\.ts$/.test(path)
+  const wrong = allImports.filter(
+    ({ from, target }) => isRoute(target) && from !== 'src/http/server.ts' && areaOf(from) !== 'cli',
+  )
   assert.deepEqual(wrong, [])
 })
 
@@ -190,5 +198,7 @@ test('docs/architecture.md has a row for every room, with what it may import', (
   const row = (room: string) => `| \`src/${room}\` | ${known.get(room)![2]} | ${imports(room)} |`
   const changed = [...known].reduce((text, [room, [line]]) => text.replace(line, () => row(room)), read(path))
   if (process.env['UPDATE_GOLDENS'] === '1') writeFileSync(path, changed)
-  assert.equal(read(path), changed, `${path} is stale: run UPDATE_GOLDENS=1 node --test test/tidy.test.ts`)
+  const lines = read(path).split('\n')
+  const stale = changed.split('\n').filter((line) => !lines.includes(line))
+  assert.deepEqual(stale, [], `${path} lacks these rows: UPDATE_GOLDENS=1 node --test test/tidy.test.ts`)
 })

@@ -1,16 +1,17 @@
-// The agent's own /metrics (Prometheus) and /health, on a loopback port: what it has sampled and sent, what waits, what is
-// wrong. Plain node:http and text by hand: a web framework and a metrics library would cost more memory than the agent.
+// The agent's own /metrics (Prometheus) and /health, on a loopback port: what it has sampled and sent, what is waiting,
+// and its faults. Plain node:http and hand-written text: a web framework and a metrics library would take more memory
+// than the agent itself.
 
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AgentState } from './agent-state.ts'
 import type { Spool, SpoolStatus } from './spool.ts'
 
-/** A running agent, as its server shows it. */
+/** What the server shows of a running agent. */
 export interface AgentView {
   state: AgentState
   /** Name of the GPU source. */
   source: string
-  /** Where it sends to. */
+  /** Description of the sink. */
   sink: string
   spool: Pick<Spool, 'status'>
   /** Bound of the spool, bytes. */
@@ -21,17 +22,17 @@ export interface AgentView {
 const MAX_CONNECTIONS = 32
 const REQUEST_TIMEOUT_MS = 5000
 
-/** Listens on loopback; port 0 takes any free one. Rejects when the port is taken. */
+/** Listens on loopback; port 0 takes any free port. Rejects when the port is in use. */
 export function startAgentServer(view: AgentView, port: number): Promise<Server> {
   const server = createServer(async ({ method, url }, response) => {
     try {
-      if (method !== 'GET') return answer(response, 405, { error: 'Only GET is possible here' })
+      if (method !== 'GET') return sendJson(response, 405, { error: 'Only GET is possible here' })
       const status = await view.spool.status().catch(() => null)
       if (url === '/metrics') return send(response, 200, 'text/plain; version=0.0.4', metricsText(view, status))
-      if (url !== '/health') return answer(response, 404, { error: 'Nothing is here: see /health and /metrics' })
-      answer(response, view.state.problems.length > 0 ? 503 : 200, healthOf(view, status))
+      if (url !== '/health') return sendJson(response, 404, { error: 'Nothing is here: see /health and /metrics' })
+      sendJson(response, view.state.faults.length > 0 ? 503 : 200, healthOf(view, status))
     } catch (error) {
-      answer(response, 500, { error: (error as Error).message })
+      sendJson(response, 500, { error: (error as Error).message })
     }
   })
   server.maxConnections = MAX_CONNECTIONS
@@ -42,12 +43,12 @@ export function startAgentServer(view: AgentView, port: number): Promise<Server>
   })
 }
 
-/** What /health says; `status` is null when the spool cannot be asked. */
+/** The body of /health; `status` is null when the spool cannot be queried. */
 export function healthOf(view: AgentView, status: SpoolStatus | null): object {
   const { state, source, sink, maxSpoolBytes, version } = view
   return {
-    status: state.problems.length > 0 ? 'error' : state.lastReadMs === null ? 'starting' : 'ok',
-    problems: state.problems.map(({ part, message, sinceMs }) => ({ part, message, since: iso(sinceMs) })),
+    status: state.faults.length > 0 ? 'error' : state.lastReadMs === null ? 'starting' : 'ok',
+    problems: state.faults.map(({ part, message, sinceMs }) => ({ part, message, since: iso(sinceMs) })),
     source,
     gpus: state.gpus,
     last_read: iso(state.lastReadMs),
@@ -87,7 +88,7 @@ export function metricsText(view: AgentView, status: SpoolStatus | null): string
   add('samples_refused_total', 'counter', 'Samples given up because the other side calls them wrong', counters.refused)
   add('send_failures_total', 'counter', 'Tries to send that failed and are repeated', counters.sendFailures)
   add('clock_steps_total', 'counter', 'How often the clock was set back', counters.clockSteps)
-  add('problems', 'gauge', 'Things that are wrong now; /health names them', state.problems.length)
+  add('problems', 'gauge', 'Things that are wrong now; /health names them', state.faults.length)
   add('spool_records', 'gauge', 'Samples that wait to be sent', status?.records ?? null)
   add('spool_bytes', 'gauge', 'Bytes that the spool holds', status?.bytes ?? null)
   add('spool_max_bytes', 'gauge', 'Bound of the spool', maxSpoolBytes)
@@ -104,7 +105,7 @@ function seconds(ms: number | null): number | null {
   return ms === null ? null : ms / 1000
 }
 
-function answer(response: ServerResponse, code: number, body: object): void {
+function sendJson(response: ServerResponse, code: number, body: object): void {
   send(response, code, 'application/json', `${JSON.stringify(body)}\n`)
 }
 

@@ -1,39 +1,34 @@
-// What an agent has done and what is wrong with it right now: counters for /metrics, problems for /health, and a log line
-// when a problem begins and when it is over, none for each repeat in between.
+// An agent's counters for /metrics and its current faults for /health, with one log line when a fault begins and one
+// when it is over, none for each repetition.
 
-/** The little of a logger that the agent needs. */
-export interface AgentLogger {
-  info(fields: object, message: string): void
-  warn(fields: object, message: string): void
-  error(fields: object, message: string): void
-}
+import type { Logger } from '../runtime/logger.ts'
 
-/** Where problems come from. */
-export type Part = 'source' | 'clock' | 'spool' | 'spool-full' | 'sink'
+/** What a fault is in. */
+export type Component = 'source' | 'clock' | 'spool' | 'spool-full' | 'sink'
 
 export interface AgentCounters {
-  /** GPU readings that a source gave. */
+  /** GPU readings that the source returned. */
   read: number
-  /** Readings as a whole that failed: no GPU answered. */
+  /** Readings that failed as a whole: no GPU was read. */
   readFailures: number
-  /** Samples that the spool has taken; from here on they are not lost. */
+  /** Samples that the spool has stored; these are not lost. */
   spooled: number
-  /** Samples that the spool did not take: the disk is full or broken. */
+  /** Samples that the spool could not store: the disk is full or broken. */
   unspooled: number
-  /** Samples that the other side has confirmed. */
+  /** Samples that the sink has confirmed. */
   sent: number
-  /** Samples that a full spool has dropped, oldest first. */
+  /** Samples that a full spool dropped, oldest first. */
   dropped: number
-  /** Samples that the other side called wrong; they are given up. */
+  /** Samples that the sink rejected as invalid; they are discarded. */
   refused: number
-  /** Tries to send that failed and were repeated. */
+  /** Failed attempts to send, each of which was retried. */
   sendFailures: number
   /** How often the clock was set back. */
   clockSteps: number
 }
 
-export interface Problem {
-  part: Part
+export interface Fault {
+  part: Component
   message: string
   sinceMs: number
 }
@@ -45,16 +40,16 @@ export interface AgentState {
   /** Epoch milliseconds; null before the first. */
   lastReadMs: number | null
   lastSentMs: number | null
-  readonly problems: readonly Problem[]
-  /** Says what is wrong with a part now, all of it; nothing when it is well. */
-  report(part: Part, messages: readonly string[], level?: 'warn' | 'error'): void
+  readonly faults: readonly Fault[]
+  /** Replaces the faults of one component; an empty list when it has none. */
+  report(part: Component, messages: readonly string[], level?: 'warn' | 'error'): void
 }
 
-/** The same line is not logged again within this time, even if it was over in between. */
+/** The same line is not logged again within this time, even if the fault was over in between. */
 const QUIET_MS = 60_000
 
-export function createState(logger: AgentLogger, nowMs: () => number = Date.now): AgentState {
-  const problems = new Map<string, Problem>()
+export function createState(logger: Logger, nowMs: () => number = Date.now): AgentState {
+  const faults = new Map<string, Fault>()
   const loggedAtMs = new Map<string, number>()
   const once = (line: string, write: () => void) => {
     const atMs = nowMs()
@@ -78,21 +73,21 @@ export function createState(logger: AgentLogger, nowMs: () => number = Date.now)
     gpus: 0,
     lastReadMs: null,
     lastSentMs: null,
-    get problems() {
-      return [...problems.values()]
+    get faults() {
+      return [...faults.values()]
     },
     report(part, messages, level = 'warn') {
       const keys = new Set(messages.map((message) => `${part}: ${message}`))
       for (const message of messages) {
         const key = `${part}: ${message}`
-        if (problems.has(key)) continue
-        problems.set(key, { part, message, sinceMs: nowMs() })
+        if (faults.has(key)) continue
+        faults.set(key, { part, message, sinceMs: nowMs() })
         once(key, () => logger[level]({ part }, message))
       }
-      for (const [key, problem] of problems) {
-        if (problem.part !== part || keys.has(key)) continue
-        problems.delete(key)
-        if (messages.length === 0) once(`over: ${key}`, () => logger.info({ part }, `Over: ${problem.message}`))
+      for (const [key, fault] of faults) {
+        if (fault.part !== part || keys.has(key)) continue
+        faults.delete(key)
+        if (messages.length === 0) once(`over: ${key}`, () => logger.info({ part }, `Over: ${fault.message}`))
       }
     },
   }

@@ -1,8 +1,8 @@
-// The agent as a whole: sampler → spool → forwarder → sink. Two loops that share nothing but the spool: sampling goes on
-// while the network is away, sending goes on while a driver hangs. To stop means to sample no more, to send what waits
-// for at most a few seconds, and to leave the rest in the spool for the next start.
+// The agent as a whole: sampler → spool → forwarder → sink. Two loops that share only the spool: sampling continues
+// while the network is down, sending continues while a driver hangs. Stopping ends sampling, sends the spooled samples
+// for at most a few seconds, and leaves the rest in the spool for the next start.
 
-import type { AgentLogger } from './agent-state.ts'
+import type { Logger } from '../runtime/logger.ts'
 import { runForwarder } from './forwarder.ts'
 import { runSampler, type SamplerOptions } from './sampler.ts'
 import type { Sink } from './sink.ts'
@@ -11,16 +11,16 @@ import type { Spool } from './spool.ts'
 export interface AgentOptions extends Pick<SamplerOptions, 'source' | 'settings' | 'intervalMs' | 'clock' | 'state'> {
   spool: Spool
   sink: Sink
-  logger: AgentLogger
+  logger: Logger
   /** Stops and drains. */
   signal: AbortSignal
-  /** How long a drain may last, milliseconds. */
+  /** Limit of a drain, milliseconds. */
   drainMs?: number
 }
 
 const DRAIN_MS = 5000
 
-/** Runs until the signal aborts and the spool is drained or the time for that is up. */
+/** Runs until the signal has aborted and the spool is drained, or the limit for that has passed. */
 export async function runAgent(options: AgentOptions): Promise<void> {
   const { spool, sink, state, logger, signal, drainMs = DRAIN_MS } = options
   const draining = new AbortController()
@@ -35,7 +35,7 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   const sampling = runSampler({ ...options, signal: AbortSignal.any([signal, failed.signal]) })
   const forwarding = runForwarder({ spool, sink, state, logger, draining: draining.signal, aborted: aborted.signal })
   try {
-    // Neither ends by itself; one that fails (a bug, for faults are reported) must not leave the other running.
+    // Neither returns on its own; one that throws (a bug, for faults are reported) must not leave the other running.
     await Promise.race([sampling, forwarding])
     await sampling
     draining.abort()

@@ -1,9 +1,11 @@
-// The agent's second half: takes runs from the spool, sends them in order, and marks a record as done only when the other
-// side has confirmed it. What fails is sent again, for ever, with growing pauses; what the other side calls wrong is given
-// up by name and counted, the rest goes on. A crash repeats at most what was not marked; ids make repeats harmless.
+// The agent's second half: takes runs from the spool, sends them in order, and marks a record as done only when the
+// sink has confirmed it. Failed sends are retried without limit, with growing pauses; records that the sink rejects are
+// logged, counted and discarded, the others are sent. After a crash at most the unmarked records are sent twice, which
+// their ids make harmless.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { AgentLogger, AgentState } from './agent-state.ts'
+import type { Logger } from '../runtime/logger.ts'
+import type { AgentState } from './agent-state.ts'
 import type { SendResult, Sink } from './sink.ts'
 import type { Spool, SpoolRecord, SpoolRun } from './spool.ts'
 
@@ -11,10 +13,10 @@ export interface ForwarderOptions {
   spool: Pick<Spool, 'next' | 'done'>
   sink: Sink
   state: AgentState
-  logger: AgentLogger
-  /** From here on it ends when the spool is empty, and does not wait long between tries. */
+  logger: Logger
+  /** After this it ends when the spool is empty, with short pauses between attempts. */
   draining: AbortSignal
-  /** From here on it ends at once. */
+  /** After this it ends at once. */
   aborted: AbortSignal
   /** 0 to 1; Math.random when absent. */
   random?: () => number
@@ -22,15 +24,15 @@ export interface ForwarderOptions {
 
 const FIRST_PAUSE_MS = 500
 const MAX_PAUSE_MS = 30_000
-/** Where only a person can help: wrong token, wrong address, wrong certificate. */
-const PERSON_PAUSE_MS = 60_000
-/** The longest that another side's Retry-After is followed. */
+/** After faults that an operator must repair: wrong token, wrong address, wrong certificate. */
+const OPERATOR_PAUSE_MS = 60_000
+/** Upper bound of a Retry-After. */
 const MAX_RETRY_AFTER_MS = 600_000
 const DRAIN_PAUSE_MS = 500
-/** Refused records of one answer that are logged one by one. */
+/** Rejected records of one batch that are logged one by one. */
 const MAX_SHOWN = 5
 
-/** Forwards until the spool is empty while draining, or aborted; it never rejects for a fault of the other side. */
+/** Forwards until the spool is empty while draining, or until aborted; a fault of the sink never makes it reject. */
 export async function runForwarder(options: ForwarderOptions): Promise<void> {
   const { spool, draining, aborted } = options
   const deliver = deliverer(options)
@@ -41,80 +43,81 @@ export async function runForwarder(options: ForwarderOptions): Promise<void> {
   }
 }
 
-/** Brings runs to the sink; the size of batches that it takes is remembered from one to the next. */
+/** Sends runs to the sink; remembers the batch size that the sink accepts from one run to the next. */
 function deliverer(options: ForwarderOptions): (run: SpoolRun) => Promise<void> {
   const { spool, sink, state, aborted } = options
   let limit = sink.maxRecords
   return async (run) => {
-    let left = run.records
-    for (let failures = 0; left.length > 0 && !aborted.aborted; ) {
-      const part = left.slice(0, limit)
-      const answer = await sink.send(run.kind, part, aborted)
-      if (answer.kind === 'failed') {
+    let pending = run.records
+    for (let failures = 0; pending.length > 0 && !aborted.aborted; ) {
+      const batch = pending.slice(0, limit)
+      const result = await sink.send(run.kind, batch, aborted)
+      if (result.kind === 'failed') {
         if (aborted.aborted) return
         failures += 1
         state.counters.sendFailures += 1
-        state.report('sink', [answer.message], answer.needsPerson ? 'error' : 'warn')
-        await pause(options, answer, failures)
+        state.report('sink', [result.message], result.needsOperator ? 'error' : 'warn')
+        await pause(options, result, failures)
         continue
       }
-      if (answer.kind === 'too-large') {
-        limit = Math.max(1, Math.floor(part.length / 2))
+      if (result.kind === 'too-large') {
+        limit = Math.max(1, Math.floor(batch.length / 2))
         continue
       }
       failures = 0
-      if (answer.kind === 'refused') left = giveUp(options, answer.refused, left)
+      if (result.kind === 'rejected') pending = discard(options, result.rejected, pending)
       else {
-        left = left.slice(part.length)
+        pending = pending.slice(batch.length)
         limit = Math.min(sink.maxRecords, limit + 1)
-        state.counters.sent += part.length
+        state.counters.sent += batch.length
         state.lastSentMs = Date.now()
         state.report('sink', [])
         state.report('spool-full', [])
       }
-      await spool.done(run, left[0]?.offset ?? run.nextOffset)
+      await spool.done(run, pending[0]?.offset ?? run.nextOffset)
     }
   }
 }
 
-function giveUp(
+/** Logs and counts the rejected records; returns the others. */
+function discard(
   { state, logger }: ForwarderOptions,
-  refused: readonly { index: number; message: string }[],
+  rejected: readonly { index: number; message: string }[],
   records: readonly SpoolRecord[],
 ): SpoolRecord[] {
-  state.counters.refused += refused.length
-  for (const { index, message } of refused.slice(0, MAX_SHOWN)) {
+  state.counters.refused += rejected.length
+  for (const { index, message } of rejected.slice(0, MAX_SHOWN)) {
     const event = records[index]!.value.toString('utf8').slice(0, 1000)
     logger.error({ event }, `An event is given up: the other side calls it wrong (${message})`)
   }
-  if (refused.length > MAX_SHOWN) {
-    logger.error({ events: refused.length - MAX_SHOWN }, 'More events of the same batch are given up as wrong')
+  if (rejected.length > MAX_SHOWN) {
+    logger.error({ events: rejected.length - MAX_SHOWN }, 'More events of the same batch are given up as wrong')
   }
-  const gone = new Set(refused.map(({ index }) => index))
-  return records.filter((_, index) => !gone.has(index))
+  const discarded = new Set(rejected.map(({ index }) => index))
+  return records.filter((_, index) => !discarded.has(index))
 }
 
 async function pause(
   { draining, aborted, random = Math.random }: ForwarderOptions,
-  answer: SendResult & { kind: 'failed' },
+  result: SendResult & { kind: 'failed' },
   failures: number,
 ): Promise<void> {
-  const pauseMs = pauseOf(answer, failures, random())
-  // A drain that begins ends the pause: there may be just time enough for one more try.
+  const pauseMs = pauseOf(result, failures, random())
+  // A drain that begins ends the pause: there may be just enough time for one more attempt.
   if (!draining.aborted) await sleep(pauseMs, undefined, { signal: draining }).catch(() => {})
   else await sleep(Math.min(pauseMs, DRAIN_PAUSE_MS), undefined, { signal: aborted }).catch(() => {})
 }
 
-/** How long to wait after so many failures in a row, milliseconds; `luck` (0 to 1) spreads agents that failed together. */
+/** Pause after so many consecutive failures, milliseconds; `jitter` (0 to 1) spreads agents that failed together. */
 export function pauseOf(
-  { retryAfterMs, needsPerson }: Pick<SendResult & { kind: 'failed' }, 'retryAfterMs' | 'needsPerson'>,
+  { retryAfterMs, needsOperator }: Pick<SendResult & { kind: 'failed' }, 'retryAfterMs' | 'needsOperator'>,
   failures: number,
-  luck: number,
+  jitter: number,
 ): number {
-  // Never before the time that was asked for.
+  // Never earlier than requested.
   if (retryAfterMs !== null) {
-    return Math.max(FIRST_PAUSE_MS, Math.min(retryAfterMs, MAX_RETRY_AFTER_MS)) + luck * FIRST_PAUSE_MS
+    return Math.max(FIRST_PAUSE_MS, Math.min(retryAfterMs, MAX_RETRY_AFTER_MS)) + jitter * FIRST_PAUSE_MS
   }
-  const fullMs = needsPerson ? PERSON_PAUSE_MS : Math.min(FIRST_PAUSE_MS * 2 ** (failures - 1), MAX_PAUSE_MS)
-  return fullMs * (0.5 + luck / 2)
+  const fullMs = needsOperator ? OPERATOR_PAUSE_MS : Math.min(FIRST_PAUSE_MS * 2 ** (failures - 1), MAX_PAUSE_MS)
+  return fullMs * (0.5 + jitter / 2)
 }

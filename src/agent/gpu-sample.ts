@@ -1,26 +1,26 @@
-// From a GPU's reading to the event of topic gpu.metrics.v1. What the source does not tell (null) is left out, never sent as 0.
-// The event gets its identity here, once: `event_id` is the run's random name and a counter, so that repeats of the same
-// bytes stay one document, and a clock that is set back cannot make two events one.
+// Converts a GPU's reading to an event of topic gpu.metrics.v1. A figure that is unknown to the source (null) is
+// omitted, never sent as 0. The event gets its identity here, once: `event_id` is the run's random name and a counter,
+// so that sending the same bytes twice makes one document, and a clock that is set back cannot merge two events.
 
 import type { GpuSample } from '../domain/events/schemas.ts'
 import type { GpuReading, GpuSourceName } from './gpu/gpu-source.ts'
 import type { ModelNames } from './model-names.ts'
 
-/** What all samples of one agent have in common. */
+/** Fields that all samples of one agent share. */
 export interface SampleSettings {
-  /** Host in the events. */
+  /** Host of the events. */
   host: string
   source: GpuSourceName
-  /** Which model each GPU holds, as far as a person said so. */
+  /** Which model each GPU holds, as far as it is configured. */
   models: ModelNames
-  /** USD per GPU-hour that a person said; null: as the source knows it, else none. */
+  /** USD per GPU-hour as configured; null: the source's, if it has one. */
   pricePerHourUsd: number | null
 }
 
-/** A sample as the agent sends it: `source` says where the figures come from. */
+/** A sample as the agent sends it, with the source of its figures. */
 export type AgentSample = GpuSample & { source: GpuSourceName }
 
-/** The event of one reading. `nowMs` is the agent's wall clock, epoch milliseconds. */
+/** Converts one reading. `nowMs` is the agent's wall clock, epoch milliseconds. */
 export function toSample(
   reading: GpuReading,
   { host, source, models, pricePerHourUsd }: SampleSettings,
@@ -30,7 +30,7 @@ export function toSample(
     ts: new Date(nowMs).toISOString(),
     host,
     gpu_index: reading.gpuIndex,
-    ...present({
+    ...withoutNulls({
       uuid: reading.uuid,
       name: reading.name,
       utilization: reading.utilization,
@@ -47,8 +47,7 @@ export function toSample(
   }
 }
 
-/** The fields without those that are null. */
-function present<T extends object>(fields: T): { [K in keyof T]?: NonNullable<T[K]> } {
+function withoutNulls<T extends object>(fields: T): { [K in keyof T]?: NonNullable<T[K]> } {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null)) as {
     [K in keyof T]?: NonNullable<T[K]>
   }

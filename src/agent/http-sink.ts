@@ -1,28 +1,29 @@
-// Sends to another pertoken: POST /api/v1/events with an array of at most 500 events, over one kept connection, one request
-// at a time, so that events stay in order. Certificates are verified, redirects are not followed (a token must not travel
-// to another place), and no message ever holds the token. node:http and not fetch, which would cost the agent some 10 MB.
+// Sends to another pertoken: POST /api/v1/events with an array of at most 500 events, over one persistent connection,
+// one request at a time, so that events stay in order. Certificates are verified, redirects are not followed (the token
+// must not be sent to another server), and no message contains the token. node:http instead of fetch, which would take
+// 10 MB.
 
 import { type ClientRequest, Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import type { EventKind } from '../domain/events/documents.ts'
-import { classifyResponse, type HttpAnswer } from './http-answer.ts'
+import { classifyResponse, type HttpResponse } from './classify-response.ts'
 import type { SendResult, Sink } from './sink.ts'
 import type { SpoolRecord } from './spool.ts'
 
 export interface HttpSinkOptions {
-  /** http or https; may have a path, a reverse proxy's. */
+  /** http or https; may have the path of a reverse proxy. */
   url: URL
-  /** Asked before each request, so that a file may change; null: none is sent. */
+  /** Called before each request, so that the token's file may change; null: none is sent. */
   token: () => string | null
-  /** PEM text of the certificate authority to trust instead of the machine's. */
+  /** PEM of the certificate authority to trust instead of the system's. */
   ca?: string | undefined
-  /** For the whole of a request, milliseconds. */
+  /** Limit of a whole request, milliseconds. */
   timeoutMs?: number
 }
 
 const MAX_RECORDS = 500
 const MAX_BODY_BYTES = 1024 * 1024
-const MAX_ANSWER_BYTES = 256 * 1024
+const MAX_RESPONSE_BYTES = 256 * 1024
 const TIMEOUT_MS = 30_000
 const COLLECTIONS: Readonly<Record<EventKind, string>> = { gpu: 'gpu_metrics', token: 'token_usage' }
 
@@ -45,8 +46,8 @@ export function httpSink({ url, token, ca, timeoutMs = TIMEOUT_MS }: HttpSinkOpt
       }
       try {
         const sent = start(eventsUrl(url, kind), { method: 'POST', agent, headers, signal })
-        const answer = await exchange(sent, { body, timeoutMs })
-        return withoutSecret(classifyResponse(answer, records.length, Date.now()), secret)
+        const response = await exchange(sent, { body, timeoutMs })
+        return withoutSecret(classifyResponse(response, records.length, Date.now()), secret)
       } catch (error) {
         return unreachable(error as NodeJS.ErrnoException, url)
       }
@@ -57,7 +58,7 @@ export function httpSink({ url, token, ca, timeoutMs = TIMEOUT_MS }: HttpSinkOpt
   }
 }
 
-/** The JSON array of records that are JSON objects each. */
+/** A JSON array of records, each of which is a JSON object. */
 function arrayOf(records: readonly SpoolRecord[]): Buffer {
   const comma = Buffer.from(',')
   const parts = records.flatMap(({ value }, i) => (i === 0 ? [value] : [comma, value]))
@@ -69,8 +70,11 @@ function eventsUrl(url: URL, kind: EventKind): URL {
   return new URL(`${path}/api/v1/events?collection=${COLLECTIONS[kind]}`, url)
 }
 
-/** Sends the body and waits for the whole answer, of which it keeps a bounded beginning. */
-function exchange(sent: ClientRequest, { body, timeoutMs }: { body: Buffer; timeoutMs: number }): Promise<HttpAnswer> {
+/** Sends the body and waits for the response, of which it keeps a bounded beginning. */
+function exchange(
+  sent: ClientRequest,
+  { body, timeoutMs }: { body: Buffer; timeoutMs: number },
+): Promise<HttpResponse> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => sent.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)), timeoutMs)
     const settle = (action: () => void) => {
@@ -88,7 +92,7 @@ function exchange(sent: ClientRequest, { body, timeoutMs }: { body: Buffer; time
       response.on('data', (chunk: Buffer) => {
         chunks.push(chunk)
         bytes += chunk.length
-        if (bytes <= MAX_ANSWER_BYTES) return
+        if (bytes <= MAX_RESPONSE_BYTES) return
         end()
         sent.destroy()
       })
@@ -105,17 +109,17 @@ function unreachable(error: NodeJS.ErrnoException, url: URL): SendResult {
   const what = `Cannot reach ${url.origin}: ${reason}`
   if (/CERT|SIGNATURE|SELF_SIGNED|ISSUER/.test(code)) {
     const message = `${what} (${code}): its certificate is not trusted, give its authority with --ca FILE or correct the name in --to`
-    return { kind: 'failed', message, retryAfterMs: null, needsPerson: true }
+    return { kind: 'failed', message, retryAfterMs: null, needsOperator: true }
   }
   if (code === 'EPROTO' || code === 'ERR_SSL_WRONG_VERSION_NUMBER') {
     const message = `Cannot reach ${url.origin}: no TLS is spoken there, check https:// and the port in --to`
-    return { kind: 'failed', message, retryAfterMs: null, needsPerson: true }
+    return { kind: 'failed', message, retryAfterMs: null, needsOperator: true }
   }
-  return { kind: 'failed', message: what, retryAfterMs: null, needsPerson: false }
+  return { kind: 'failed', message: what, retryAfterMs: null, needsOperator: false }
 }
 
-/** No server should quote the token; if one does, it stops here. */
-function withoutSecret(answer: SendResult, secret: string | null): SendResult {
-  if (secret === null || answer.kind !== 'failed') return answer
-  return { ...answer, message: answer.message.replaceAll(secret, '***') }
+/** Removes the token from the message, should a server quote it. */
+function withoutSecret(result: SendResult, secret: string | null): SendResult {
+  if (secret === null || result.kind !== 'failed') return result
+  return { ...result, message: result.message.replaceAll(secret, '***') }
 }

@@ -1,32 +1,32 @@
-// Sends to an event log, keyed by host so that a host's events stay in order. A log that did not confirm is asked again;
-// readers then see the same ids.
+// Sends to an event log, keyed by host so that a host's events stay in order. An append that was not confirmed is
+// repeated; readers may then see an event twice, with the same id.
 
 import type { EventKind } from '../domain/events/documents.ts'
 import { type EventLog, LogError } from '../log/event-log.ts'
-import { untilAborted } from '../runtime/until-aborted.ts'
+import { untilAborted } from '../runtime/waiting.ts'
 import type { SendResult, Sink } from './sink.ts'
 
 const MAX_RECORDS = 1000
-const STOPPED: SendResult = { kind: 'failed', message: 'Stopped', retryAfterMs: null, needsPerson: false }
+const STOPPED: SendResult = { kind: 'failed', message: 'Stopped', retryAfterMs: null, needsOperator: false }
 
-/** A sink over a log. `topics` are made where they are missing, with so many partitions; the log stays its owner's. */
+/** A sink over a log, which the caller closes. Missing `topics` are created with so many partitions. */
 export function logSink(
   log: EventLog,
   { topics, partitions }: { topics: Readonly<Record<EventKind, string>>; partitions: number },
 ): Sink {
-  const made = new Set<string>()
+  const ensured = new Set<string>()
   return {
     description: log.description,
     maxRecords: MAX_RECORDS,
     async send(kind, records, signal) {
       const topic = topics[kind]
-      const work = async (): Promise<SendResult> => {
-        if (!made.has(topic)) await log.ensureTopics([{ name: topic, partitions }])
-        made.add(topic)
+      const append = async (): Promise<SendResult> => {
+        if (!ensured.has(topic)) await log.ensureTopics([{ name: topic, partitions }])
+        ensured.add(topic)
         await log.append(topic, records)
         return { kind: 'taken' }
       }
-      return (await untilAborted(work().catch(failed), signal)) ?? STOPPED
+      return (await untilAborted(append().catch(failed), signal)) ?? STOPPED
     },
     close: async () => {},
   }
@@ -34,5 +34,5 @@ export function logSink(
 
 function failed(error: unknown): SendResult {
   if (!(error instanceof LogError)) throw error
-  return { kind: 'failed', message: error.message, retryAfterMs: null, needsPerson: !error.retriable }
+  return { kind: 'failed', message: error.message, retryAfterMs: null, needsOperator: !error.retriable }
 }

@@ -1,11 +1,11 @@
-// A spool in memory, for a processor that publishes its own host's samples: it writes no file of its own. What waits there
-// is lost with the process, and the oldest goes when it is full: both cost no more than a gap in this one host's samples.
+// A spool in memory, for a processor that publishes its own host's samples and writes no file for them. Its records are
+// lost with the process, and the oldest are dropped when it is full: either is only a gap in this one host's samples.
 
-import { createWaker } from '../runtime/waker.ts'
+import { Notifier } from '../runtime/waiting.ts'
 import type { AgentState } from './agent-state.ts'
 import type { Spool, SpoolRecord } from './spool.ts'
 
-/** Twenty minutes of eight GPUs at one sample a second, some 4 MB. */
+/** Twenty minutes of eight GPUs at one sample per second, about 4 MB. */
 const MAX_RECORDS = 10_000
 const IDLE_MS = 1000
 
@@ -13,8 +13,8 @@ export function memorySpool(state: AgentState, maxRecords = MAX_RECORDS): Spool 
   let waiting: SpoolRecord[] = []
   let bytes = 0
   let nextOffset = 0
-  const waker = createWaker()
-  const forget = (count: number) => {
+  const added = new Notifier()
+  const remove = (count: number) => {
     for (const { value } of waiting.splice(0, count)) bytes -= value.length
   }
   return {
@@ -25,18 +25,18 @@ export function memorySpool(state: AgentState, maxRecords = MAX_RECORDS): Spool 
       }
       const over = waiting.length - maxRecords
       if (over > 0) {
-        forget(over)
+        remove(over)
         state.counters.dropped += over
         state.report('spool-full', ['Samples wait for the log too long: the oldest are dropped'], 'error')
       }
-      waker.wake()
+      added.notify()
     },
     async next(signal) {
-      if (waiting.length === 0) await waker.wait(IDLE_MS, signal)
+      if (waiting.length === 0) await added.wait(IDLE_MS, signal)
       return waiting.length === 0 ? null : { kind: 'gpu', records: [...waiting], nextOffset }
     },
     async done(_run, offset) {
-      forget(waiting.findLastIndex((record) => record.offset < offset) + 1)
+      remove(waiting.findLastIndex((record) => record.offset < offset) + 1)
     },
     status: async () => ({ records: waiting.length, bytes }),
     async close() {

@@ -1,15 +1,15 @@
-// Which model each GPU holds, as a person says it: one name for all GPUs, or `0=NAME,1=NAME`. The driver cannot tell.
+// Which model each GPU holds, as configured: one name for all GPUs, or `0=NAME,1=NAME`. The driver does not know it.
 
-/** Longest name that the topic takes. */
+/** Longest name that the event schema allows. */
 const MAX_LENGTH = 256
 const MAX_GPU_INDEX = 1023
 
-/** The model on a GPU; null where nobody said. */
+/** Returns the model on a GPU; null where none is configured. */
 export type ModelNames = (gpuIndex: number) => string | null
 
 /**
- * Reads `NAME`, or a list of `INDEX=NAME` with commas. Text that begins with digits and `=` is a list.
- * @throws RangeError that says what is wrong and what was expected.
+ * Parses `NAME`, or a comma-separated list of `INDEX=NAME`. Text that begins with digits and `=` is a list.
+ * @throws RangeError with what is wrong and what was expected.
  */
 export function parseModelNames(text: string): ModelNames {
   if (!/^\s*\d+\s*=/.test(text)) {

@@ -1,10 +1,10 @@
-// The agent's first half: reads every GPU at a steady pace and puts the samples into the spool. It waits for the spool's
-// disk, never for the network. A reading that takes longer than the pace makes it skip beats, not queue them; a reading
-// that fails is said and tried again at the next beat.
+// The agent's first half: reads every GPU at a fixed interval and puts the samples into the spool. It waits for the
+// spool's disk, never for the network. A reading that takes longer than the interval makes it skip ticks, not queue
+// them; a reading that fails is reported and tried again at the next tick.
 
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { untilAborted } from '../runtime/until-aborted.ts'
+import { untilAborted } from '../runtime/waiting.ts'
 import type { AgentState } from './agent-state.ts'
 import type { GpuReading, GpuSource } from './gpu/gpu-source.ts'
 import { type AgentSample, type SampleSettings, toSample } from './gpu-sample.ts'
@@ -20,16 +20,16 @@ export interface SamplerOptions {
   clock?: Clock
 }
 
-/** Two clocks: the wall's, which people set, and one that only goes forward. Both in milliseconds. */
+/** The wall clock, which may be set, and a monotonic clock; both in milliseconds. */
 export interface Clock {
   wallMs(): number
-  steadyMs(): number
+  monotonicMs(): number
 }
 
-const SYSTEM_CLOCK: Clock = { wallMs: () => Date.now(), steadyMs: () => performance.now() }
-/** A step back of the clock that is worth a word; time services correct less without steps. */
+const SYSTEM_CLOCK: Clock = { wallMs: () => Date.now(), monotonicMs: () => performance.now() }
+/** A backward step of the clock that is reported; time services correct less without steps. */
 const STEP_MS = 1000
-/** How long /health names a step. */
+/** How long /health reports a step. */
 const STEP_SHOWN_MS = 60_000
 
 /** Samples until the signal aborts; resolves when the last samples are in the spool. */
@@ -37,18 +37,20 @@ export async function runSampler(options: SamplerOptions): Promise<void> {
   const { source, state, signal, intervalMs, clock = SYSTEM_CLOCK } = options
   const makeSamples = sampleMaker({ ...options.settings, source: source.name })
   const watchClock = clockWatch(clock, state)
-  const startedMs = clock.steadyMs()
+  const startedMs = clock.monotonicMs()
   while (!signal.aborted) {
     watchClock()
     const readings = await read(options)
-    if (readings !== null && readings.length > 0) await keep(options, makeSamples(readings, clock.wallMs()))
-    const elapsedMs = clock.steadyMs() - startedMs
-    const untilBeatMs = intervalMs - (elapsedMs % intervalMs)
-    await sleep(untilBeatMs, undefined, { signal }).catch(() => {})
+    if (readings !== null) await store(options, makeSamples(readings, clock.wallMs()))
+    const elapsedMs = clock.monotonicMs() - startedMs
+    const untilTickMs = intervalMs - (elapsedMs % intervalMs)
+    await sleep(untilTickMs, undefined, { signal }).catch(() => {})
   }
 }
 
-/** Makes the samples of readings, each with an id of its own: a random name of this run and a counter without gaps. */
+/**
+ * Returns a function that makes the samples of readings; their ids are a random name of this run and a gapless counter.
+ */
 export function sampleMaker(
   settings: SampleSettings,
   run = randomBytes(8).toString('hex'),
@@ -58,7 +60,7 @@ export function sampleMaker(
     readings.map((reading) => toSample(reading, settings, { eventId: `agent-${run}-${count++}`, nowMs }))
 }
 
-/** One reading; null when it failed or the agent was told to stop meanwhile. */
+/** One reading; null when it failed, or the signal aborted meanwhile. */
 async function read({ source, state, signal, clock = SYSTEM_CLOCK }: SamplerOptions): Promise<GpuReading[] | null> {
   try {
     const readings = await untilAborted(source.read(), signal)
@@ -66,17 +68,17 @@ async function read({ source, state, signal, clock = SYSTEM_CLOCK }: SamplerOpti
     state.counters.read += readings.length
     state.gpus = readings.length
     state.lastReadMs = clock.wallMs()
-    state.report('source', source.problems)
+    state.report('source', source.faults)
     return readings
   } catch (error) {
     state.counters.readFailures += 1
     state.gpus = 0
-    state.report('source', [...new Set([(error as Error).message, ...source.problems])])
+    state.report('source', [...new Set([(error as Error).message, ...source.faults])])
     return null
   }
 }
 
-async function keep({ spool, state }: SamplerOptions, samples: readonly AgentSample[]): Promise<void> {
+async function store({ spool, state }: SamplerOptions, samples: readonly AgentSample[]): Promise<void> {
   try {
     await spool.add(
       'gpu',
@@ -90,19 +92,19 @@ async function keep({ spool, state }: SamplerOptions, samples: readonly AgentSam
   }
 }
 
-/** Says when the wall's clock was set back: times of samples then repeat, which their ids survive. */
+/** Reports when the wall clock was set back: times of samples then repeat, but not their ids. */
 function clockWatch(clock: Clock, state: AgentState): () => void {
-  let offsetMs = clock.wallMs() - clock.steadyMs()
+  let offsetMs = clock.wallMs() - clock.monotonicMs()
   let steppedAtMs = Number.NEGATIVE_INFINITY
   return () => {
-    const nowOffsetMs = clock.wallMs() - clock.steadyMs()
+    const nowOffsetMs = clock.wallMs() - clock.monotonicMs()
     const stepMs = nowOffsetMs - offsetMs
     offsetMs = nowOffsetMs
     if (stepMs <= -STEP_MS) {
-      steppedAtMs = clock.steadyMs()
+      steppedAtMs = clock.monotonicMs()
       state.counters.clockSteps += 1
       const message = `The clock was set back by ${(-stepMs / 1000).toFixed(1)} s: samples carry the new time, none is lost`
       state.report('clock', [message])
-    } else if (clock.steadyMs() - steppedAtMs > STEP_SHOWN_MS) state.report('clock', [])
+    } else if (clock.monotonicMs() - steppedAtMs > STEP_SHOWN_MS) state.report('clock', [])
   }
 }

@@ -1,13 +1,13 @@
-// The agent's spool: what was sampled and is not yet confirmed by the other side, on the disk, so that neither an outage nor a
-// kill -9 loses it. It is the embedded log with one reader. Its bound is kept by the log: when full, the oldest GPU samples
-// go first, counted (a gap of old samples costs little: the ledger assumes up to 90 s, and what comes now is worth more).
-// Topics have names of their own here, so that renaming a topic strands nothing.
+// The agent's spool: samples that the sink has not confirmed yet, on disk, so that neither an outage nor a kill -9
+// loses them. It is the embedded log with one reader. The log enforces its bound: when full, the oldest GPU samples are
+// dropped first, and counted (a gap of old samples costs little, as a sample covers up to 90 s, and new ones are worth
+// more). Topics have names of their own here, so that renaming a topic strands no records.
 
 import type { EventKind } from '../domain/events/documents.ts'
 import type { EventLog, NewRecord } from '../log/event-log.ts'
-import { createWaker } from '../runtime/waker.ts'
+import { Notifier } from '../runtime/waiting.ts'
 
-/** A record that waits; `offset` is its place in the spool. */
+/** A spooled record; `offset` is its position in the spool. */
 export interface SpoolRecord {
   offset: number
   key: Buffer | null
@@ -22,40 +22,40 @@ export interface SpoolRun {
   nextOffset: number
 }
 
-/** What the sampler fills and the forwarder empties; see also memory-spool.ts. */
+/** Filled by the sampler, emptied by the forwarder; memory-spool.ts is another implementation. */
 export interface Spool {
-  /** Resolves when the records are safe. Rejects when they are not: the disk is full or broken. */
+  /** Resolves when the records are stored. Rejects when they cannot be: the disk is full or broken. */
   add(kind: EventKind, records: readonly NewRecord[]): Promise<void>
-  /** The next run; null after about a second without any, and at once when the signal aborts. */
+  /** The next run; null when there is none within a second, and at once when the signal aborts. */
   next(signal: AbortSignal): Promise<SpoolRun | null>
-  /** Everything of the run before this offset is confirmed and need not come again. */
+  /** Marks the records of the run before this offset as confirmed. */
   done(run: SpoolRun, offset: number): Promise<void>
   status(): Promise<SpoolStatus>
   close(): Promise<void>
 }
 
 export interface SpoolStatus {
-  /** Records that wait. */
+  /** Records that are not confirmed. */
   records: number
-  /** Bytes that the spool holds, with what it has not cleared away yet. */
+  /** Bytes that the spool holds, including confirmed records that are not yet deleted. */
   bytes: number
 }
 
-/** Topics of the spool by kind, in the order in which a full one drops them: token usage is money, and would come last. */
+/** Topics of the spool by kind, in the order in which a full spool drops them: token usage, if it is spooled, last. */
 export const SPOOL_TOPICS: Readonly<Partial<Record<EventKind, string>>> = { gpu: 'gpu' }
 
 const GROUP = 'agent'
 const IDLE_MS = 1000
-/** Most bytes of one read. */
+/** Maximum of bytes per read. */
 const READ_BYTES = 1024 * 1024
 
-/** The embedded log as a spool's owner makes it. */
+/** The part of the embedded log that a spool needs. */
 export interface SpoolLog extends EventLog {
   /** Bytes that it holds. */
   heldBytes(): number
 }
 
-/** Opens the spool in a log that only it uses; throws a LogError when that log cannot be used. */
+/** Opens the spool in a log of its own; throws a LogError when that log cannot be used. */
 export async function openSpool(log: SpoolLog): Promise<Spool> {
   const kinds = Object.entries(SPOOL_TOPICS) as [EventKind, string][]
   const names = kinds.map(([, name]) => name)
@@ -73,19 +73,19 @@ export async function openSpool(log: SpoolLog): Promise<Spool> {
   })
   const waiting: SpoolRun[] = []
   const topicIds = new Map<EventKind, string>()
-  const waker = createWaker()
+  const added = new Notifier()
   let mayHoldMore = true
 
   return {
     async add(kind, records) {
       await log.append(SPOOL_TOPICS[kind]!, records)
       mayHoldMore = true
-      waker.wake()
+      added.notify()
     },
     async next(signal) {
       if (waiting.length === 0) {
-        // Whoever adds is in this process, so there is no need to look into the file again and again.
-        if (!mayHoldMore) await waker.wait(IDLE_MS, signal)
+        // Records are added in this process only, so the file need not be polled.
+        if (!mayHoldMore) await added.wait(IDLE_MS, signal)
         if (!mayHoldMore) return null
         for (const { topic, topicId, records, nextOffset } of await subscription.next()) {
           if (records.length === 0) continue
@@ -96,7 +96,7 @@ export async function openSpool(log: SpoolLog): Promise<Spool> {
           waiting.push({ kind, records: plain, nextOffset })
         }
         const lag = subscription.lag()
-        // Without partitions: another agent has them still, or one that was just killed.
+        // Without partitions: another agent still has them, or one that was just killed.
         mayHoldMore = lag.length === 0 || lag.some(({ position, endOffset }) => (position ?? 0) < endOffset)
       }
       return waiting.shift() ?? null

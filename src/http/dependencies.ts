@@ -1,8 +1,10 @@
-// What the HTTP server is made of: everything that its routes need, handed over by cli/wire.ts. Nothing in this folder
-// chooses an adapter, reads the environment or the clock by itself, so a test hands over what it wants to see.
+// The dependencies of the HTTP server: everything that its routes and metrics need, passed in by cli/wiring/service.ts,
+// and what both derive from it. Nothing in this folder chooses an adapter or reads the environment or the clock, so
+// that a test can replace any of it.
 
 import type { EventLog } from '../log/event-log.ts'
-import type { Progress } from '../processor/cost/cost-reading.ts'
+import { type CostSource, type Progress, UNKNOWN_PROGRESS } from '../processor/cost/cost-reading.ts'
+import type { Health } from '../processor/ingest/health.ts'
 import type { Processor } from '../processor/ingest/processor.ts'
 import type { KeeperStatus } from '../processor/ledger/keeper.ts'
 import type { Logger } from '../runtime/logger.ts'
@@ -10,6 +12,9 @@ import type { WatchedFile } from '../runtime/watched-file.ts'
 import type { EventStore } from '../store/event-store.ts'
 import type { Access } from './access/auth.ts'
 import type { Certificate } from './access/certificate.ts'
+
+/** Allowed lateness of events where none is given, milliseconds. */
+const DEFAULT_LATENESS_MS = 10_000
 
 export interface HttpDependencies {
   processor: Pick<Processor, 'live' | 'health' | 'outcomes'>
@@ -20,16 +25,28 @@ export interface HttpDependencies {
   /** Version of the program. */
   version: string
   logger: Logger
-  /** How far the log has been read, for `final`; without it no answer about cost is final. */
+  /** How far the log has been read, for `final`; without it no cost is final. */
   progress?: Progress
-  /** State of the keeper in this process; without it there is none. */
+  /** Status of the keeper in this process, if there is one. */
   keeper?: () => KeeperStatus
-  /** How late an event may be and still be expected, milliseconds; 10 s when absent. */
+  /** Allowed lateness of events, milliseconds; 10 s when absent. */
   allowedLatenessMs?: number
-  /** API tokens and limits; without them reads are open, and writes are for programs on this machine. */
+  /** API tokens and limits; without them reads are open, and writes are allowed to programs on this machine. */
   access?: Access
-  /** What HTTPS is spoken with; without it plain HTTP. */
+  /** Certificate of HTTPS; without it plain HTTP. */
   certificate?: WatchedFile<Certificate>
   /** Wall clock, epoch milliseconds. */
   now: () => number
+}
+
+/** Where the cost route and the gauges of the ledger read cost from. */
+export function costSourceOf({ store, progress, allowedLatenessMs }: HttpDependencies): CostSource {
+  const latenessMs = allowedLatenessMs ?? DEFAULT_LATENESS_MS
+  return { ledger: store.ledger, progress: progress ?? UNKNOWN_PROGRESS, latenessMs }
+}
+
+/** The processor's health and the faults of the server's own files, which make it unhealthy but never unready. */
+export function withFileFaults(health: Health, { access, certificate }: HttpDependencies): Health {
+  const problems = [access?.tokens.fault, certificate?.fault].filter((fault) => fault != null)
+  return problems.length === 0 ? health : { ...health, status: 'error', problems: [...health.problems, ...problems] }
 }

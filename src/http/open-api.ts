@@ -1,6 +1,6 @@
-// OpenAPI 3.1, generated from the schemas that the routes carry, and its page. The schemas describe; they neither coerce
-// nor cut: bodies are checked by the log's own decoder, queries by query.ts, and answers are written as they are, so
-// that fields which no schema knows stay in (see server.ts, where Fastify's compilers are replaced).
+// OpenAPI 3.1, generated from the schemas that the routes declare, and its page. The schemas only describe; they
+// neither coerce nor strip: bodies are checked by the log's own decoder, queries by query.ts, and responses are written
+// as they are, so that fields unknown to the schemas are kept (see server.ts, where Fastify's compilers are replaced).
 
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
@@ -13,7 +13,7 @@ are RFC 9457 problem details. Query parameters that are unknown, wrong or given 
 Where API tokens are configured, requests bring one of scope read (reading), ingest (posting events) or admin (everything);
 else reading is open, and writing is for programs on the server's own machine.`
 
-/** Where the page of the API is. */
+/** Path of the API's page. */
 export const DOCS_PATH = '/docs'
 
 const ProblemSchema = {
@@ -43,12 +43,12 @@ const ProblemSchema = {
   },
 }
 
-/** What swagger-ui needs: its styles are partly set inline, its logo is a data URL; nothing comes from elsewhere. */
+/** What swagger-ui needs: some styles are inline, its logo is a data URL; nothing is loaded from elsewhere. */
 const DOCS_CSP =
   "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; " +
   "connect-src 'self'; font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-/** Registers the generator; before all routes, for it learns of them as they are added. */
+/** Registers the generator; before all routes, because it sees routes as they are added. */
 export async function addOpenApi(app: FastifyInstance, version: string): Promise<void> {
   app.addSchema(ProblemSchema)
   app.addSchema(GpuSampleSchema)
@@ -81,25 +81,25 @@ export async function addOpenApi(app: FastifyInstance, version: string): Promise
   const schema = {
     tags: ['operations'],
     summary: 'This description, as OpenAPI 3.1',
-    response: { 200: answer({ type: 'object' }, 'The OpenAPI document') },
+    response: { 200: jsonResponse({ type: 'object' }, 'The OpenAPI document') },
   }
   app.get('/openapi.json', { schema, config: { scope: 'open' } }, () => app.swagger())
 }
 
-/** A JSON answer for a route's `response`. */
-export function answer(schema: object, description: string): object {
+/** A JSON response, for a route's `response`. */
+export function jsonResponse(schema: object, description: string): object {
   return { description, content: { 'application/json': { schema } } }
 }
 
-/** The answer for everything that goes wrong; every API route has it as its `default`. */
-export const problemAnswer = {
+/** The response for every error; the `default` of every API route. */
+export const problemResponse = {
   description: 'What went wrong',
   content: { [PROBLEM_TYPE]: { schema: { $ref: 'Problem#' } } },
 }
 
 export const nullable = (type: string, description: string) => ({ type: [type, 'null'], description })
 
-/** An object schema whose listed fields are always there; others may stand beside them. */
+/** An object schema whose listed fields are always present; others are allowed. */
 export function object(properties: Record<string, object>, description?: string): object {
   const named = { type: 'object', properties, required: Object.keys(properties) }
   return description === undefined ? named : { ...named, description }

@@ -1,5 +1,5 @@
-// The page at `/`: three static files of page/, read once. No inline script or style, nothing from elsewhere, so the
-// policy that goes with it can forbid both; all figures come from the API that everybody else uses.
+// The page at `/`: three static files of page/, read once. No inline script or style and nothing from elsewhere, so
+// that its content security policy can forbid both; all figures come from the public API.
 
 import { readFileSync } from 'node:fs'
 import type { FastifyInstance } from 'fastify'

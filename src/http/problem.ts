@@ -1,6 +1,6 @@
-// Errors as RFC 9457 problem details, the one form in which this server says no: `type` and `title` are stable, `detail`
-// says what to do, `errors` lists every single thing that is wrong and where. What happened inside stays inside: a 500
-// names only the request id under which the log has it.
+// Errors as RFC 9457 problem details, the only form of error response of this server: `type` and `title` are stable,
+// `detail` names the remedy, `errors` lists every single issue and where it is. Internals are not exposed: a 500 names
+// only the request id under which the error is logged.
 
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
@@ -8,7 +8,7 @@ import { LogError } from '../log/event-log.ts'
 import type { Logger } from '../runtime/logger.ts'
 import { StoreError } from '../store/event-store.ts'
 
-/** One thing that is wrong: `path` is a JSON pointer into the body, or the name of a query parameter. */
+/** One issue: `path` is a JSON pointer into the body, or the name of a query parameter. */
 export interface ProblemIssue {
   path: string
   reason: string
@@ -38,14 +38,14 @@ const TITLES = {
 
 export type ProblemCode = keyof typeof TITLES
 
-/** After how long a request that failed for a passing reason is worth repeating, seconds. */
+/** When a request that failed for a transient reason is worth repeating, seconds. */
 const RETRY_AFTER_S = 5
-/** Most issues that an answer lists; the rest is counted. */
+/** Most issues that a response lists; the rest is counted. */
 const MAX_ISSUES = 100
 
 export const PROBLEM_TYPE = 'application/problem+json'
 
-/** An answer that says no; thrown by routes, sent by the error handler. */
+/** An error response; thrown by routes, sent by the error handler. */
 export class HttpProblem extends Error {
   readonly status: number
   readonly code: ProblemCode
@@ -65,7 +65,7 @@ export class HttpProblem extends Error {
     this.headers = options.headers ?? {}
   }
 
-  /** An answer that says "not now". */
+  /** A 503: the same request may succeed later. */
   static later(code: ProblemCode, detail: string): HttpProblem {
     return new HttpProblem(503, code, { detail, headers: { 'retry-after': String(RETRY_AFTER_S) } })
   }
@@ -81,13 +81,13 @@ export class HttpProblem extends Error {
   }
 }
 
-/** The server's error handler: turns whatever was thrown into a problem, and logs what a person should know. */
+/** The server's error handler: turns whatever was thrown into a problem, and logs what is unexpected. */
 export function handleError(logger: Logger) {
   return (error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const problem = problemOf(error)
     if (problem !== null) return sendProblem(reply, problem)
     const fields = { err: error, request_id: request.id, method: request.method, route: request.routeOptions.url }
-    logger.error(fields, 'Cannot answer a request: unexpected error')
+    logger.error(fields, 'Request failed: unexpected error')
     const detail = `The request failed for a reason that is in the server's log under request id ${request.id}`
     return sendProblem(reply, new HttpProblem(500, 'internal', { detail }))
   }
@@ -97,7 +97,7 @@ export function sendProblem(reply: FastifyReply, problem: HttpProblem): FastifyR
   return reply.code(problem.status).headers(problem.headers).type(PROBLEM_TYPE).send(JSON.stringify(problem))
 }
 
-/** A whole HTTP/1.1 answer as text, for requests that never became one (parse errors, time-outs while reading). */
+/** A whole HTTP/1.1 response as text, for input that never became a request (parse errors, time-outs while reading). */
 export function rawProblem(error: { code?: string | undefined }): string {
   const [status, code, detail]: [number, ProblemCode, string] =
     error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
@@ -110,7 +110,7 @@ export function rawProblem(error: { code?: string | undefined }): string {
   return `${head}content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`
 }
 
-/** The problem that an error stands for; null when it is none that a client should hear about. */
+/** The problem of an error; null for internal errors, which are not exposed to clients. */
 function problemOf(error: unknown): HttpProblem | null {
   if (error instanceof HttpProblem) return error
   if (error instanceof StoreError && error.retriable) {

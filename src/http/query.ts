@@ -1,19 +1,19 @@
-// Query parameters: each route declares its own once, which gives the parser, the type and the OpenAPI schema. They are
-// text and nothing else: no coercion, no nesting, no lists. A parameter that is unknown, given twice or wrong ends in a
-// 400 that names all of them and what is allowed, so that a misspelt filter never silently answers more than was asked.
+// Query parameters: each route declares its own once, which gives the parser, the type and the OpenAPI schema. Values
+// are plain text: no coercion, no nesting, no lists. Parameters that are unknown, repeated or wrong result in one 400
+// that names all of them and what is allowed, so that a misspelt filter never silently returns more than was requested.
 
 import { parseIsoMs } from '../domain/events/timestamp.ts'
 import { HttpProblem, type ProblemIssue } from './problem.ts'
 
-/** One kind of value: how to read it from text (undefined: it is none), and how to describe it. */
+/** One kind of value: how to read it from text (undefined: invalid), and how to describe it. */
 export interface ValueKind<T> {
   read(text: string): T | undefined
-  /** What is allowed, for people. */
+  /** What is allowed, in error texts. */
   allowed: string
   schema: Readonly<Record<string, unknown>>
 }
 
-/** A parameter: its kind, and what stands for it when it is absent. */
+/** A parameter: its kind, and its value when absent. */
 interface Parameter<T> {
   kind: ValueKind<unknown>
   required: boolean
@@ -48,7 +48,7 @@ export class Query<S extends Record<string, Parameter<unknown>>> {
     }
   }
 
-  /** Reads the values; throws an HttpProblem that names everything that is wrong. */
+  /** Reads the values; throws an HttpProblem that lists every issue. */
   parse(raw: unknown): Parsed<S> {
     const given = raw as Record<string, string | string[]>
     const errors: ProblemIssue[] = []
@@ -73,7 +73,7 @@ export class Query<S extends Record<string, Parameter<unknown>>> {
   }
 }
 
-/** The query of routes that take no parameter. */
+/** The query of routes without parameters. */
 export const NO_QUERY = new Query({})
 
 export function optional<T>(kind: ValueKind<T>): Parameter<T | undefined> {
@@ -122,13 +122,13 @@ export function instant(description: string): ValueKind<number> {
 
 export function choice<const T extends string>(values: readonly T[], description: string): ValueKind<T> {
   return {
-    read: (value) => values.find((each) => each === value),
+    read: (value) => values.find((known) => known === value),
     allowed: `one of ${values.join(', ')}`,
     schema: { type: 'string', enum: values, description },
   }
 }
 
-/** An object without the fields that are undefined, as optional fields of the ports want them. */
+/** An object without its undefined fields: the ports' optional fields may be absent, but not undefined. */
 export function defined<T extends object>(from: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(from).filter(([, value]) => value !== undefined)) as {
     [K in keyof T]?: Exclude<T[K], undefined>

@@ -1,5 +1,5 @@
-// Which methods a path has, to tell "no such path" (404) from "not this way" (405): the router itself only knows whether
-// method and path match together. Consulted for requests that matched nothing, so it may be slow.
+// The methods of each path, to distinguish 404 (no such path) from 405 (method not allowed): the router itself only
+// knows whether method and path match together. Consulted only for requests that matched no route, so it may be slow.
 
 export class RouteTable {
   readonly #routes = new Map<string, { pattern: RegExp; methods: Set<string> }>()
@@ -11,7 +11,7 @@ export class RouteTable {
       route = { pattern: patternOf(url), methods: new Set() }
       this.#routes.set(url, route)
     }
-    for (const each of [method].flat()) route.methods.add(each)
+    for (const name of [method].flat()) route.methods.add(name)
   }
 
   /** Methods of the routes that match a path, sorted; empty when none does. */

@@ -1,7 +1,7 @@
-// The HTTP server: routes over what the processor, the store and the log say. It adds nothing to the truth and keeps no
-// state. Everything has a limit (connections, time, bytes, requests on one connection), every error is a problem document,
-// and what the routes' schemas say is description only: Fastify's validator would coerce (null to 0, "2" to 2) and its
-// serializer would drop fields that no schema knows, so both are replaced. To add routes: one file, one line in ROUTES.
+// The HTTP server: routes over the processor, the store and the log. It keeps no state of its own. Everything is
+// bounded (connections, time, bytes, requests of one connection), every error is a problem document, and the routes'
+// schemas are description only: Fastify's validator would coerce (null to 0, "2" to 2) and its serializer would drop
+// fields unknown to the schema, so both are replaced. To add routes: one file in routes/, one line in ROUTES.
 
 import { randomUUID } from 'node:crypto'
 import type { Server } from 'node:https'
@@ -10,22 +10,22 @@ import type { WatchedFile } from '../runtime/watched-file.ts'
 import { addAuth } from './access/auth.ts'
 import type { Certificate } from './access/certificate.ts'
 import type { HttpDependencies } from './dependencies.ts'
-import { addMetricsRoute } from './metrics/metrics.ts'
+import { addMetricsRoute } from './metrics/metrics-route.ts'
 import { addOpenApi } from './open-api.ts'
 import { addPage } from './page.ts'
 import { HttpProblem, handleError, rawProblem, sendProblem } from './problem.ts'
 import { RouteTable } from './route-table.ts'
-import { addCostRoutes } from './routes/cost.ts'
-import { addDeadLetterRoutes } from './routes/dead-letter.ts'
-import { addEventRoutes } from './routes/event.ts'
-import { addGpuRoutes } from './routes/gpu.ts'
-import { addHealthRoutes } from './routes/health.ts'
-import { addPriceRoutes } from './routes/price.ts'
-import { addSchemaRoutes } from './routes/schema.ts'
+import { addCostRoutes } from './routes/cost-routes.ts'
+import { addDeadLetterRoutes } from './routes/dead-letter-routes.ts'
+import { addEventRoutes } from './routes/event-routes.ts'
+import { addGpuRoutes } from './routes/gpu-routes.ts'
+import { addHealthRoutes } from './routes/health-routes.ts'
+import { addPriceRoutes } from './routes/price-routes.ts'
+import { addSchemaRoutes } from './routes/schema-routes.ts'
 
 export type { HttpDependencies } from './dependencies.ts'
 
-const ROUTES: readonly ((app: FastifyInstance, parts: HttpDependencies) => void)[] = [
+const ROUTES: readonly ((app: FastifyInstance, dependencies: HttpDependencies) => void)[] = [
   addHealthRoutes,
   addMetricsRoute,
   addGpuRoutes,
@@ -37,7 +37,7 @@ const ROUTES: readonly ((app: FastifyInstance, parts: HttpDependencies) => void)
   addPage,
 ]
 
-/** Time for a TLS handshake, for headers, for a whole request, for an answer, on an idle connection, on a silent one, and for a drain. */
+/** Time for a TLS handshake, headers, a whole request, a response, an idle connection, a silent one, and a drain. */
 const HANDSHAKE_TIMEOUT_MS = 10_000
 const HEADERS_TIMEOUT_MS = 10_000
 const REQUEST_TIMEOUT_MS = 30_000
@@ -47,9 +47,9 @@ const CONNECTION_TIMEOUT_MS = 60_000
 const CLOSE_TIMEOUT_MS = 5_000
 const MAX_CONNECTIONS = 1024
 const MAX_REQUESTS_PER_SOCKET = 1000
-/** Largest body where a route says nothing else, bytes. */
+/** Largest body where the route declares no other limit, bytes. */
 const MAX_BODY_BYTES = 1024 * 1024
-/** Ids in paths may hold a CloudEvent's source and id. */
+/** Ids in paths may contain a CloudEvent's source and id. */
 const MAX_PARAM_LENGTH = 8192
 
 const SECURITY_HEADERS = {
@@ -62,9 +62,9 @@ const SECURITY_HEADERS = {
   'cache-control': 'no-store',
 }
 
-/** Builds the server with all its routes; the caller listens on it, and closes it before what it was handed. */
-export async function buildServer(parts: HttpDependencies): Promise<FastifyInstance> {
-  const { certificate } = parts
+/** Builds the server with all its routes; the caller listens on it, and closes it before its dependencies. */
+export async function buildServer(dependencies: HttpDependencies): Promise<FastifyInstance> {
+  const { certificate } = dependencies
   const sockets = { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: 5_000 }
   const options: FastifyServerOptions = {
     logger: false,
@@ -75,7 +75,7 @@ export async function buildServer(parts: HttpDependencies): Promise<FastifyInsta
     handlerTimeout: HANDLER_TIMEOUT_MS,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     maxRequestsPerSocket: MAX_REQUESTS_PER_SOCKET,
-    // Requests that are on their way during a drain are answered; the connection closes after them.
+    // Requests in flight during a drain are processed; the connection closes after them.
     return503OnClosing: false,
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
@@ -85,7 +85,7 @@ export async function buildServer(parts: HttpDependencies): Promise<FastifyInsta
       sendProblem(reply as FastifyReply, new HttpProblem(400, 'bad-request', { detail }))
     },
     clientErrorHandler: (error, socket) => {
-      // A failed handshake leaves nothing to write an answer with.
+      // After a failed handshake no response can be sent.
       if (socket.writable && !error.code?.startsWith('ERR_SSL')) socket.end(rawProblem(error))
       else socket.destroy()
     },
@@ -96,18 +96,18 @@ export async function buildServer(parts: HttpDependencies): Promise<FastifyInsta
   app.setSerializerCompiler(() => (body) => JSON.stringify(body))
   app.removeAllContentTypeParsers()
   app.addHook('onRequest', async (_request, reply) => void reply.headers(SECURITY_HEADERS))
-  app.setErrorHandler(handleError(parts.logger))
-  addAuth(app, parts)
-  answerUnknown(app)
+  app.setErrorHandler(handleError(dependencies.logger))
+  addAuth(app, dependencies)
+  handleUnknown(app)
   closeInTime(app)
-  followFiles(app, parts)
-  await addOpenApi(app, parts.version)
-  for (const addRoutes of ROUTES) addRoutes(app, parts)
+  followFiles(app, dependencies)
+  await addOpenApi(app, dependencies.version)
+  for (const addRoutes of ROUTES) addRoutes(app, dependencies)
   await app.ready()
   return app
 }
 
-/** An HTTPS server where there is a certificate, else an HTTP server: to routes they are the same. */
+/** An HTTPS server where there is a certificate, else an HTTP server: routes see no difference. */
 function withServer(
   options: FastifyServerOptions,
   sockets: object,
@@ -118,7 +118,7 @@ function withServer(
   return Fastify({ ...options, https } as FastifyServerOptions)
 }
 
-/** Takes over tokens and certificate whenever their files change, for as long as the server is there. */
+/** Reloads tokens and certificate whenever their files change, until the server closes. */
 function followFiles(app: FastifyInstance, { access, certificate }: HttpDependencies): void {
   access?.tokens.watch()
   certificate?.watch((changed) => (app.server as Server).setSecureContext(changed))
@@ -129,7 +129,7 @@ function followFiles(app: FastifyInstance, { access, certificate }: HttpDependen
 }
 
 /** 404 for paths that do not exist, 405 with `Allow` for those that do. */
-function answerUnknown(app: FastifyInstance): void {
+function handleUnknown(app: FastifyInstance): void {
   const routes = new RouteTable()
   app.addHook('onRoute', ({ method, url }) => routes.add(method, url))
   app.setNotFoundHandler((request, reply) => {
@@ -146,7 +146,7 @@ function answerUnknown(app: FastifyInstance): void {
   })
 }
 
-/** Ends connections that are still busy when a close has lasted long enough. */
+/** Closes connections that are still busy CLOSE_TIMEOUT_MS after a close began. */
 function closeInTime(app: FastifyInstance): void {
   let timer: NodeJS.Timeout | undefined
   app.addHook('preClose', async () => {

@@ -1,5 +1,5 @@
-// Appends for sources: repeats an append that failed for a passing reason until the log has taken it. Repeating may put
-// records into the log twice; those with an id of their own still become one document each.
+// Appends for producers: retries an append that failed with a retriable error until the log has taken it. A retry may
+// put records into the log twice; those with an id of their own still become one document each.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type EventLog, LogError, type NewRecord } from '../log/event-log.ts'
@@ -8,15 +8,15 @@ const FIRST_DELAY_MS = 100
 const MAX_DELAY_MS = 2000
 
 /**
- * Resolves to true when the log has the records, to false when the signal aborted before. Throws a LogError that is not
- * retriable. `onTrouble` is called once, with the first failure.
+ * Resolves to true when the log has the records, to false when the signal aborted first. Throws a LogError that is not
+ * retriable. `onRetry` is called once, with the first failure.
  */
 export async function appendUntilTaken(
   log: EventLog,
   topic: string,
   records: readonly NewRecord[],
   signal: AbortSignal,
-  onTrouble?: (error: LogError) => void,
+  onRetry?: (error: LogError) => void,
 ): Promise<boolean> {
   for (let delayMs = FIRST_DELAY_MS; !signal.aborted; delayMs = Math.min(delayMs * 2, MAX_DELAY_MS)) {
     try {
@@ -24,7 +24,7 @@ export async function appendUntilTaken(
       return true
     } catch (error) {
       if (!(error instanceof LogError) || !error.retriable) throw error
-      if (delayMs === FIRST_DELAY_MS) onTrouble?.(error)
+      if (delayMs === FIRST_DELAY_MS) onRetry?.(error)
       await sleep(delayMs, undefined, { signal }).catch(() => {})
     }
   }

@@ -1,31 +1,31 @@
-// The demo's made-up fleet: six GPUs of three kinds on three hosts, the models on them, and how serving requests shows in
-// GPU samples. Utilization follows the mean number of requests at once in the interval that a sample covers, by a curve
-// that saturates (a knee, as batching has it); power follows utilization, energy is power summed up, memory is weights
-// plus cache. Prices are examples of on-demand prices, not quotes; host names, UUIDs and speeds are invented as well.
-// One GPU holds no model and is always idle, so that the page has unallocated cost to show.
+// The demo's invented fleet: six GPUs of three kinds on three hosts, the models on them, and how requests show in GPU
+// samples. Utilization follows the mean number of concurrent requests in the interval that a sample covers, by a curve
+// that saturates (a knee, as with batching); power follows utilization, energy is the integral of power, memory is
+// weights plus cache. Prices are examples of on-demand prices, not quotes; host names, UUIDs and speeds are invented as
+// well. One GPU holds no model and is always idle, so that the page has unallocated cost to show.
 
 import type { GpuSample, TokenUsage } from '../domain/events/schemas.ts'
 
-/** A service of the trace that the demo is shaped like. */
+/** A service of the trace that the demo is modelled on. */
 export type DemoService = 'code' | 'conversation'
 
-/** A model that serves requests on GPUs of one host. Speeds are those of one request. */
+/** A model that serves requests on GPUs of one host. Speeds are per request. */
 export interface Deployment {
   model: string
   host: string
   gpus: readonly number[]
   service: DemoService
-  /** Share of the service's requests that it takes; those of a service sum to 1. */
+  /** Share of the service's requests that it serves; the shares of a service sum to 1. */
   share: number
   prefillTokensPerSecond: number
   decodeMsPerToken: number
-  /** Requests at once at which its GPUs are about 62 % busy. */
+  /** Concurrent requests at which its GPUs are about 62 % busy. */
   kneeRequests: number
-  /** Memory of its weights on each of its GPUs. */
+  /** Memory of the weights on each GPU. */
   weightsMb: number
 }
 
-/** Three models: one on two GPUs together, one as two replicas, one on one GPU. */
+/** Three models: one sharded over two GPUs, one with two replicas, one on a single GPU. */
 export const DEPLOYMENTS: readonly Deployment[] = [
   {
     model: 'qwen2.5-coder-32b',
@@ -73,7 +73,7 @@ export const DEPLOYMENTS: readonly Deployment[] = [
   },
 ]
 
-/** A GPU of the fleet: what its samples say of it, and its power draw when idle and when wholly busy. */
+/** A GPU of the fleet: constant fields of its samples, and its power draw when idle and when fully busy. */
 export interface FleetGpu {
   host: string
   gpuIndex: number
@@ -89,7 +89,7 @@ const H100 = { name: 'NVIDIA H100 80GB HBM3', memTotalMb: 81_559, idleW: 72, max
 const A100 = { name: 'NVIDIA A100-SXM4-80GB', memTotalMb: 81_920, idleW: 58, maxW: 395, pricePerHourUsd: 2.2 }
 const L40S = { name: 'NVIDIA L40S', memTotalMb: 46_068, idleW: 34, maxW: 345, pricePerHourUsd: 1.1 }
 
-/** Six GPUs of three kinds on three hosts; the last one holds no model and is always idle. */
+/** Six GPUs of three kinds on three hosts; the last holds no model and is always idle. */
 export const FLEET: readonly FleetGpu[] = [
   { host: 'demo-h100', gpuIndex: 0, uuid: 'GPU-de300000-0000-4000-8000-000000000001', ...H100 },
   { host: 'demo-h100', gpuIndex: 1, uuid: 'GPU-de300000-0000-4000-8000-000000000002', ...H100 },
@@ -103,7 +103,7 @@ export const FLEET: readonly FleetGpu[] = [
 const DRIVER_MB = 480
 const CACHE_MB_PER_REQUEST = 420
 
-/** A request and when it keeps which deployment busy. */
+/** A request, with the deployment that serves it and from when to when. */
 export interface DemoRequest {
   deployment: Deployment
   startMs: number
@@ -111,7 +111,7 @@ export interface DemoRequest {
   event: TokenUsage
 }
 
-/** The deployment that takes a request of the service; `draw` is uniform from 0 to below 1. */
+/** The deployment that serves a request of the service; `draw` is uniform from 0 to below 1. */
 export function pickDeployment(service: DemoService, draw: number): Deployment {
   const candidates = DEPLOYMENTS.filter((deployment) => deployment.service === service)
   let upTo = 0
@@ -122,7 +122,9 @@ export function pickDeployment(service: DemoService, draw: number): Deployment {
   return candidates.at(-1)!
 }
 
-/** The fleet at work: takes requests as they arrive and samples every GPU. Memory: the requests being served. */
+/**
+ * Simulates the fleet: takes requests as they arrive and samples every GPU. Holds only requests that are being served.
+ */
 export class DemoFleet {
   readonly #run: string
   readonly #intervalMs: number
@@ -130,20 +132,25 @@ export class DemoFleet {
   readonly #energyJ = new Map<FleetGpu, number>(FLEET.map((gpu) => [gpu, 0]))
   #samples = 0
 
-  /** `run` begins every sample's id; `intervalMs` is the time between two samples of a GPU, milliseconds. */
+  /** `run` is the prefix of every sample's id; `intervalMs` the time between two samples of a GPU, milliseconds. */
   constructor(run: string, intervalMs: number) {
     this.#run = run
     this.#intervalMs = intervalMs
   }
 
-  /** A request has arrived: it counts in each sample from its start to its end. */
+  /** Adds a request that has arrived; it counts in each sample from its start to its end. */
   serve(request: DemoRequest): void {
     this.#served.get(request.deployment)!.push(request)
   }
 
-  /** One sample of each GPU at `nowMs`, epoch milliseconds; call it once an interval, with every earlier request served. */
+  /**
+   * One sample of each GPU at `nowMs`, epoch milliseconds; to be called once per interval, after all earlier requests.
+   */
   sample(nowMs: number): GpuSample[] {
-    const loads = DEPLOYMENTS.map((deployment) => ({ deployment, atOnce: this.#requestsAtOnce(deployment, nowMs) }))
+    const loads = DEPLOYMENTS.map((deployment) => ({
+      deployment,
+      concurrency: this.#meanConcurrency(deployment, nowMs),
+    }))
     const ts = new Date(nowMs).toISOString()
     return FLEET.map((gpu) => {
       const load = loads.find(
@@ -153,8 +160,8 @@ export class DemoFleet {
     })
   }
 
-  /** Mean number of requests at once in the interval that ends at `nowMs`; forgets those that have ended. */
-  #requestsAtOnce(deployment: Deployment, nowMs: number): number {
+  /** Mean number of concurrent requests in the interval that ends at `nowMs`; removes those that have ended. */
+  #meanConcurrency(deployment: Deployment, nowMs: number): number {
     const served = this.#served.get(deployment)!
     const sinceMs = nowMs - this.#intervalMs
     const sumMs = served.reduce((sum, { startMs, endMs }) => {
@@ -167,13 +174,13 @@ export class DemoFleet {
     return sumMs / this.#intervalMs
   }
 
-  #sampleOf(gpu: FleetGpu, ts: string, load: { deployment: Deployment; atOnce: number } | undefined): GpuSample {
-    const atOnce = load?.atOnce ?? 0
-    const utilization = round(0.99 * (1 - Math.exp(-atOnce / (load?.deployment.kneeRequests ?? 1))), 3)
+  #sampleOf(gpu: FleetGpu, ts: string, load: { deployment: Deployment; concurrency: number } | undefined): GpuSample {
+    const concurrency = load?.concurrency ?? 0
+    const utilization = round(0.99 * (1 - Math.exp(-concurrency / (load?.deployment.kneeRequests ?? 1))), 3)
     const powerW = round(gpu.idleW + (gpu.maxW - gpu.idleW) * utilization, 1)
     const energyJ = this.#energyJ.get(gpu)! + (powerW * this.#intervalMs) / 1000
     this.#energyJ.set(gpu, energyJ)
-    const usedMb = load === undefined ? DRIVER_MB : load.deployment.weightsMb + atOnce * CACHE_MB_PER_REQUEST
+    const usedMb = load === undefined ? DRIVER_MB : load.deployment.weightsMb + concurrency * CACHE_MB_PER_REQUEST
     return {
       ts,
       host: gpu.host,

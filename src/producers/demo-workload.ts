@@ -1,31 +1,32 @@
 // The demo workload: an endless, seeded stream of token usage and GPU samples in event-time order, so that a first run
-// shows traffic that looks real. Sizes, requests per minute and gaps between arrivals follow the published figures of
-// the Azure LLM inference trace 2023, code and conversation service, each generated separately and merged by time (the
-// code service has minutes of silence). Source of the figures: Microsoft, Azure/AzurePublicDataset, licence CC-BY;
-// attribution: Patel et al., "Splitwise: Efficient generative LLM inference using phase splitting", ISCA 2024.
-// Only figures about the trace are here, none of its rows. Hosts, GPUs, models, tenants, speeds and prices are made up:
-// the prices are examples of on-demand prices, not quotes. Pure: the same options give the same events.
+// shows realistic traffic. Sizes, requests per minute and gaps between arrivals follow the published figures of the
+// Azure LLM inference trace 2023, code and conversation service, each generated separately and merged by time (the code
+// service has silent minutes). Source of the figures: Microsoft, Azure/AzurePublicDataset, licence CC-BY; attribution:
+// Patel et al., "Splitwise: Efficient generative LLM inference using phase splitting", ISCA 2024. Only statistics of
+// the trace are here, none of its rows. Hosts, GPUs, models, tenants, speeds and prices are invented: the prices are
+// examples of on-demand prices, not quotes. Pure: the same options generate the same events.
 
 import type { GpuSample, TokenUsage } from '../domain/events/schemas.ts'
 import { DemoFleet, type DemoRequest, type DemoService, pickDeployment } from './demo-fleet.ts'
+import { seededRandom } from './seeded-random.ts'
 
 /** One demo event and the topic that it is for. */
 export type DemoEvent = { topic: 'gpu'; event: GpuSample } | { topic: 'token'; event: TokenUsage }
 
 /** Options of `generateDemo`. */
 export interface DemoOptions {
-  /** Any integer; the same seed gives the same workload. */
+  /** Any integer; the same seed generates the same workload. */
   seed: number
-  /** Event time of the first samples, epoch milliseconds; minute 0 of the trace's figures begins here. */
+  /** Event time of the first samples, epoch milliseconds, and start of minute 0 of the trace's figures. */
   startMs: number
   /** Time between two samples of one GPU, milliseconds; 1000 when absent. */
   sampleIntervalMs?: number
 }
 
-/** Values at the percentiles of `PERCENTILES`, as the trace has them. */
+/** The trace's values at the percentiles of `PERCENTILES`. */
 type Quantiles = readonly number[]
 
-/** What is published of one service of the trace. */
+/** The published statistics of one service of the trace. */
 export interface TraceShape {
   inputTokens: Quantiles
   outputTokens: Quantiles
@@ -39,7 +40,7 @@ export interface TraceShape {
 /** Shares of the values that are at most the quantile's. */
 export const PERCENTILES: readonly number[] = [0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999]
 
-/** The trace in figures: what the generator is made from and what its test compares it with. */
+/** Statistics of the trace: the generator's input, and what its test compares its output with. */
 export const TRACE_SHAPES: Readonly<Record<DemoService, TraceShape>> = {
   code: {
     inputTokens: [17, 75, 147, 578, 1469, 2745, 5194, 7315, 7436, 7437],
@@ -67,20 +68,20 @@ export const TRACE_SHAPES: Readonly<Record<DemoService, TraceShape>> = {
 
 const P90 = PERCENTILES.indexOf(0.9)
 const MINUTE_MS = 60_000
-/** Tokens that an engine's prefix cache holds as one block. */
+/** Tokens per block of an engine's prefix cache. */
 const CACHE_BLOCK_TOKENS = 16
 
-/** Tenants of each service; a name that is there twice gets twice the requests. */
+/** Tenants of each service; a name that is listed twice gets twice the requests. */
 const TENANTS: Readonly<Record<DemoService, readonly string[]>> = {
   code: ['ide-plugin', 'ide-plugin', 'ide-plugin', 'code-review'],
   conversation: ['support-chat', 'support-chat', 'support-chat', 'research', 'research', 'code-review'],
 }
 
 /**
- * Generates the demo's events for ever, in event-time order. A token event's `ts` is the request's arrival, as in the
- * trace; a GPU's utilization at `ts` is that of the interval that ends there. Token events do not depend on
- * `sampleIntervalMs`. Ids are made of seed, start and a counter, so that two runs with other starts do not collide.
- * @throws RangeError when an option is no integer or the interval is below 1 ms.
+ * Generates an endless stream of the demo's events, in event-time order. A token event's `ts` is the request's arrival,
+ * as in the trace; a GPU's utilization at `ts` is that of the interval that ends there. Token events do not depend on
+ * `sampleIntervalMs`. Ids consist of seed, start and a counter, so that runs with different starts do not collide.
+ * @throws RangeError when an option is not an integer or the interval is below 1 ms.
  */
 export function generateDemo(options: DemoOptions): Generator<DemoEvent, never, void> {
   const { seed, startMs, sampleIntervalMs = 1000 } = options
@@ -213,16 +214,5 @@ function shuffle(values: number[], random: () => number): void {
     const value = values[i]!
     values[i] = values[j]!
     values[j] = value
-  }
-}
-
-/** Uniform numbers from 0 to below 1 (mulberry32); the seed's low 32 bits count. */
-function seededRandom(seed: number): () => number {
-  let state = seed | 0
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let bits = Math.imul(state ^ (state >>> 15), state | 1)
-    bits ^= bits + Math.imul(bits ^ (bits >>> 7), bits | 61)
-    return ((bits ^ (bits >>> 14)) >>> 0) / 4_294_967_296
   }
 }

@@ -1,16 +1,16 @@
-// Runs the demo workload into the log at the speed of the clock, beginning some minutes in the past, so that the page has
-// something to show at once. The past is appended in batches as fast as the log takes it.
+// Appends the demo workload to the log in real time, starting some minutes in the past, so that the page has data at
+// once. Past events are appended in batches as fast as the log takes them.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { EventLog, NewRecord } from '../log/event-log.ts'
 import { appendUntilTaken } from './append.ts'
 import { type DemoEvent, generateDemo } from './demo-workload.ts'
 
-/** How far in the past the demo begins, milliseconds. */
+/** How far in the past the demo starts, milliseconds. */
 const HISTORY_MS = 20 * 60_000
-/** Most events of one append. */
+/** Maximum of events per append. */
 const MAX_BATCH = 1000
-/** How often events that have become due are appended, milliseconds. */
+/** Interval at which due events are appended, milliseconds. */
 const TICK_MS = 250
 const SEED = 1
 

@@ -1,48 +1,59 @@
 // The seed: a JSON array that describes GPUs (as existing deployments have it for machines without one), and the stream
-// of pairs that is made from it: a GPU sample and a token event of the same GPU, in turn, with small jitter around the
-// seed's figures. A figure that the seed does not have is not made up in samples; tokens and latency, which a seed
-// rarely has, come from defaults. Seed files are checked as a whole: all problems at once, each with what is allowed.
-// Pure: time, host name and the seed of the random numbers come in.
+// of pairs that is generated from it: a GPU sample and a token event of the same GPU, round robin, with small jitter
+// around the seed's figures. A figure that the seed lacks is not invented in samples; tokens and latency, which a seed
+// rarely has, have defaults. A seed file is checked as a whole against its schema: all issues are reported at once,
+// each with what is allowed. Pure: time, host name and the seed of the random numbers are arguments.
 
+import Type from 'typebox'
 import type { GpuSample, TokenUsage } from '../domain/events/schemas.ts'
+import { checkValue } from '../domain/prices/schema-errors.ts'
+import { seededRandom } from './seeded-random.ts'
+
+const Text = () => Type.Optional(Type.String({ minLength: 1, maxLength: 256 }))
+const Figure = (maximum: number) => Type.Optional(Type.Number({ minimum: 0, maximum }))
+const integerUpTo = (maximum: number) =>
+  Type.Integer({ minimum: 0, maximum, expected: `an integer from 0 to ${maximum}` })
 
 /** One GPU of a seed file. Fields that are not listed are ignored. */
-export interface SeedGpu {
-  /** Index on its host; its place in the file when the file does not say. */
-  gpu_index: number
-  host?: string
-  name?: string
-  uuid?: string
-  utilization?: number
-  mem_used_mb?: number
-  mem_total_mb?: number
-  power_w?: number
-  price_per_hour_usd?: number
+const SeedGpuSchema = Type.Object({
+  /** Index on its host; its place in the file where the file has none. */
+  gpu_index: integerUpTo(1023),
+  host: Text(),
+  name: Text(),
+  uuid: Text(),
+  utilization: Figure(1),
+  mem_used_mb: Figure(1e9),
+  mem_total_mb: Figure(1e9),
+  power_w: Figure(1e6),
+  price_per_hour_usd: Figure(1e6),
   /** Model that the token events name; `seed-model` when absent. */
-  model?: string
-  tenant?: string
+  model: Text(),
+  tenant: Text(),
   /** Typical figures of one request. */
-  prompt_tokens?: number
-  completion_tokens?: number
-  latency_ms?: number
-}
+  prompt_tokens: Type.Optional(integerUpTo(1e9)),
+  completion_tokens: Type.Optional(integerUpTo(1e9)),
+  latency_ms: Figure(1e9),
+})
+const FIELDS = Object.keys(SeedGpuSchema.properties)
+
+export type SeedGpu = Type.Static<typeof SeedGpuSchema>
 
 /** One thing that is wrong in a seed file; `index` is the GPU's place in the array, null for the file as a whole. */
-export interface SeedProblem {
+export interface SeedIssue {
   index: number | null
   field: string | null
   value: unknown
-  allowed: string
+  expected: string
 }
 
 /** A seed file that cannot be used, with everything that is wrong in it. */
 export class SeedError extends Error {
-  readonly problems: readonly SeedProblem[]
+  override name = 'SeedError'
+  readonly issues: readonly SeedIssue[]
 
-  constructor(source: string, problems: readonly SeedProblem[]) {
-    super(`Cannot use seed ${quote(source)}: ${problems.map(describe).join('; ')}`)
-    this.name = 'SeedError'
-    this.problems = problems
+  constructor(source: string, issues: readonly SeedIssue[]) {
+    super(`Cannot use seed ${quote(source)}: ${issues.map(describe).join('; ')}`)
+    this.issues = issues
   }
 }
 
@@ -52,15 +63,15 @@ export interface PairOptions {
   startMs: number
   /** Any integer; the same number gives the same jitter. */
   seedNumber: number
-  /** Host of GPUs to which the seed gives none. */
+  /** Host of the GPUs for which the seed has none. */
   hostname: string
   /** Number of hosts with the same GPUs: `hostname`, or `hostname-1` and so on; the seed's own hosts when absent. */
   eventHosts?: number
-  /** Number of GPUs on each host, the seed's in turn, numbered from 0; as many as in the seed when absent. */
+  /** Number of GPUs on each host: the seed's, repeated, numbered from 0; as many as in the seed when absent. */
   gpus?: number
   /** Event time between two pairs, milliseconds; 500 when absent. */
   intervalMs?: number
-  /** Says the event time of each pair, epoch milliseconds, instead of startMs and intervalMs: for a paced producer. */
+  /** Returns the event time of each pair, epoch milliseconds; overrides startMs and intervalMs for a paced producer. */
   nowMs?: () => number
 }
 
@@ -70,58 +81,35 @@ export interface SeedPair {
   token: TokenUsage
 }
 
-interface Rule {
-  kind: 'integer' | 'number' | 'text'
-  maximum: number
-}
-
-const RULES: Readonly<Record<keyof SeedGpu, Rule>> = {
-  gpu_index: { kind: 'integer', maximum: 1023 },
-  host: { kind: 'text', maximum: 256 },
-  name: { kind: 'text', maximum: 256 },
-  uuid: { kind: 'text', maximum: 256 },
-  utilization: { kind: 'number', maximum: 1 },
-  mem_used_mb: { kind: 'number', maximum: 1e9 },
-  mem_total_mb: { kind: 'number', maximum: 1e9 },
-  power_w: { kind: 'number', maximum: 1e6 },
-  price_per_hour_usd: { kind: 'number', maximum: 1e6 },
-  model: { kind: 'text', maximum: 256 },
-  tenant: { kind: 'text', maximum: 256 },
-  prompt_tokens: { kind: 'integer', maximum: 1e9 },
-  completion_tokens: { kind: 'integer', maximum: 1e9 },
-  latency_ms: { kind: 'number', maximum: 1e9 },
-}
-const FIELDS = Object.keys(RULES) as (keyof SeedGpu)[]
-
 /**
- * Parses the text of a seed file; `source` is how messages name it. A field that is null counts as absent.
- * @throws SeedError with all problems: not a JSON array of objects, empty, a value out of its bounds, a GPU there twice.
+ * Parses the text of a seed file; `source` is its name in messages. A null field counts as absent.
+ * @throws SeedError with all issues: not a JSON array of objects, empty, a value out of its bounds, a GPU listed twice.
  */
 export function parseSeed(text: string, source = 'seed'): SeedGpu[] {
   let parsed: unknown
   try {
     parsed = JSON.parse(text.replace(/^\ufeff/, ''))
   } catch (error) {
-    const allowed = `a JSON array of GPU objects (${(error as Error).message.slice(0, 120)})`
-    throw new SeedError(source, [{ index: null, field: null, value: text.slice(0, 80), allowed }])
+    const expected = `a JSON array of GPU objects (${(error as Error).message.slice(0, 120)})`
+    throw new SeedError(source, [{ index: null, field: null, value: text.slice(0, 80), expected }])
   }
   if (!Array.isArray(parsed) || parsed.length === 0) {
     throw new SeedError(source, [
-      { index: null, field: null, value: parsed, allowed: 'a JSON array with at least one GPU object' },
+      { index: null, field: null, value: parsed, expected: 'a JSON array with at least one GPU object' },
     ])
   }
-  const problems: SeedProblem[] = []
-  const gpus = parsed.map((value: unknown, index) => parseGpu(value, index, problems))
-  findRepeated(gpus, problems)
-  if (problems.length > 0) throw new SeedError(source, problems)
+  const issues: SeedIssue[] = []
+  const gpus = parsed.map((value: unknown, index) => parseGpu(value, index, issues))
+  findDuplicates(gpus, issues)
+  if (issues.length > 0) throw new SeedError(source, issues)
   return gpus
 }
 
 /**
- * Generates pairs for ever, one GPU after the other, host by host. Utilization, memory and power move by up to 5 % of
- * the seed's figure, tokens and latency by up to 20 %, all within their bounds; names and prices stay. Ids are made of
- * seedNumber, startMs and a counter (events of two runs with the same three are the same events).
- * @throws RangeError when the seed is empty or `eventHosts`, `gpus` or `intervalMs` is no integer of at least 1.
+ * Generates an endless stream of pairs, one GPU after the other, host by host. Utilization, memory and power vary by up
+ * to 5 % of the seed's figure, tokens and latency by up to 20 %, all within their bounds; names and prices are
+ * constant. Ids consist of seedNumber, startMs and a counter (two runs with the same values generate the same events).
+ * @throws RangeError when the seed is empty or `eventHosts`, `gpus` or `intervalMs` is not an integer of at least 1.
  */
 export function pairs(seed: readonly SeedGpu[], options: PairOptions): Generator<SeedPair, never, void> {
   const { intervalMs = 500 } = options
@@ -149,7 +137,7 @@ function* pairsOf(
   }
 }
 
-interface Moment {
+interface PairContext {
   ts: string
   eventId: string
   random: () => number
@@ -164,11 +152,11 @@ function slotsOf(seed: readonly SeedGpu[], { hostname, eventHosts, gpus }: PairO
   const onOneHost = asInSeed ? seed : Array.from({ length: gpus ?? seed.length }, (_, i) => withIndex(seed, i))
   if (eventHosts === undefined) return onOneHost.map((gpu) => ({ ...gpu, host: gpu.host ?? hostname }))
   const hosts = Array.from({ length: eventHosts }, (_, i) => (eventHosts === 1 ? hostname : `${hostname}-${i + 1}`))
-  // One UUID is one GPU: copies of it on other hosts go without.
+  // A UUID identifies one GPU: its copies on other hosts have none.
   return hosts.flatMap((host, i) => onOneHost.map((gpu) => ({ ...(i === 0 ? gpu : withoutUuid(gpu)), host })))
 }
 
-/** The seed's GPUs in turn, numbered from 0; a copy (from the second turn on) has no UUID. */
+/** The seed's GPUs, repeated, numbered from 0; a copy (from the second repetition on) has no UUID. */
 function withIndex(seed: readonly SeedGpu[], index: number): SeedGpu {
   const gpu = seed[index % seed.length]!
   return { ...(index < seed.length ? gpu : withoutUuid(gpu)), gpu_index: index }
@@ -178,7 +166,7 @@ function withoutUuid({ uuid: _, ...gpu }: SeedGpu): SeedGpu {
   return gpu
 }
 
-function sampleOf(slot: Slot, { ts, eventId, random }: Moment): GpuSample {
+function sampleOf(slot: Slot, { ts, eventId, random }: PairContext): GpuSample {
   const sample: GpuSample = { ts, host: slot.host, gpu_index: slot.gpu_index }
   if (slot.name !== undefined) sample.name = slot.name
   if (slot.uuid !== undefined) sample.uuid = slot.uuid
@@ -194,7 +182,7 @@ function sampleOf(slot: Slot, { ts, eventId, random }: Moment): GpuSample {
   return sample
 }
 
-function usageOf(slot: Slot, { ts, eventId, random }: Moment): TokenUsage {
+function usageOf(slot: Slot, { ts, eventId, random }: PairContext): TokenUsage {
   return {
     ts,
     host: slot.host,
@@ -208,58 +196,51 @@ function usageOf(slot: Slot, { ts, eventId, random }: Moment): TokenUsage {
   }
 }
 
-function parseGpu(value: unknown, index: number, problems: SeedProblem[]): SeedGpu {
-  const gpu: SeedGpu = { gpu_index: index }
+function parseGpu(value: unknown, index: number, issues: SeedIssue[]): SeedGpu {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    problems.push({ index, field: null, value, allowed: 'an object that describes one GPU' })
-    return gpu
+    issues.push({ index, field: null, value, expected: 'an object that describes one GPU' })
+    return { gpu_index: index }
   }
-  for (const field of FIELDS) {
-    const given = (value as Record<string, unknown>)[field]
-    if (given === undefined || given === null) continue
-    const allowed = problemOf(RULES[field], field, given)
-    if (allowed !== null) problems.push({ index, field, value: given, allowed })
-    else Object.assign(gpu, { [field]: given })
+  const given = new Map(FIELDS.map((field) => [field, (value as Record<string, unknown>)[field] ?? undefined]))
+  if (given.get('gpu_index') === undefined) given.set('gpu_index', index)
+  for (const { field, expected } of checkValue(SeedGpuSchema, Object.fromEntries(given), '')) {
+    issues.push({ index, field, value: given.get(field), expected: `${expected}${hintFor(field, given.get(field))}` })
+    given.delete(field)
   }
+  // The check above is the proof of the type; a wrong index counts as absent.
+  const present = [...given].filter(([, fieldValue]) => fieldValue !== undefined)
+  const gpu: SeedGpu = { gpu_index: index, ...Object.fromEntries(present) }
   if (gpu.mem_used_mb !== undefined && gpu.mem_total_mb !== undefined && gpu.mem_used_mb > gpu.mem_total_mb) {
-    const allowed = `at most mem_total_mb, which is ${gpu.mem_total_mb}`
-    problems.push({ index, field: 'mem_used_mb', value: gpu.mem_used_mb, allowed })
+    const expected = `at most mem_total_mb, which is ${gpu.mem_total_mb}`
+    issues.push({ index, field: 'mem_used_mb', value: gpu.mem_used_mb, expected })
   }
   return gpu
 }
 
-/** What is allowed where a value is wrong, null where it is right. No coercion: "2" is not 2. */
-function problemOf({ kind, maximum }: Rule, field: string, value: unknown): string | null {
-  if (kind === 'text') {
-    const fits = typeof value === 'string' && value.length >= 1 && value.length <= maximum
-    return fits ? null : `text of 1 to ${maximum} characters`
-  }
-  const fits =
-    typeof value === 'number' && value >= 0 && value <= maximum && (kind === 'number' || Number.isInteger(value))
-  if (fits) return null
-  const perCent = field === 'utilization' && typeof value === 'number' && value > 1 && value <= 100
-  return `${kind === 'integer' ? 'an integer' : 'a number'} from 0 to ${maximum}${perCent ? ' (it looks like per cent: divide by 100)' : ''}`
+function hintFor(field: string, value: unknown): string {
+  const isPercent = field === 'utilization' && typeof value === 'number' && value > 1 && value <= 100
+  return isPercent ? ' (it looks like per cent: divide by 100)' : ''
 }
 
-function findRepeated(gpus: readonly SeedGpu[], problems: SeedProblem[]): void {
+function findDuplicates(gpus: readonly SeedGpu[], issues: SeedIssue[]): void {
   const firstBySlot = new Map<string, number>()
   for (const [index, gpu] of gpus.entries()) {
     const slot = JSON.stringify([gpu.host ?? null, gpu.gpu_index])
     const first = firstBySlot.get(slot)
     if (first === undefined) firstBySlot.set(slot, index)
     else
-      problems.push({
+      issues.push({
         index,
         field: 'gpu_index',
         value: gpu.gpu_index,
-        allowed: `an index that GPU ${first} of the same host does not have`,
+        expected: `an index that GPU ${first} of the same host does not have`,
       })
   }
 }
 
-function describe({ index, field, value, allowed }: SeedProblem): string {
-  const place = [index === null ? null : `[${index}]`, field].filter((part) => part !== null).join('.')
-  return `${place}${place === '' ? 'I' : ' i'}s ${quote(value)}, expected ${allowed}`
+function describe({ index, field, value, expected }: SeedIssue): string {
+  const place = [index === null ? null : `[${index}]`, field].filter((name) => name !== null).join('.')
+  return `${place}${place === '' ? 'I' : ' i'}s ${quote(value)}, expected ${expected}`
 }
 
 function quote(value: unknown): string {
@@ -271,22 +252,11 @@ function rangeError(name: string, value: number): RangeError {
   return new RangeError(`Cannot generate pairs: ${name} is ${value}, expected an integer of at least 1`)
 }
 
-/** The figure moved by up to ± `share` of it, not above `maximum`. */
+/** The figure, varied by up to ± `share` of it, at most `maximum`. */
 function jitter(figure: number, share: number, random: () => number, maximum: number): number {
   return Math.min(maximum, figure * (1 + share * (2 * random() - 1)))
 }
 
 function round(value: number, digits: number): number {
   return Number(value.toFixed(digits))
-}
-
-/** Uniform numbers from 0 to below 1 (mulberry32); the seed's low 32 bits count. */
-function seededRandom(seed: number): () => number {
-  let state = seed | 0
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let bits = Math.imul(state ^ (state >>> 15), state | 1)
-    bits ^= bits + Math.imul(bits ^ (bits >>> 7), bits | 61)
-    return ((bits ^ (bits >>> 14)) >>> 0) / 4_294_967_296
-  }
 }

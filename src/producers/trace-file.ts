@@ -1,8 +1,9 @@
-// Reads a trace file as a stream of events: CSV with the header `TIMESTAMP,ContextTokens,GeneratedTokens` (the format of
-// the Azure LLM inference traces), or JSON lines of our own events. A wrong line is an item that says what is wrong; the
-// lines around it go on. Each event has an id made of its line's content, how many equal lines came before it and the
-// options, so that a second replay changes nothing and a longer file adds only its new rows. Memory is bounded: one line
-// (1 MiB) and a count for each of the last 1,048,576 distinct lines; equal lines further apart than that count as one.
+// Reads a trace file, in either of two formats, as a stream of events: CSV with the header
+// `TIMESTAMP,ContextTokens,GeneratedTokens` (the format of the Azure LLM inference traces), or JSON lines of our own
+// events. An invalid line becomes an error item; the lines after it are read. Each event has an id that consists of its
+// line's content, the number of equal lines before it and the options, so that a second replay changes nothing and a
+// longer file adds only its new rows. Memory is bounded: one line (1 MiB) and a count for each of the last 1,048,576
+// distinct lines; equal lines further apart than that count as one.
 
 import { hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
@@ -13,7 +14,7 @@ import { Rejection } from '../domain/events/rejection.ts'
 import type { GpuSample, TokenUsage } from '../domain/events/schemas.ts'
 import { parseIsoMs } from '../domain/events/timestamp.ts'
 
-/** What fills in for fields that a row lacks. */
+/** Values for fields that a row lacks. */
 export interface TraceOptions {
   /** Model of token usage; when absent, the file's name without folder and extension. */
   model?: string
@@ -25,12 +26,12 @@ export interface TraceOptions {
   tenant?: string
 }
 
-/** A line that became an event; `line` counts from 1, the header included. */
+/** A line that is an event; `line` counts from 1, the header included. */
 export type TraceEvent =
   | { topic: 'token'; event: TokenUsage; line: number }
   | { topic: 'gpu'; event: GpuSample; line: number }
 
-/** A line that could not become one: what is wrong with it and what was expected. */
+/** A line that is not: what is wrong with it and what was expected. */
 export interface TraceError {
   line: number
   error: string
@@ -46,9 +47,9 @@ const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 /**
  * Reads the trace at `path`, in the order of the file: an event or an error for each line that is not blank. JSON lines
- * when the name ends in .jsonl or .ndjson or the first byte is `{`, else CSV; CSV without the right header gives one
- * error and ends, as what its columns mean is not known. JSON lines keep fields and `event_id` of their own.
- * @throws what the file system says when the file cannot be opened or read.
+ * when the name ends in .jsonl or .ndjson or the first byte is `{`, else CSV; CSV without the right header yields one
+ * error and ends, as the meaning of its columns is unknown. JSON lines keep their own fields and `event_id`.
+ * @throws the file system's error when the file cannot be opened or read.
  */
 export async function* readTrace(path: string, options: TraceOptions = {}): AsyncGenerator<TraceEvent | TraceError> {
   const builder = new EventBuilder(path, options)
@@ -77,10 +78,10 @@ export async function* readTrace(path: string, options: TraceOptions = {}): Asyn
 
 type Parsed = Record<string, unknown> | Rejection
 
-/** Fills in what a parsed line lacks, gives it its id and checks it. */
+/** Fills in what a parsed line lacks, assigns its id and validates it. */
 class EventBuilder {
   readonly #fill: { model: string; host: string; gpuIndex: number; tenant: string | undefined }
-  /** The options as ids have them. The model's default is not in it: a copy of the file has the same rows. */
+  /** The options that ids depend on. The model's default is not among them: a copy of the file has the same rows. */
   readonly #idOptions: string
   readonly #counts = new Map<number, number>()
 
@@ -102,9 +103,9 @@ class EventBuilder {
       if (tenant !== undefined) event['tenant'] ??= tenant
     }
     event['event_id'] ??= this.#idOf(text)
-    // No clock here: whether an event is too far ahead is for the log's reader to say.
-    const refusal = checkEvent(topic, event, Number.POSITIVE_INFINITY)
-    if (refusal !== null) return { error: refusal.message }
+    // No clock here: whether an event is too far ahead is decided by the log's reader.
+    const rejection = checkEvent(topic, event, Number.POSITIVE_INFINITY)
+    if (rejection !== null) return { error: rejection.message }
     // The check above is the proof of these types.
     return topic === 'token'
       ? { topic, event: event as unknown as TokenUsage }
@@ -115,7 +116,7 @@ class EventBuilder {
     return hash('sha256', JSON.stringify([text, this.#occurrenceOf(text), this.#idOptions])).slice(0, 32)
   }
 
-  /** The how-manieth equal line this is, from 1. Counted under 48 bits: lines that share them only skip a number. */
+  /** Number of equal lines so far, this one included. Keyed by 48 bits of a hash: a collision only skips a number. */
   #occurrenceOf(text: string): number {
     const key = Number.parseInt(hash('sha256', text).slice(0, 12), 16)
     const occurrence = (this.#counts.get(key) ?? 0) + 1
@@ -135,14 +136,14 @@ function parseCsvRow(text: string): Parsed {
   }
   const [time, prompt, completion] = cells.map((cell) => cell.trim()) as [string, string, string]
   const tsMs = parseIsoMs(time)
-  const problems: string[] = []
+  const issues: string[] = []
   if (Number.isNaN(tsMs)) {
-    problems.push(`TIMESTAMP is ${quote(time)}: expected a UTC time like 2023-11-16 18:17:03.9799600`)
+    issues.push(`TIMESTAMP is ${quote(time)}: expected a UTC time like 2023-11-16 18:17:03.9799600`)
   }
   for (const [name, cell] of [['ContextTokens', prompt] as const, ['GeneratedTokens', completion] as const]) {
-    if (!/^\d{1,10}$/.test(cell)) problems.push(`${name} is ${quote(cell)}: expected an integer from 0 to 1000000000`)
+    if (!/^\d{1,10}$/.test(cell)) issues.push(`${name} is ${quote(cell)}: expected an integer from 0 to 1000000000`)
   }
-  if (problems.length > 0) return wrongLine(problems.join('; '))
+  if (issues.length > 0) return wrongLine(issues.join('; '))
   return {
     ts: new Date(tsMs).toISOString(),
     prompt_tokens: Number(prompt),

@@ -1,5 +1,5 @@
-// The little of a logger that the parts need; pino's loggers fit. Silent when well: info is lifecycle, warn is odd but
-// nothing lost, error is loss or a human needed.
+// The interface of a logger; pino's loggers implement it. Silent in normal operation: info is lifecycle, warn is
+// unusual but without loss, error is loss, or a fault that an operator must repair.
 
 /** Writes one line: fields first, then the message. */
 type Write = (fields: object, message: string) => void

@@ -1,24 +1,40 @@
-// Waiting, in the three ways that the Kafka adapter needs: with a limit, growing after each failure, and until somebody
-// rings. All timers end with what they belong to, so nothing of ours keeps a process alive after close.
+// Waiting with a bound: for a promise, after a failure, and for another part of the process. What hangs (a driver, a
+// broker) must not hold up the end of the process: each wait clears its own timer, so none keeps the process alive.
 
-/** Waits for the promise, but not longer; says whether it ended. Its failure counts as an end. */
+/** Whether the promise settles within the limit; a rejection counts as settled. */
 export async function settlesWithin(limitMs: number, promise: Promise<unknown>): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined
   const limit = new Promise<boolean>((resolve) => {
     timer = setTimeout(resolve, limitMs, false)
   })
-  const ended = promise.then(
+  const settled = promise.then(
     () => true,
     () => true,
   )
   try {
-    return await Promise.race([ended, limit])
+    return await Promise.race([settled, limit])
   } finally {
     clearTimeout(timer)
   }
 }
 
-/** Pauses that double from `firstMs` to `maxMs`, with a little chance in them so that members do not march in step. */
+/** The promise's value; null as soon as the signal aborts. What the promise does after that is ignored. */
+export async function untilAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T | null> {
+  let onAbort = () => {}
+  const aborted = new Promise<null>((resolve) => {
+    onAbort = () => resolve(null)
+    if (signal.aborted) resolve(null)
+    else signal.addEventListener('abort', onAbort, { once: true })
+  })
+  try {
+    return await Promise.race([aborted, promise])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+    promise.catch(() => {})
+  }
+}
+
+/** Pauses that double from `firstMs` to `maxMs`, with 20 % of jitter so that members do not retry in step. */
 export class Backoff {
   readonly #firstMs: number
   readonly #maxMs: number
@@ -40,7 +56,7 @@ export class Backoff {
   }
 }
 
-/** A loop sleeps on it; anyone may ring. A ring that nobody was waiting for is kept. */
+/** Wakes one loop that waits; any part may notify it. A notification without a waiter is kept for the next wait. */
 export class Notifier {
   #notified = false
   #wake: (() => void) | null = null
@@ -50,21 +66,25 @@ export class Notifier {
     this.#wake?.()
   }
 
-  async wait(limitMs: number): Promise<void> {
-    if (!this.#notified && limitMs > 0) {
+  /** Resolves when notified, after the limit (Infinity: none), or when the signal aborts. One waiter at a time. */
+  async wait(limitMs: number, signal?: AbortSignal): Promise<void> {
+    if (!this.#notified && limitMs > 0 && signal?.aborted !== true) {
       await new Promise<void>((resolve) => {
-        const timer = Number.isFinite(limitMs) ? setTimeout(resolve, limitMs) : undefined
-        this.#wake = () => {
+        const wake = () => {
           clearTimeout(timer)
+          signal?.removeEventListener('abort', wake)
           resolve()
         }
+        const timer = Number.isFinite(limitMs) ? setTimeout(wake, limitMs) : undefined
+        signal?.addEventListener('abort', wake)
+        this.#wake = wake
       })
       this.#wake = null
     }
     this.#notified = false
   }
 
-  /** Sleeps the whole time whoever rings, unless it is over by then. */
+  /** Waits the whole time, whatever is notified, unless `isOver` by then. */
   async sleep(limitMs: number, isOver: () => boolean): Promise<void> {
     const untilMs = performance.now() + limitMs
     while (!isOver() && performance.now() < untilMs) await this.wait(untilMs - performance.now())

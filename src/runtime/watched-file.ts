@@ -1,61 +1,98 @@
-// Something that is read from files and follows them while the server runs: the API tokens, the certificate. The files are
-// looked at once a second, by inode, size and times: not every file system tells of changes, and a rename or a config
-// map's swapped link is a change as well. What cannot be used leaves the last good one in force, and says so loudly: in
-// the log and in /health, until it is corrected.
+// Files that are followed while the process runs: API tokens, certificates, the price book. They are polled, by inode,
+// size and times: not every file system reports changes, and a rename or a config map's swapped link is a change as
+// well. FileChanges detects changes. WatchedFile holds the value read from the files: files that cannot be used leave
+// the last good value effective, and the fault is reported in the log and in /health until it is corrected.
 
 import { statSync } from 'node:fs'
 import type { Logger } from './logger.ts'
 
-const LOOK_MS = 1000
+/** Time between two looks at the files, milliseconds. */
+export const LOOK_INTERVAL_MS = 1000
 
-/** Something that is wrong, for /health. */
-export interface FileProblem {
+/** `changing`: different from the last look, a writer may be in the middle of it; `settled`: the same as then. */
+type FileChange = 'none' | 'changing' | 'settled'
+
+/** Detects changes of files that have not been handled yet; at first their mere presence or absence. */
+export class FileChanges {
+  readonly #paths: readonly string[]
+  #state = ''
+  #handledState = ''
+
+  constructor(paths: readonly string[]) {
+    this.#paths = paths
+  }
+
+  look(): FileChange {
+    const before = this.#state
+    this.#state = this.#paths.map(stateOf).join(', ')
+    if (this.#state === this.#handledState) return 'none'
+    return this.#state === before ? 'settled' : 'changing'
+  }
+
+  /** The state of the last look is handled: it was read, or its fault was reported. */
+  markHandled(): void {
+    this.#handledState = this.#state
+  }
+}
+
+/** Text that changes when the file, or the file that a link names, is replaced or written. */
+function stateOf(path: string): string {
+  try {
+    const { ino, size, mtimeMs, ctimeMs } = statSync(path)
+    return `${ino} ${size} ${mtimeMs} ${ctimeMs}`
+  } catch {
+    // What prevents stat also prevents reading the file, and the reader reports it.
+    return 'absent'
+  }
+}
+
+/** Why files cannot be used, for /health. */
+export interface FileFault {
   code: string
   message: string
   since: string
 }
 
 export interface WatchedFileOptions<T> {
-  /** Stable code of its problem in /health. */
+  /** Stable code of the fault in /health. */
   code: string
-  /** What it is, for people: `API tokens`. */
+  /** What the files hold, in messages: `API tokens`. */
   what: string
   paths: readonly string[]
-  /** Reads the files; throws an Error that says what is wrong and what was expected. */
+  /** Reads the files; throws an Error that names the fault and what was expected. */
   read(): T
   logger: Logger
 }
 
 export class WatchedFile<T> {
   readonly #options: WatchedFileOptions<T>
+  readonly #changes: FileChanges
   #value: T
-  #problem: FileProblem | null = null
-  /** State of the files that the value or the problem is of. */
-  #settled: string
-  /** State of the files that could not be used at the last look. */
-  #unsettled = ''
+  #fault: FileFault | null = null
   #timer: NodeJS.Timeout | undefined
 
   /** Reads the files for the first time; throws what `read` throws. */
   constructor(options: WatchedFileOptions<T>) {
     this.#options = options
-    this.#settled = stateOf(options.paths)
+    this.#changes = new FileChanges(options.paths)
+    this.#changes.look()
     this.#value = options.read()
+    this.#changes.markHandled()
   }
 
-  /** The last good one. */
+  /** The last good value. */
   get value(): T {
     return this.#value
   }
 
   /** Why the files as they are now cannot be used; null when they can. */
-  get problem(): FileProblem | null {
-    return this.#problem
+  get fault(): FileFault | null {
+    return this.#fault
   }
 
-  /** Follows the files until `close`; `onChange` gets each new value. */
+  /** Follows the files until `close`; `onChange` receives each new value. */
   watch(onChange: (value: T) => void = () => {}): void {
-    this.#timer ??= setInterval(() => this.look(onChange), LOOK_MS).unref()
+    this.#timer ??= setInterval(() => this.look(onChange), LOOK_INTERVAL_MS).unref()
   }
 
   close(): void {
@@ -63,45 +100,24 @@ export class WatchedFile<T> {
     this.#timer = undefined
   }
 
-  /** Looks at the files now. */
+  /** Looks at the files now. A fault is reported at the second look at the same files: a writer may need a moment. */
   look(onChange: (value: T) => void = () => {}): void {
     const { code, what, paths, read, logger } = this.#options
-    const state = stateOf(paths)
-    if (state === this.#settled) return
+    const change = this.#changes.look()
+    if (change === 'none') return
     try {
       this.#value = read()
     } catch (error) {
-      // A writer may be in the middle of it: it is told when it is still so at the next look.
-      if (state === this.#unsettled) {
-        const { message } = error as Error
-        this.#settled = state
-        this.#problem = {
-          code,
-          message: `${message}; the ${what} before stay in force`,
-          since: new Date().toISOString(),
-        }
-        logger.error({ paths }, this.#problem.message)
-      }
-      this.#unsettled = state
+      if (change === 'changing') return
+      this.#changes.markHandled()
+      const message = `${(error as Error).message}; the ${what} before stay in force`
+      this.#fault = { code, message, since: new Date().toISOString() }
+      logger.error({ paths }, message)
       return
     }
-    this.#settled = state
-    this.#problem = null
+    this.#changes.markHandled()
+    this.#fault = null
     logger.info({ paths }, `Changed ${what} are in force`)
     onChange(this.#value)
   }
-}
-
-/** Text that changes when one of the files does. */
-function stateOf(paths: readonly string[]): string {
-  const states = paths.map((path) => {
-    // Whatever keeps the file from being looked at also keeps it from being read, and `read` says it.
-    try {
-      const { ino, size, mtimeMs, ctimeMs } = statSync(path)
-      return `${ino} ${size} ${mtimeMs} ${ctimeMs}`
-    } catch {
-      return 'absent'
-    }
-  })
-  return states.join(', ')
 }

@@ -1,5 +1,5 @@
-// `pertoken agent` as a person meets it: without a GPU, with wrong words, once, beside another; doctor's lines about GPUs;
-// and the processor that publishes its own host's samples, which are never the seed's.
+// `pertoken agent` as a person meets it: without a GPU, with wrong words, once, beside another; doctor's lines about
+// GPUs; and the processor that publishes its own host's samples, which are never the seed's.
 
 import assert from 'node:assert/strict'
 import { chmodSync, writeFileSync } from 'node:fs'

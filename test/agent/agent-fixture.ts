@@ -1,12 +1,13 @@
-// What the agent's tests have in common: a reading, a logger that remembers, a temporary directory, a wait for a condition.
+// What the agent's tests have in common: a reading, a logger that remembers, a temporary directory, a wait for a
+// condition.
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { AgentLogger } from '../../src/agent/agent-state.ts'
 import type { GpuReading } from '../../src/agent/gpu/gpu-source.ts'
+import type { Logger } from '../../src/runtime/logger.ts'
 
 /** A reading of a GPU, with figures replaced. */
 export function reading(change: Partial<GpuReading>): GpuReading {
@@ -27,10 +28,10 @@ export function reading(change: Partial<GpuReading>): GpuReading {
 }
 
 /** A logger that keeps `level message` of each line. */
-export function quietLogger(): { lines: string[]; logger: AgentLogger } {
+export function quietLogger(): { lines: string[]; logger: Logger } {
   const lines: string[] = []
   const write = (level: string) => (_fields: object, message: string) => void lines.push(`${level} ${message}`)
-  return { lines, logger: { info: write('info'), warn: write('warn'), error: write('error') } }
+  return { lines, logger: { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') } }
 }
 
 export function temporaryDirectory(t: TestContext): string {

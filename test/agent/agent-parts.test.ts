@@ -4,9 +4,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { healthOf, metricsText } from '../../src/agent/agent-server.ts'
 import { createState } from '../../src/agent/agent-state.ts'
+import { classifyResponse } from '../../src/agent/classify-response.ts'
 import { pauseOf } from '../../src/agent/forwarder.ts'
 import type { GpuReading } from '../../src/agent/gpu/gpu-source.ts'
-import { classifyResponse } from '../../src/agent/http-answer.ts'
 import { parseModelNames } from '../../src/agent/model-names.ts'
 import { sampleMaker } from '../../src/agent/sampler.ts'
 import { checkEvent } from '../../src/domain/events/decode.ts'
@@ -97,8 +97,8 @@ test('an event is given up only where a pertoken says that this event is wrong; 
     body: JSON.stringify({ type: `urn:pertoken:problem:${code}`, detail: 'what to do', ...more }),
   })
   const plain = { headers: {}, body: '<html>' }
-  const person = { kind: 'failed', retryAfterMs: null, needsPerson: true }
-  const passing = { kind: 'failed', retryAfterMs: null, needsPerson: false }
+  const person = { kind: 'failed', retryAfterMs: null, needsOperator: true }
+  const passing = { kind: 'failed', retryAfterMs: null, needsOperator: false }
   const errors = [
     { path: '/1/ts', message: 'Is late' },
     { path: '/1/host', message: 'twice' },
@@ -116,9 +116,9 @@ test('an event is given up only where a pertoken says that this event is wrong; 
     [202, { headers: {}, body: '{"accepted":2}' }, 3, person, /without having taken all 3/],
     [200, { headers: {}, body: '{"accepted":3}' }, 3, person, /not what a pertoken answers/],
     [200, plain, 3, person, /check the address/],
-    [400, problem('bad-event', { errors }), 3, { kind: 'refused', refused }],
+    [400, problem('bad-event', { errors }), 3, { kind: 'rejected', rejected: refused }],
     [400, problem('bad-event'), 3, { kind: 'too-large' }],
-    [400, problem('bad-event'), 1, { kind: 'refused', refused: [{ index: 0, message: 'what to do' }] }],
+    [400, problem('bad-event'), 1, { kind: 'rejected', rejected: [{ index: 0, message: 'what to do' }] }],
     [400, problem('bad-parameter', { errors }), 3, person, /what to do/],
     [400, plain, 1, person],
     [400, { ...problem('bad-event', { errors }), headers: { 'content-type': 'text/html' } }, 3, person],
@@ -127,7 +127,7 @@ test('an event is given up only where a pertoken says that this event is wrong; 
     [404, plain, 3, person],
     [413, plain, 3, { kind: 'too-large' }],
     [413, plain, 1, person],
-    [413, problem('too-large'), 1, { kind: 'refused', refused: [{ index: 0, message: 'what to do' }] }],
+    [413, problem('too-large'), 1, { kind: 'rejected', rejected: [{ index: 0, message: 'what to do' }] }],
     [301, { headers: { location: 'https://other/' }, body: '' }, 3, person, /redirects are not followed.*other/],
     [429, { headers: { 'retry-after': '7' }, body: '' }, 3, { ...passing, retryAfterMs: 7000 }],
     [
@@ -152,16 +152,16 @@ test('an event is given up only where a pertoken says that this event is wrong; 
 })
 
 test('pauses grow to a bound, are spread by luck, follow Retry-After, and are long where a person is needed', () => {
-  const passing = { retryAfterMs: null, needsPerson: false }
+  const passing = { retryAfterMs: null, needsOperator: false }
   for (const [answer, failures, luck, expected] of [
     [passing, 1, 0, 250],
     [passing, 1, 1, 500],
     [passing, 4, 1, 4000],
     [passing, 1000, 1, 30_000],
-    [{ retryAfterMs: null, needsPerson: true }, 1, 1, 60_000],
-    [{ retryAfterMs: 7000, needsPerson: false }, 9, 0, 7000],
-    [{ retryAfterMs: 0, needsPerson: false }, 1, 0, 500],
-    [{ retryAfterMs: 1e9, needsPerson: false }, 1, 0, 600_000],
+    [{ retryAfterMs: null, needsOperator: true }, 1, 1, 60_000],
+    [{ retryAfterMs: 7000, needsOperator: false }, 9, 0, 7000],
+    [{ retryAfterMs: 0, needsOperator: false }, 1, 0, 500],
+    [{ retryAfterMs: 1e9, needsOperator: false }, 1, 0, 600_000],
   ] as const) {
     assert.equal(pauseOf(answer, failures, luck), expected)
   }
@@ -175,7 +175,7 @@ test('a problem is logged when it begins and when it is over, and not for each r
   state.report('sink', ['away'])
   state.report('source', ['GPU 1 is gone', 'GPU 2 is gone'])
   assert.deepEqual(
-    state.problems.map(({ part, message, sinceMs }) => [part, message, sinceMs - T0]),
+    state.faults.map(({ part, message, sinceMs }) => [part, message, sinceMs - T0]),
     [
       ['sink', 'away', 0],
       ['source', 'GPU 1 is gone', 0],

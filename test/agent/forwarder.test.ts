@@ -1,5 +1,5 @@
-// Forwarding, over a sink that the test scripts: what is taken is marked, what is wrong is given up by name, what is too
-// large is halved, what fails is sent again and again, and a drain ends in time.
+// Forwarding, over a sink that the test scripts: what is taken is marked, what is wrong is given up by name, what is
+// too large is halved, what fails is sent again and again, and a drain ends in time.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -14,7 +14,7 @@ const failed = (more: object = {}): SendResult => ({
   kind: 'failed',
   message: 'Away',
   retryAfterMs: null,
-  needsPerson: false,
+  needsOperator: false,
   ...more,
 })
 
@@ -99,7 +99,7 @@ test('what the other side calls wrong is given up, counted and logged; all else 
     // As the server does it: it names a part of them only.
     const wrong = numbers.map((n, index) => ({ n, index })).filter(({ n }) => isBad(n))
     if (wrong.length === 0) return TAKEN
-    return { kind: 'refused', refused: wrong.slice(0, 7).map(({ index }) => ({ index, message: '/ts: bad' })) }
+    return { kind: 'rejected', rejected: wrong.slice(0, 7).map(({ index }) => ({ index, message: '/ts: bad' })) }
   })
   await run.drained()
   assert.deepEqual(
@@ -121,8 +121,8 @@ test('a batch that is too large is halved until it is taken, and the size is rem
 
 test('all of a batch wrong ends, too', async () => {
   const run = start(30, (numbers) => ({
-    kind: 'refused',
-    refused: numbers.map((_, index) => ({ index, message: 'wrong' })),
+    kind: 'rejected',
+    rejected: numbers.map((_, index) => ({ index, message: 'wrong' })),
   }))
   await run.drained()
   assert.equal(run.state.counters.refused, 30)
@@ -131,7 +131,7 @@ test('all of a batch wrong ends, too', async () => {
 
 test('where a person is needed it waits long and says so as an error; a drain tries once more at once', async () => {
   let isRepaired = false
-  const run = start(5, () => (isRepaired ? TAKEN : failed({ message: 'Token is wrong', needsPerson: true })))
+  const run = start(5, () => (isRepaired ? TAKEN : failed({ message: 'Token is wrong', needsOperator: true })))
   await until('it has failed', () => run.state.counters.sendFailures === 1)
   assert.deepEqual(run.lines, ['error Token is wrong'])
   isRepaired = true

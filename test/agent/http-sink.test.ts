@@ -1,5 +1,5 @@
-// The HTTP sink against real servers on loopback, over TLS too: the form of what it sends, and every way for the other side
-// to be odd. No redirect is followed, no certificate taken on trust, no token ever in a message.
+// The HTTP sink against real servers on loopback, over TLS too: the form of what it sends, and every way for the other
+// side to be odd. No redirect is followed, no certificate taken on trust, no token ever in a message.
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -111,8 +111,8 @@ test('a pertoken that finds events wrong names them, and takes the rest', async 
   const ahead = Date.now() + 2 * 3_600_000
   const batch = [event(0, Date.now()), event(1, ahead), event(2, Date.now()), event(3, ahead)]
   const answer = await sink.send('gpu', batch, never)
-  assert.equal(answer.kind, 'refused')
-  const { refused } = answer as SendResult & { kind: 'refused' }
+  assert.equal(answer.kind, 'rejected')
+  const { rejected: refused } = answer as SendResult & { kind: 'rejected' }
   assert.deepEqual(
     refused.map(({ index, message }) => [index, /^\/ts: .*one hour ahead/.test(message)]),
     [
@@ -172,7 +172,7 @@ test('what breaks on the way is said and is to be sent again', async (t) => {
   for (const [name, handler, message, options] of passing) {
     const answer = await sendTo(t, handler, options)
     assert.match(messageOf(answer), message, name)
-    assert.equal((answer as { needsPerson: boolean }).needsPerson, false, name)
+    assert.equal((answer as { needsOperator: boolean }).needsOperator, false, name)
   }
   assert.match(messageOf(await open(t, 'http://127.0.0.1:1').send('gpu', records(1), never)), /ECONNREFUSED/)
   const problem = JSON.stringify({ type: 'urn:pertoken:problem:unauthorized', detail: `no token ${SECRET}` })
@@ -233,7 +233,7 @@ test('certificates are verified: by the given authority only, for the right name
   ] as const) {
     const answer = await send(url, options)
     assert.match(messageOf(answer), message)
-    assert.equal((answer as { needsPerson: boolean }).needsPerson, true, url)
+    assert.equal((answer as { needsOperator: boolean }).needsOperator, true, url)
   }
   assert.equal((await send(`http://localhost:${port}`)).kind, 'failed', 'plain HTTP to a TLS port')
 })

@@ -10,14 +10,14 @@ import { quietLogger, reading, until } from './agent-fixture.ts'
 
 interface Run {
   read: (n: number) => Promise<GpuReading[]> | GpuReading[]
-  problems?: () => string[]
+  faults?: () => string[]
   add?: (n: number) => void
   clock?: Clock
   intervalMs?: number
 }
 
 /** A sampler that runs until `stop`, over a source and a spool that the test scripts. */
-function start({ read, problems = () => [], add = () => {}, clock, intervalMs = 2 }: Run) {
+function start({ read, faults = () => [], add = () => {}, clock, intervalMs = 2 }: Run) {
   const stop = new AbortController()
   const { lines, logger } = quietLogger()
   const state = createState(logger)
@@ -27,8 +27,8 @@ function start({ read, problems = () => [], add = () => {}, clock, intervalMs = 
   const source: GpuSource = {
     name: 'nvml',
     read: async () => read(reads++),
-    get problems() {
-      return problems()
+    get faults() {
+      return faults()
     },
     close: async () => {},
   }
@@ -83,11 +83,11 @@ test('readings that fail are said once and tried again; one GPU that fails does 
       lost = n < 10 ? ['GPU 1 is lost: reset it'] : []
       return [reading({})]
     },
-    problems: () => lost,
+    faults: () => lost,
   })
   await until('the readings failed', () => run.state.counters.readFailures === 5)
-  await until('one GPU is lost', () => run.state.problems.some(({ message }) => message.startsWith('GPU 1')))
-  await until('all is well', () => run.state.problems.length === 0 && run.reads() > 12)
+  await until('one GPU is lost', () => run.state.faults.some(({ message }) => message.startsWith('GPU 1')))
+  await until('all is well', () => run.state.faults.length === 0 && run.reads() > 12)
   await run.end()
   assert.deepEqual(run.lines, [
     'warn The driver does not answer: restart it',
@@ -121,11 +121,11 @@ test('a reading that hangs does not hold up the end', async () => {
 })
 
 test('a slow reading skips beats instead of queueing them', async () => {
-  let steadyMs = 0
-  const clock: Clock = { wallMs: () => 1_800_000_000_000 + steadyMs, steadyMs: () => steadyMs }
+  let monotonicMs = 0
+  const clock: Clock = { wallMs: () => 1_800_000_000_000 + monotonicMs, monotonicMs: () => monotonicMs }
   const run = start({
     read() {
-      steadyMs += 95
+      monotonicMs += 95
       return [reading({})]
     },
     clock,
@@ -139,11 +139,11 @@ test('a slow reading skips beats instead of queueing them', async () => {
 
 test('a clock that is set back is said and survived: ids stay unique, times are the clock’s', async () => {
   let wallMs = Date.UTC(2026, 5, 1)
-  let steadyMs = 0
-  const clock: Clock = { wallMs: () => wallMs, steadyMs: () => steadyMs }
+  let monotonicMs = 0
+  const clock: Clock = { wallMs: () => wallMs, monotonicMs: () => monotonicMs }
   const run = start({
     read(n) {
-      steadyMs += 10
+      monotonicMs += 10
       wallMs += n === 3 ? -600_000 : 10
       return [reading({})]
     },
@@ -157,5 +157,5 @@ test('a clock that is set back is said and survived: ids stay unique, times are 
   assert.equal(times[3]! - times[2]!, -600_000)
   assert.equal(run.state.counters.clockSteps, 1)
   assert.deepEqual(run.lines, ['warn The clock was set back by 600.0 s: samples carry the new time, none is lost'])
-  assert.equal(run.state.problems[0]!.part, 'clock')
+  assert.equal(run.state.faults[0]!.part, 'clock')
 })

@@ -1,5 +1,5 @@
-// The spool: what is added comes out again in order until it is marked as done, also after a restart; when it is full the
-// oldest go first, counted, and the newest stay. On the embedded log as the agent opens it, and in memory.
+// The spool: what is added comes out again in order until it is marked as done, also after a restart; when it is full
+// the oldest go first, counted, and the newest stay. On the embedded log as the agent opens it, and in memory.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'

@@ -3,12 +3,11 @@
 //
 //   node test/bench/decode.ts [--cpu-prof ...]
 
-import { crc32 } from 'node:zlib'
 import { BSON } from 'mongodb'
 import type { EventKind } from '../../src/domain/events/documents.ts'
 import { SlidingWindow } from '../../src/domain/live/sliding-window.ts'
 import type { LogRecord, RecordBatch } from '../../src/log/event-log.ts'
-import { stepsOf } from '../../src/processor/ingest/step.ts'
+import { stepsOf } from '../../src/processor/ingest/processor.ts'
 import { benchEvents } from './events.ts'
 
 const EVENTS = 100_000
@@ -41,10 +40,10 @@ for (let round = 0; round < ROUNDS; round++) {
   })
   const context = {
     kindOf: (topic: string): EventKind => (topic.startsWith('gpu') ? 'gpu' : 'token'),
-    crc32,
     keepsOrigins: false,
-    admitSample: window.observe.bind(window),
-    admitToken: (document: Parameters<typeof window.price>[0]) => window.price(document, 0),
+    live: window,
+    ownsAll: true,
+    now: () => 0,
   }
   let bytes = 0
   let decodeMs = 0

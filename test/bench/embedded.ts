@@ -4,7 +4,9 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SqliteLog } from '../../src/log/sqlite/sqlite-log.ts'
+import { LivePrices } from '../../src/processor/ingest/live-prices.ts'
 import { Processor } from '../../src/processor/ingest/processor.ts'
+import { PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import { benchEvents } from './events.ts'
 
@@ -19,10 +21,12 @@ const processor = new Processor(log, store, {
   topicToken: 'token.usage.v1',
   topicDead: 'dead.letter.v1',
   partitions: 1,
-  windowSeconds: 30,
-  allowedLatenessSeconds: 10,
-  defaultHost: null,
-  priceOf: (_slot, sample) => sample?.price_per_hour_usd ?? 0.85,
+  live: new LivePrices(new PriceBookVersions(store.ledger), {
+    windowSeconds: 30,
+    allowedLatenessSeconds: 10,
+    defaultHost: null,
+    defaultUsdPerHour: 0.85,
+  }),
   log: quiet,
 })
 const stop = new AbortController()

@@ -7,6 +7,7 @@
 import { loadConfig } from '../../src/cli/config.ts'
 import { makeLogger } from '../../src/cli/wiring/wire.ts'
 import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
+import { LivePrices } from '../../src/processor/ingest/live-prices.ts'
 import { Processor } from '../../src/processor/ingest/processor.ts'
 import { Keeper } from '../../src/processor/ledger/keeper.ts'
 import { ensureDefault } from '../../src/processor/prices/book-versions.ts'
@@ -25,10 +26,12 @@ const processor = new Processor(log, store, {
   topicToken: `${prefix}.token`,
   topicDead: `${prefix}.dead`,
   partitions: 12,
-  windowSeconds: 30,
-  allowedLatenessSeconds: 10,
-  defaultHost: null,
-  priceOf: (_slot, sample) => sample?.price_per_hour_usd ?? USD_PER_HOUR,
+  live: new LivePrices(new PriceBookVersions(store.ledger), {
+    windowSeconds: 30,
+    allowedLatenessSeconds: 10,
+    defaultHost: null,
+    defaultUsdPerHour: USD_PER_HOUR,
+  }),
   log: logger,
 })
 const stop = new AbortController()

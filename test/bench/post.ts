@@ -18,7 +18,9 @@ import { hashOf, lineOf, newToken, readTokens } from '../../src/http/access/api-
 import { Access } from '../../src/http/access/auth.ts'
 import { buildServer } from '../../src/http/server.ts'
 import { SqliteLog } from '../../src/log/sqlite/sqlite-log.ts'
+import { LivePrices } from '../../src/processor/ingest/live-prices.ts'
 import { Processor } from '../../src/processor/ingest/processor.ts'
+import { PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
 import { WatchedFile } from '../../src/runtime/watched-file.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import { benchEvent } from './events.ts'
@@ -130,10 +132,12 @@ async function serve(directory: string, reads: boolean): Promise<void> {
     topicToken: TOPICS.token,
     topicDead: 'dead.letter.v1',
     partitions: 1,
-    windowSeconds: 30,
-    allowedLatenessSeconds: 10,
-    defaultHost: null,
-    priceOf: (_slot, sample) => sample?.price_per_hour_usd ?? 0.85,
+    live: new LivePrices(new PriceBookVersions(store.ledger), {
+      windowSeconds: 30,
+      allowedLatenessSeconds: 10,
+      defaultHost: null,
+      defaultUsdPerHour: 0.85,
+    }),
     log: logger,
   })
   const path = join(directory, 'tokens')

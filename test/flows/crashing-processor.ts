@@ -5,7 +5,9 @@ import { loadConfig } from '../../src/cli/config.ts'
 import { makeLogger } from '../../src/cli/wiring/wire.ts'
 import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
 import { SqliteLog } from '../../src/log/sqlite/sqlite-log.ts'
+import { LivePrices } from '../../src/processor/ingest/live-prices.ts'
 import { Processor } from '../../src/processor/ingest/processor.ts'
+import { PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
 import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 
@@ -30,10 +32,12 @@ const processor = new Processor(log, store, {
   topicToken: config.TOPIC_TOKEN,
   topicDead: config.TOPIC_DEAD,
   partitions: 3,
-  windowSeconds: 30,
-  allowedLatenessSeconds: 10,
-  defaultHost: null,
-  priceOf: (_slot, sample) => sample?.price_per_hour_usd ?? 0.85,
+  live: new LivePrices(new PriceBookVersions(store.ledger), {
+    windowSeconds: 30,
+    allowedLatenessSeconds: 10,
+    defaultHost: null,
+    defaultUsdPerHour: 0.85,
+  }),
   log: logger,
   checkpoint: (at) => {
     if (drains && at === 'read') stop.abort()

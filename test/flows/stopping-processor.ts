@@ -4,7 +4,9 @@
 import { writeSync } from 'node:fs'
 import { loadConfig } from '../../src/cli/config.ts'
 import { makeLogger, openLog, openStore } from '../../src/cli/wiring/wire.ts'
+import { LivePrices } from '../../src/processor/ingest/live-prices.ts'
 import { Processor } from '../../src/processor/ingest/processor.ts'
+import { PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
 
 const STOPPED_MS = 2 * 3_600_000
 
@@ -28,11 +30,13 @@ const processor = new Processor(log, store, {
   topicToken: config.TOPIC_TOKEN,
   topicDead: config.TOPIC_DEAD,
   partitions: 1,
-  windowSeconds: 30,
-  allowedLatenessSeconds: 10,
-  defaultHost: null,
   retentionDays: 30,
-  priceOf: (_slot, sample) => sample?.price_per_hour_usd ?? 0.85,
+  live: new LivePrices(new PriceBookVersions(store.ledger), {
+    windowSeconds: 30,
+    allowedLatenessSeconds: 10,
+    defaultHost: null,
+    defaultUsdPerHour: 0.85,
+  }),
   log: logger,
   now: () => Date.now() + shiftMs,
   checkpoint: (at) => {

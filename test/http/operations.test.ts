@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { boundedModels } from '../../src/http/metrics/metrics.ts'
+import { boundedModels } from '../../src/http/metrics/metrics-route.ts'
 import { healthyHealth, liveModel, liveSlot, openServer } from './fixture.ts'
 
 const PROBLEM = { code: 'unreachable', message: 'Cannot reach the log' }

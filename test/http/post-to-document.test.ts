@@ -4,7 +4,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { LivePrices } from '../../src/processor/ingest/live-prices.ts'
 import { Processor } from '../../src/processor/ingest/processor.ts'
+import { PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
 import { goodSample, goodToken } from '../bad-records.ts'
 import { openServer, TOPICS } from './fixture.ts'
 
@@ -18,10 +20,12 @@ test('posted events are documents soon after, once, however often they are poste
       topicToken: TOPICS.token,
       topicDead: 'dead.letter.v1',
       partitions: 1,
-      windowSeconds: 30,
-      allowedLatenessSeconds: 10,
-      defaultHost: null,
-      priceOf: (_slot, sample) => sample?.price_per_hour_usd ?? 0.85,
+      live: new LivePrices(new PriceBookVersions(store.ledger), {
+        windowSeconds: 30,
+        allowedLatenessSeconds: 10,
+        defaultHost: null,
+        defaultUsdPerHour: 0.85,
+      }),
       log: logger,
     })
     return { processor, now: Date.now }

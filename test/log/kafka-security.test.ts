@@ -86,7 +86,7 @@ function open(options: Partial<KafkaLogOptions>): Opened {
   const line = (details: object, message: string) => lines.push(`${message} ${JSON.stringify(details)}`)
   const log = new KafkaLog({
     bootstrap: '',
-    log: { info: line, warn: line, error: line },
+    log: { debug() {}, info: line, warn: line, error: line },
     sessionTimeoutMs: 3_000,
     rebalanceTimeoutMs: 4_000,
     metadataPollMs: 500,

@@ -25,7 +25,7 @@ test('a seed without indexes is numbered by place; unknown fields and nulls are 
   ])
 })
 
-test('all problems of a seed are reported at once, with index, field, value and what is allowed', () => {
+test('all issues of a seed are reported at once, with index, field, value and what is allowed', () => {
   const text = JSON.stringify([
     { gpu_index: -1, utilization: 70 },
     { gpu_index: 1, name: '', mem_used_mb: 20, mem_total_mb: 10, prompt_tokens: 1.5 },
@@ -36,20 +36,20 @@ test('all problems of a seed are reported at once, with index, field, value and 
     () => parseSeed(text, 'my.json'),
     (error) => {
       assert.ok(error instanceof SeedError)
-      assert.deepEqual(error.problems, [
-        { index: 0, field: 'gpu_index', value: -1, allowed: 'an integer from 0 to 1023' },
+      assert.deepEqual(error.issues, [
+        { index: 0, field: 'gpu_index', value: -1, expected: 'an integer from 0 to 1023' },
         {
           index: 0,
           field: 'utilization',
           value: 70,
-          allowed: 'a number from 0 to 1 (it looks like per cent: divide by 100)',
+          expected: 'a number from 0 to 1 (it looks like per cent: divide by 100)',
         },
-        { index: 1, field: 'name', value: '', allowed: 'text of 1 to 256 characters' },
-        { index: 1, field: 'prompt_tokens', value: 1.5, allowed: 'an integer from 0 to 1000000000' },
-        { index: 1, field: 'mem_used_mb', value: 20, allowed: 'at most mem_total_mb, which is 10' },
-        { index: 2, field: null, value: 'GPU', allowed: 'an object that describes one GPU' },
-        { index: 3, field: 'price_per_hour_usd', value: '2', allowed: 'a number from 0 to 1000000' },
-        { index: 3, field: 'gpu_index', value: 1, allowed: 'an index that GPU 1 of the same host does not have' },
+        { index: 1, field: 'name', value: '', expected: 'text of 1 to 256 characters' },
+        { index: 1, field: 'prompt_tokens', value: 1.5, expected: 'an integer from 0 to 1000000000' },
+        { index: 1, field: 'mem_used_mb', value: 20, expected: 'at most mem_total_mb, which is 10' },
+        { index: 2, field: null, value: 'GPU', expected: 'an object that describes one GPU' },
+        { index: 3, field: 'price_per_hour_usd', value: '2', expected: 'a number from 0 to 1000000' },
+        { index: 3, field: 'gpu_index', value: 1, expected: 'an index that GPU 1 of the same host does not have' },
       ])
       assert.match(
         error.message,
@@ -64,7 +64,7 @@ test('a seed that is no array of GPUs is refused as a whole', () => {
   for (const text of ['', '{', '{}', '[]', 'null', '"x"']) {
     assert.throws(
       () => parseSeed(text),
-      (error) => error instanceof SeedError && error.problems.length === 1 && error.problems[0]!.index === null,
+      (error) => error instanceof SeedError && error.issues.length === 1 && error.issues[0]!.index === null,
       text,
     )
   }

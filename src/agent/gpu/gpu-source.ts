@@ -1,16 +1,14 @@
-// Where GPU figures come from on a GPU host. Three sources: nvml/ (the driver's library), nvidia-smi.ts (its command) and
-// seed-source.ts (made-up figures, only where a seed file is named). choose.ts picks one and says why not the others.
+// Where GPU figures come from on a GPU host. Three sources: nvml/ (the driver's library), nvidia-smi-source.ts (its
+// command) and seed-source.ts (invented figures, only where a seed file is configured). choose-gpu-source.ts picks one.
 
 export type GpuSourceName = 'nvml' | 'nvidia-smi' | 'seed'
 
-/** One GPU at one instant. Null is what the source does not tell; it is never shown as 0. */
+/** One GPU at one instant. Null: unknown to the source; never reported as 0. */
 export interface GpuReading {
-  /** Index of the GPU on this host, as the source counts. */
+  /** Index of the GPU on this host, in the source's numbering. */
   gpuIndex: number
   uuid: string | null
   name: string | null
-  /** `domain:bus:device.function` as the driver writes it; absent from sources without one. */
-  pciBusId?: string | null
   /** Share of time that a kernel ran, 0 to 1; null on GPUs that are split by MIG. */
   utilization: number | null
   /** MiB. */
@@ -26,7 +24,7 @@ export interface GpuReading {
   pricePerHourUsd: number | null
 }
 
-/** A source that cannot be used at all, or that has nothing to give now: what, and what to do. */
+/** A source cannot be used at all, or has no reading now: why, and what to do. */
 export class GpuSourceError extends Error {
   override name = 'GpuSourceError'
 }
@@ -34,12 +32,12 @@ export class GpuSourceError extends Error {
 export interface GpuSource {
   readonly name: GpuSourceName
   /**
-   * Reads every GPU once, by index. A GPU or a figure that fails is left out or null, and named in `problems`. Throws a
-   * GpuSourceError when no GPU could be read; calling again later is always allowed, and a call during another one gets
-   * the same answer. Bounded in time, a hanging driver included. Empty while all GPUs are left to fall asleep.
+   * Reads every GPU once, by index. A GPU or a figure that fails is left out or null, and reported in `faults`. Throws
+   * a GpuSourceError when no GPU could be read; may always be called again, and a call during another one returns the
+   * same result. Bounded in time, a hanging driver included.
    */
   read(): Promise<GpuReading[]>
   /** What is wrong as of the last read, one line each, for /health and the log; empty when all is well. */
-  readonly problems: readonly string[]
+  readonly faults: readonly string[]
   close(): Promise<void>
 }

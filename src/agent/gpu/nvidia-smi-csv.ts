@@ -1,33 +1,34 @@
-// What nvidia-smi prints, read: `--query-gpu=… --format=csv` (a header with units, values with or without them, separated
-// by a comma and a space, nothing quoted) and `-L`. Columns go by their names. Every way of saying "not known" is null and
-// never 0; a row with another number of columns than the header is refused and named. Its timestamps are local time without a
-// zone and are not used. Facts: `nvidia-smi --help-query-gpu`, and what drivers 590 to 595 print.
+// Parses the output of nvidia-smi: `--query-gpu=… --format=csv` (a header with units, values with or without them,
+// separated by a comma and a space, nothing quoted) and `-L`. Columns are found by name. Every notation of "unknown" is
+// null and never 0; a row whose number of columns differs from the header's is left out and reported. Its timestamps
+// are local time without a zone and are not used. Sources: `nvidia-smi --help-query-gpu`, and the output of drivers 590
+// to 595.
 
 import { type GpuReading, GpuSourceError } from './gpu-source.ts'
 
-/** A row by column name, without the header's units; null is what nvidia-smi does not tell. */
+/** A row by column name, without the header's units; null: unknown to nvidia-smi. */
 export type SmiRow = Readonly<Record<string, string | null>>
 
 export interface SmiTable {
   rows: SmiRow[]
-  /** Rows that were refused, one line each. */
-  problems: string[]
+  /** Rows that were left out, one line each. */
+  faults: string[]
 }
 
 export interface SmiReadings {
   readings: GpuReading[]
-  problems: string[]
-  /** Indices of GPUs that are split by MIG; their profiles are told by `-L` alone. */
+  faults: string[]
+  /** Indices of GPUs that are split by MIG; only `-L` lists their profiles. */
   splitGpus: number[]
 }
 
-/** Beside everything in square brackets, as `[Not Supported]` or `[Unknown Error]`; in lower case. */
+/** Cells without a value, in lower case; so is any text in square brackets, as `[Not Supported]`. */
 const ABSENT = new Set(['', 'n/a', 'not supported', 'no devices were found'])
 const MAX_GPU_INDEX = 1023
 
 /**
- * Reads a table; its first line is the header, unless `columns` names them (`--format=csv,noheader`).
- * @throws GpuSourceError when the text is no table with the column `required`.
+ * Parses a table; its first line is the header, unless `columns` names them (`--format=csv,noheader`).
+ * @throws GpuSourceError when the text is not a table with the column `required`.
  */
 export function parseSmiTable(text: string, required: string, columns?: readonly string[]): SmiTable {
   const lines = text.split(/\r?\n/).filter((line) => line.trim() !== '')
@@ -37,13 +38,13 @@ export function parseSmiTable(text: string, required: string, columns?: readonly
       `Cannot read the answer of nvidia-smi: it begins with ${quote(text)}, expected a header with "${required}"; run nvidia-smi by hand to see what it says`,
     )
   }
-  const table: SmiTable = { rows: [], problems: [] }
+  const table: SmiTable = { rows: [], faults: [] }
   for (const line of lines) {
     const cells = line.split(', ')
     if (cells.length === names.length) {
       table.rows.push(Object.fromEntries(names.map((name, i) => [name, textOrNull(cells[i]!)])))
     } else {
-      table.problems.push(
+      table.faults.push(
         `nvidia-smi: the row ${quote(line)} has ${cells.length} columns, expected ${names.length}; left out`,
       )
     }
@@ -52,30 +53,30 @@ export function parseSmiTable(text: string, required: string, columns?: readonly
 }
 
 /**
- * The GPUs in an answer to `--query-gpu`. What a column that was not asked for would tell is null; so is energy, which
- * nvidia-smi does not count.
- * @throws GpuSourceError when the text is no table of GPUs.
+ * Parses the output of `--query-gpu`. Figures of columns that were not queried are null; so is energy, which nvidia-smi
+ * does not count.
+ * @throws GpuSourceError when the text is not a table of GPUs.
  */
 export function parseNvidiaSmi(text: string, columns?: readonly string[]): SmiReadings {
-  const { rows, problems } = parseSmiTable(text, 'index', columns)
-  const result: SmiReadings = { readings: [], problems, splitGpus: [] }
+  const { rows, faults } = parseSmiTable(text, 'index', columns)
+  const result: SmiReadings = { readings: [], faults, splitGpus: [] }
   const seen = new Set<number>()
   for (const row of rows) {
     const gpuIndex = Number(row['index'] ?? Number.NaN)
     if (!(Number.isInteger(gpuIndex) && gpuIndex >= 0 && gpuIndex <= MAX_GPU_INDEX) || seen.has(gpuIndex)) {
       const expected = `a number from 0 to ${MAX_GPU_INDEX} that no other row has`
-      problems.push(`nvidia-smi: a row has index ${quote(row['index'] ?? 'nothing')}, expected ${expected}; left out`)
+      faults.push(`nvidia-smi: a row has index ${quote(row['index'] ?? 'nothing')}, expected ${expected}; left out`)
       continue
     }
     seen.add(gpuIndex)
     const isSplit = row['mig.mode.current']?.toLowerCase() === 'enabled'
     if (isSplit) result.splitGpus.push(gpuIndex)
-    result.readings.push(readingOf(row, gpuIndex, isSplit, problems))
+    result.readings.push(readingOf(row, gpuIndex, isSplit, faults))
   }
   return result
 }
 
-/** Profiles of the MIG instances in an answer to `-L`, by GPU: `0` → `3g.40gb,1g.10gb`. */
+/** Profiles of the MIG instances in the output of `-L`, by GPU: `0` → `3g.40gb,1g.10gb`. */
 export function parseMigProfiles(text: string): Map<number, string> {
   const profiles = new Map<number, string>()
   let gpuIndex: number | null = null
@@ -90,15 +91,15 @@ export function parseMigProfiles(text: string): Map<number, string> {
   return profiles
 }
 
-function readingOf(row: SmiRow, gpuIndex: number, isSplit: boolean, problems: string[]): GpuReading {
+function readingOf(row: SmiRow, gpuIndex: number, isSplit: boolean, faults: string[]): GpuReading {
   const figure = (column: string, unit: string, maximum: number): number | null => {
     const cell = row[column] ?? null
     if (cell === null) return null
-    const [, digits, own = unit] = /^(\d+(?:\.\d+)?)(?: ?(\S+))?$/.exec(cell) ?? []
+    const [, digits, cellUnit = unit] = /^(\d+(?:\.\d+)?)(?: ?(\S+))?$/.exec(cell) ?? []
     const value = Number(digits ?? Number.NaN)
-    if (own === unit && value <= maximum) return value
+    if (cellUnit === unit && value <= maximum) return value
     const expected = `a number of ${unit} up to ${maximum}`
-    problems.push(`GPU ${gpuIndex}: ${column} is ${quote(cell)}, expected ${expected}; taken as unknown`)
+    faults.push(`GPU ${gpuIndex}: ${column} is ${quote(cell)}, expected ${expected}; taken as unknown`)
     return null
   }
   const percent = figure('utilization.gpu', '%', 100)
@@ -106,7 +107,6 @@ function readingOf(row: SmiRow, gpuIndex: number, isSplit: boolean, problems: st
     gpuIndex,
     uuid: row['uuid'] ?? row['gpu_uuid'] ?? null,
     name: row['name'] ?? row['gpu_name'] ?? null,
-    pciBusId: row['pci.bus_id'] ?? row['gpu_bus_id'] ?? null,
     utilization: percent === null || isSplit ? null : percent / 100,
     memUsedMb: figure('memory.used', 'MiB', 1e9),
     memTotalMb: figure('memory.total', 'MiB', 1e9),
@@ -122,7 +122,7 @@ function textOrNull(cell: string): string | null {
   return ABSENT.has(text.toLowerCase()) || /^\[.*\]$/.test(text) ? null : text
 }
 
-/** A piece of what nvidia-smi wrote, short and on one line. */
+/** An excerpt of what nvidia-smi wrote, on one line. */
 export function quote(text: string): string {
   const line = text.trim().replaceAll(/\s+/g, ' ')
   return JSON.stringify(line.length > 120 ? `${line.slice(0, 120)}…` : line)

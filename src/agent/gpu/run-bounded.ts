@@ -1,31 +1,33 @@
-// Runs a command that may hang, flood or be killed: no shell, no input, output bounded, ended by force when its time is
-// up, together with what it started. One that no signal ends (it hangs inside the driver) is left behind; `gone` tells
-// when it has ended after all, so that nobody starts a second one beside it.
+// Runs a command that may hang, write too much or be killed: no shell, no input, bounded output, killed with its
+// children when its time is up. A process that no signal ends (it hangs inside the driver) is abandoned; `exited`
+// resolves when it has exited after all, so that no second one is started beside it.
 
 import { spawn } from 'node:child_process'
 
 export interface RunLimits {
   timeoutMs: number
-  /** The command is ended once it has written more than this. */
+  /** The command is killed once it has written more than this. */
   maxBytes: number
-  /** Ends the command early. */
+  /** Kills the command. */
   signal: AbortSignal
 }
 
 export interface RunResult {
-  /** `exit`: by itself, with `code` · `signal`: killed by somebody, with `signal` · else by us, or not even started. */
+  /**
+   * `exit`: on its own, with `code` · `signal`: killed by another process, with `signal` · else by us, or not started.
+   */
   end: 'exit' | 'signal' | 'timeout' | 'flood' | 'aborted' | 'not-started'
   code: number | null
   signal: string | null
   stdout: string
   stderr: string
-  /** Why it was not started, as ENOENT; null when it was. */
+  /** Why it was not started, for example ENOENT; null when it was. */
   errorCode: string | null
-  /** Resolves when the process is there no more. */
-  gone: Promise<void>
+  /** Resolves when the process has exited. */
+  exited: Promise<void>
 }
 
-/** In a group of its own, so that what it starts ends with it. */
+/** In a process group of its own, so that its children are killed with it. */
 function start(path: string, args: readonly string[]) {
   return spawn(path, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true })
 }
@@ -34,15 +36,15 @@ function start(path: string, args: readonly string[]) {
 export function runBounded(path: string, args: readonly string[], limits: RunLimits): Promise<RunResult> {
   const { timeoutMs, maxBytes, signal } = limits
   const ended = Promise.withResolvers<RunResult>()
-  const gone = Promise.withResolvers<void>()
+  const exited = Promise.withResolvers<void>()
   const output = { stdout: [] as Buffer[], stderr: [] as Buffer[], bytes: 0 }
   let child: ReturnType<typeof start>
   try {
     child = start(path, args)
   } catch (error) {
-    // A path that no file can have, as an empty one.
-    gone.resolve()
-    const nothing = { code: null, signal: null, stdout: '', stderr: '', gone: gone.promise }
+    // A path that no file can have, for example an empty one.
+    exited.resolve()
+    const nothing = { code: null, signal: null, stdout: '', stderr: '', exited: exited.promise }
     return Promise.resolve({ ...nothing, end: 'not-started', errorCode: (error as Error).message })
   }
 
@@ -54,38 +56,38 @@ export function runBounded(path: string, args: readonly string[], limits: RunLim
     child.stderr.destroy()
     const stdout = Buffer.concat(output.stdout).toString('utf8')
     const stderr = Buffer.concat(output.stderr).toString('utf8')
-    ended.resolve({ end, code: null, signal: null, errorCode: null, stdout, stderr, gone: gone.promise, ...how })
+    ended.resolve({ end, code: null, signal: null, errorCode: null, stdout, stderr, exited: exited.promise, ...how })
   }
   const kill = (): void => {
     try {
       if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
     } catch {
-      // It has ended in this moment.
+      // It has just exited.
     }
   }
-  const cutOff = (end: RunResult['end']): void => {
+  const abandon = (end: RunResult['end']): void => {
     kill()
     child.unref()
     finish(end)
   }
-  const abort = (): void => cutOff('aborted')
-  const timer = setTimeout(cutOff, timeoutMs, 'timeout')
+  const abort = (): void => abandon('aborted')
+  const timer = setTimeout(abandon, timeoutMs, 'timeout')
   signal.addEventListener('abort', abort, { once: true })
   process.once('exit', kill)
 
   for (const name of ['stdout', 'stderr'] as const) {
     child[name].on('data', (chunk: Buffer) => {
       output.bytes += chunk.length
-      if (output.bytes > maxBytes) cutOff('flood')
+      if (output.bytes > maxBytes) abandon('flood')
       else output[name].push(chunk)
     })
   }
   child.once('error', (error: NodeJS.ErrnoException) => {
-    gone.resolve()
+    exited.resolve()
     finish('not-started', { errorCode: error.code ?? error.message })
   })
-  child.once('exit', () => gone.resolve())
-  // `close` comes once all output has been read; what the command started may hold it open, within the time limit.
+  child.once('exit', () => exited.resolve())
+  // `close` follows when all output has been read; children of the command may delay it, within the time limit.
   child.once('close', (code, killedBy) => finish(killedBy === null ? 'exit' : 'signal', { code, signal: killedBy }))
   return ended.promise
 }

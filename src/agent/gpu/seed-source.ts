@@ -1,5 +1,5 @@
-// Made-up GPU figures from a seed file, for trying things out on a machine without a GPU: each reading moves by a few per
-// cent around the file's figures (see ../seed.ts); what the file does not tell stays unknown.
+// Invented GPU figures from a seed file, for a trial on a machine without a GPU: each reading varies by a few per cent
+// around the file's figures (see src/producers/seed.ts); a figure that the file lacks stays unknown.
 
 import { readFileSync } from 'node:fs'
 import type { GpuSample } from '../../domain/events/schemas.ts'
@@ -7,7 +7,7 @@ import { pairs, parseSeed, SeedError, type SeedGpu } from '../../producers/seed.
 import { type GpuReading, type GpuSource, GpuSourceError } from './gpu-source.ts'
 
 /**
- * Reads the file once. Of a file with several hosts only the GPUs of `hostname`, and those without host, are used.
+ * Reads the file once. Of a file with several hosts only the GPUs of `hostname` and those without a host are used.
  * @throws GpuSourceError when the file cannot be read or used, or has no GPU of this host.
  */
 export function openSeedSource(path: string, { hostname }: { hostname?: string } = {}): GpuSource {
@@ -19,7 +19,7 @@ export function openSeedSource(path: string, { hostname }: { hostname?: string }
   })
   return {
     name: 'seed',
-    problems: [],
+    faults: [],
     read: async () => gpus.map(() => readingOf(stream.next().value.gpu)).sort((a, b) => a.gpuIndex - b.gpuIndex),
     close: async () => {},
   }

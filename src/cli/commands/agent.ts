@@ -78,7 +78,7 @@ async function once(
   settings: Omit<SampleSettings, 'source'>,
 ): Promise<number> {
   const events = sampleMaker({ ...settings, source: source.name })(await source.read(), Date.now())
-  for (const problem of source.problems) say(`${problem}\n`)
+  for (const fault of source.faults) say(`${fault}\n`)
   if (flags['json'] === true) print(`${JSON.stringify(events, null, 2)}\n`)
   else for (const event of events) print(`${lineOf(event)}\n`)
   return 0

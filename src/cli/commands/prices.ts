@@ -5,7 +5,7 @@
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import { problemText } from '../../domain/prices/price-book-check.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
-import { priceListing } from '../../http/routes/price.ts'
+import { priceListing } from '../../http/routes/price-routes.ts'
 import { setBook } from '../../processor/prices/book-versions.ts'
 import { PriceBookVersions } from '../../processor/prices/price-book-versions.ts'
 import { explainPrice, type PriceExplanation } from '../../processor/prices/price-explanation.ts'

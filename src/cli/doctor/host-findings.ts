@@ -1,44 +1,29 @@
-// What `doctor` says of the identity of hosts and GPUs: a container's id in the place of a host's name, and one GPU under
-// two names. A slot, host and index, is who a GPU is in the ledger, so both split or double what it costs.
+// Findings of `doctor` about the identity of hosts and GPUs: a container's id in the place of a host's name, and one
+// GPU under two names. A slot, host and index, identifies a GPU in the ledger, so both split or double what it costs.
 
-import { GpuConflicts } from '../../http/gpu-conflicts.ts'
+import type { GpuConflict } from '../../domain/ledger/gpu-conflicts.ts'
+import { readRecentGpus } from '../../processor/recent-gpus.ts'
 import type { EventStore } from '../../store/event-store.ts'
 import type { Config } from '../options.ts'
 import type { Finding } from './finding.ts'
 
-/** What the stored samples tell. */
+/** What the stored samples show. */
 export interface HostLook {
   /** Event time of each host's newest sample, epoch milliseconds. */
   newestMs: Map<string | null, number>
-  conflicts: ReturnType<GpuConflicts['list']>
+  conflicts: readonly GpuConflict[]
 }
 
-const HOUR_MS = 3_600_000
-const MAX_SLOTS = 10_000
-/** Two producers of one slot take turns, so the last samples are enough to see both. */
-const TURNS_MS = 90_000
-const MAX_TURNS = 20_000
-/** What Docker and podman call a container's host unless they are told otherwise. */
+/** What Docker and podman name a container's host by default. */
 const CONTAINER_ID = /^[0-9a-f]{12}$/
 const MAX_LISTED = 5
 
-/** Looks at the samples of the last hour of event time. */
+/** Reads the samples of the last hour of event time. */
 export async function probeHosts(store: EventStore): Promise<HostLook> {
-  const look: HostLook = { newestMs: new Map(), conflicts: [] }
-  const newestMs = await store.newestMs('gpu')
-  if (newestMs === null) return look
-  const conflicts = new GpuConflicts()
-  for (const sample of await store.latestSamplePerSlot(newestMs - HOUR_MS, MAX_SLOTS)) {
-    conflicts.add(sample)
-    look.newestMs.set(sample.host, Math.max(sample.ts.getTime(), look.newestMs.get(sample.host) ?? 0))
-  }
-  let looked = 0
-  for await (const sample of store.readEvents('gpu', newestMs - TURNS_MS, newestMs + 1)) {
-    if (++looked > MAX_TURNS) break
-    conflicts.add(sample)
-  }
-  look.conflicts = conflicts.list()
-  return look
+  const { samples, conflicts } = await readRecentGpus(store)
+  const newestMs: HostLook['newestMs'] = new Map()
+  for (const { host, ts } of samples) newestMs.set(host, Math.max(ts.getTime(), newestMs.get(host) ?? 0))
+  return { newestMs, conflicts }
 }
 
 /** `publishes`: whether events with this machine's HOSTNAME are to be expected. */

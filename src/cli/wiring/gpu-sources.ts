@@ -2,7 +2,7 @@
 // in common. The source is chosen once: one that measured never turns into the seed while the program runs.
 
 import { existsSync } from 'node:fs'
-import type { GpuChoice, TriedGpuSource } from '../../agent/gpu/choose.ts'
+import type { GpuChoice, TriedGpuSource } from '../../agent/gpu/choose-gpu-source.ts'
 import type { SampleSettings } from '../../agent/gpu-sample.ts'
 import { parseModelNames } from '../../agent/model-names.ts'
 import { UsageError } from '../command.ts'
@@ -29,13 +29,13 @@ export function sampleSettings(config: Config): Omit<SampleSettings, 'source'> {
 
 /** Tries the sources that may be used, in order; `seedPath` null: never made-up figures. */
 export async function findGpuSource(config: Config, seedPath: string | null): Promise<GpuChoice> {
-  const { chooseGpuSource } = await import('../../agent/gpu/choose.ts')
+  const { chooseGpuSource } = await import('../../agent/gpu/choose-gpu-source.ts')
   return chooseGpuSource({ want: config.GPU_METRICS_SOURCE, ...placesOf(config), seedPath })
 }
 
 /** All sources, whether each can be used here and why not. */
 export async function tryGpuSources(config: Config): Promise<TriedGpuSource[]> {
-  const { probeGpuSources } = await import('../../agent/gpu/choose.ts')
+  const { probeGpuSources } = await import('../../agent/gpu/choose-gpu-source.ts')
   return probeGpuSources({ ...placesOf(config), seedPath: seedPathOf(config) })
 }
 

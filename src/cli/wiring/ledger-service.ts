@@ -7,7 +7,6 @@ import { problemText } from '../../domain/prices/price-book-check.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import type { EventLog } from '../../log/event-log.ts'
 import { ReadProgress } from '../../processor/cost/read-progress.ts'
-import { LivePrice } from '../../processor/ingest/live-price.ts'
 import { Keeper } from '../../processor/ledger/keeper.ts'
 import { Retention } from '../../processor/ledger/retention.ts'
 import { ensureDefault, setBook } from '../../processor/prices/book-versions.ts'
@@ -31,22 +30,20 @@ export interface LedgerServiceOptions {
 }
 
 export class LedgerService {
-  readonly livePrice: LivePrice
+  readonly books: PriceBookVersions
   readonly progress: ReadProgress
   readonly keeper: Keeper
   readonly #options: LedgerServiceOptions
-  readonly #books: PriceBookVersions
   readonly #retention: Retention
   readonly #retrier: Retrier
 
   constructor(options: LedgerServiceOptions) {
     const { config, log, store, logger } = options
     this.#options = options
-    this.#books = new PriceBookVersions(store.ledger)
+    this.books = new PriceBookVersions(store.ledger)
     this.#retrier = new Retrier(logger, Date.now)
     this.#retention = new Retention(store, { days: config.RAW_RETENTION_DAYS, log: logger })
-    this.livePrice = new LivePrice(this.#books, config.PRICE_PER_HOUR_USD)
-    this.keeper = new Keeper(store.ledger, this.#books, { log: logger })
+    this.keeper = new Keeper(store.ledger, this.books, { log: logger })
     this.progress = new ReadProgress(log, {
       group: config.KAFKA_GROUP,
       topics: [config.TOPIC_METRIC, config.TOPIC_TOKEN],
@@ -73,10 +70,10 @@ export class LedgerService {
   async #begin(): Promise<void> {
     const { config, store, defaultIsGiven } = this.#options
     await store.prepare()
-    await this.#books.refresh()
+    await this.books.refresh()
     // With a file the first version is made of it, so that its rules count from the beginning.
     const waitsForFile = config.PRICE_BOOK !== null
-    if (!waitsForFile && (defaultIsGiven || this.#books.versions.length === 0)) {
+    if (!waitsForFile && (defaultIsGiven || this.books.versions.length === 0)) {
       await ensureDefault(store.ledger, config.PRICE_PER_HOUR_USD, Date.now())
     }
     await this.#refresh()
@@ -96,7 +93,7 @@ export class LedgerService {
       for (const problem of problems)
         logger.error({ path }, `Price book is refused, the old one stays in force: ${problemText(problem)}`)
       // A new store must have a price even when its first file is wrong.
-      if (this.#books.versions.length === 0) await ensureDefault(store.ledger, config.PRICE_PER_HOUR_USD, Date.now())
+      if (this.books.versions.length === 0) await ensureDefault(store.ledger, config.PRICE_PER_HOUR_USD, Date.now())
     }
     await watchPriceBook(path, onBook, onProblems, signal)
   }
@@ -110,7 +107,6 @@ export class LedgerService {
   }
 
   async #refresh(): Promise<void> {
-    await this.#books.refresh()
-    this.livePrice.refreshed()
+    await this.books.refresh()
   }
 }

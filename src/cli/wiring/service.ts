@@ -3,6 +3,7 @@
 
 import { buildServer } from '../../http/server.ts'
 import type { EventLog } from '../../log/event-log.ts'
+import { LivePrices } from '../../processor/ingest/live-prices.ts'
 import { Processor } from '../../processor/ingest/processor.ts'
 import { type StartFrom, StartUndecided } from '../../processor/ingest/start.ts'
 import { GaveUp } from '../../processor/retry.ts'
@@ -36,8 +37,13 @@ export async function runService(
   const defaultIsGiven = context.loaded.sources.PRICE_PER_HOUR_USD !== 'default'
   const ledger = new LedgerService({ config, defaultIsGiven, log, store, logger })
   const { partitions, from } = options
-  const { priceOf } = ledger.livePrice
-  const processor = new Processor(log, store, { ...processorOptions(config), partitions, from, priceOf, log: logger })
+  const live = new LivePrices(ledger.books, {
+    windowSeconds: config.WINDOW_SECONDS,
+    allowedLatenessSeconds: config.ALLOWED_LATENESS_SECONDS,
+    defaultHost: config.DEFAULT_HOST,
+    defaultUsdPerHour: config.PRICE_PER_HOUR_USD,
+  })
+  const processor = new Processor(log, store, { ...processorOptions(config), partitions, from, live, log: logger })
   const server = await buildServer({
     processor,
     store,
@@ -91,9 +97,6 @@ function processorOptions(config: Config) {
     topicMetric: config.TOPIC_METRIC,
     topicToken: config.TOPIC_TOKEN,
     topicDead: config.TOPIC_DEAD,
-    windowSeconds: config.WINDOW_SECONDS,
-    allowedLatenessSeconds: config.ALLOWED_LATENESS_SECONDS,
-    defaultHost: config.DEFAULT_HOST,
     retentionDays: config.RAW_RETENTION_DAYS,
   }
 }

@@ -3,6 +3,7 @@
 // source and id, which name the event, and type and time, which may say what it is.
 // Source: CloudEvents specification 1.0.2, Kafka protocol binding, sections 3.1 to 3.3.
 
+import { isOwnId } from './event-id.ts'
 import { Rejection } from './rejection.ts'
 
 /** The attributes of an envelope that pertoken uses. */
@@ -12,6 +13,7 @@ export interface CloudEventAttributes {
   type: string
 }
 
+const utf8 = new TextDecoder()
 /** Largest length of source, id and type. */
 const MAX_ATTRIBUTE_LENGTH = 1024
 
@@ -53,4 +55,41 @@ export function unwrapStructured(
 /** Whether a content type announces a structured CloudEvent; batches (`application/cloudevents-batch`) are told apart. */
 export function isStructured(contentType: string): boolean {
   return /^application\/cloudevents(\+|;|$)/i.test(contentType.trim())
+}
+
+/** Header that carries the id which a redriven record would have had at its first place. */
+export const REDRIVE_ID_HEADER = 'pertoken_id'
+
+/** What the headers of a record say about its value. */
+export interface Envelope {
+  /** CloudEvents attributes (binary mode), or null. */
+  cloudEvent: CloudEventAttributes | null
+  /** The whole CloudEvent is in the value (structured mode). */
+  structured: boolean
+  /** The id to give the document, where a redriven record brings the one of its first place; else null. */
+  id: string | null
+}
+
+const NO_ENVELOPE: Envelope = { cloudEvent: null, structured: false, id: null }
+
+/** Reads the envelope from a record's headers; unknown headers are ignored. */
+export function envelopeOf(headers: ReadonlyMap<string, Uint8Array | null> | null): Envelope | Rejection {
+  if (headers === null) return NO_ENVELOPE
+  const envelope = { ...NO_ENVELOPE }
+  const attributes: Record<string, unknown> = {}
+  let binary = false
+  for (const [name, value] of headers) {
+    const lower = name.toLowerCase()
+    const text = value === null ? undefined : utf8.decode(value)
+    if (lower === REDRIVE_ID_HEADER && isOwnId(text)) envelope.id = text!
+    else if (lower === 'content-type' && text !== undefined) envelope.structured = isStructured(text)
+    else if (lower.startsWith('ce_')) {
+      binary = true
+      attributes[lower.slice(3)] = text
+    }
+  }
+  if (!binary || envelope.structured) return envelope
+  const read = readAttributes(attributes)
+  if (read instanceof Rejection) return read
+  return { ...envelope, cloudEvent: read }
 }

@@ -1,10 +1,10 @@
-// From bytes to a document or a refusal, the same for records of the log and for posted bodies: UTF-8, JSON, CloudEvents
-// envelope, schema, bounds, event time, id. No coercion: "2" is not 2, null is not 0. One bad value never throws.
-// The good path allocates the parsed object, which becomes the document, and nothing else but its id and date; all
-// that explains what is wrong happens only once something is.
+// From bytes to a document or a rejection, the same for records of the log and for posted bodies: UTF-8, JSON, CloudEvents
+// envelope, schema, bounds, event time, id. No coercion: "2" is not 2, null is not 0. A bad value never throws.
+// The good path allocates the parsed object, which becomes the document, and nothing else but its id and date; what
+// explains a fault runs only when there is one.
 
 import { Compile } from 'typebox/compile'
-import { type CloudEventAttributes, unwrapStructured } from './cloudevents.ts'
+import { type CloudEventAttributes, envelopeOf, unwrapStructured } from './cloudevents.ts'
 import type { EventKind, GpuDocument, TokenDocument } from './documents.ts'
 import { hasDuplicateKey } from './duplicate-keys.ts'
 import { logEventId, ownEventId } from './event-id.ts'
@@ -24,36 +24,33 @@ const validators = { gpu: Compile(GpuSampleSchema), token: Compile(TokenUsageSch
 const fatalUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /** What the decoder needs of a record. `timestampMs` is the log's time of the record. */
-export interface RawRecord {
+export interface SourceRecord {
   offset: number
   timestampMs: number
   value: Buffer | null
-  /** CloudEvents attributes from the record's headers (binary mode), or null. */
-  cloudEvent: CloudEventAttributes | null
-  /** The headers say that the whole CloudEvent is in the value (structured mode). */
-  structured: boolean
-  /** The id to give the document, where a redriven record brings the one of its first place; else null. */
-  id: string | null
+  headers: ReadonlyMap<string, Buffer | null> | null
 }
 
 /**
- * Decodes one record of the topic of `kind`. Returns its document (live price not yet filled in) or the refusal.
+ * Decodes one record of the topic of `kind`. Returns its document (live price not yet filled in) or the rejection.
  * `idPrefix` (see logIdPrefix) and the checksum function make the id of an event that brings none.
  */
 export function decodeRecord<K extends EventKind>(
   kind: K,
   idPrefix: string,
-  record: RawRecord,
+  record: SourceRecord,
   crc32: (bytes: Uint8Array) => number,
 ): DocumentOf<K> | Rejection {
+  const envelope = envelopeOf(record.headers)
+  if (envelope instanceof Rejection) return envelope
   const value = record.value
   if (value === null) return Rejection.of('tombstone', 'Record has no value: expected a JSON object')
   const text = decodeText(value)
   if (typeof text !== 'string') return text
   let event = parseObject(text)
   if (event instanceof Rejection) return event
-  let attributes = record.cloudEvent
-  if (record.structured) {
+  let attributes = envelope.cloudEvent
+  if (envelope.structured) {
     const unwrapped = unwrapStructured(event)
     if (unwrapped instanceof Rejection) return unwrapped
     event = unwrapped.data
@@ -64,7 +61,7 @@ export function decodeRecord<K extends EventKind>(
   }
   const refusal = checkEvent(kind, event, record.timestampMs)
   if (refusal !== null) return refusal
-  const own = record.id ?? ownIdOf(event, attributes)
+  const own = envelope.id ?? ownIdOf(event, attributes)
   event['_id'] = own ?? logEventId(idPrefix, record.offset, crc32(value))
   return toDocument(event)
 }

@@ -1,23 +1,17 @@
 // The live window: what a token costs right now on each GPU. State in memory, in panes of one second of event time per
-// slot (host + GPU index); it prices each token event as it passes and feeds the live view, and is rebuilt from the
-// store after a restart. It is never the record: the ledger is.
+// slot (host + GPU index); it prices each token event as it passes, feeds the live view (live-figures.ts), and is rebuilt
+// from the store after a restart. It is never the record: the ledger is.
 //
 //   cost_per_token = Σ price per hour of the slots × window / 3600 ÷ tokens on the slots in the window that ends at the
 //   event's second, the event included — always the full window's cost, so that the figure can be rebuilt.
 //
 // Late is one comparison, per slot: the event's second is more than the allowed lateness behind the newest one of its
-// slot. A host whose clock runs ahead makes nobody else late. Memory is bounded by `maxRings`, about 1.3 KB each, one for
-// each slot and for each model on it: the slots that were seen longest ago make room. The panes stay in this file: they mean
-// nothing without the window.
+// slot. A host whose clock runs ahead makes no other host late. Memory is bounded by `maxRings`, about 1.3 KB each, one
+// for each slot and for each model on it: the least recently used slots are evicted.
 
 import { type GpuDocument, gpuIndexesOf, type TokenDocument } from '../events/documents.ts'
-
-/** Price of a slot at an instant, USD per hour; `sample` is its newest sample, if any. */
-export type PriceOfSlot = (
-  slot: { host: string | null; gpuIndex: number },
-  sample: GpuDocument | null,
-  atMs: number,
-) => number
+import { type LiveModel, type LiveSlot, liveFigures, type PriceOfSlot } from './live-figures.ts'
+import { PaneRing, type Slot } from './panes.ts'
 
 export interface SlidingWindowOptions {
   /** Length of the window, seconds. */
@@ -26,88 +20,6 @@ export interface SlidingWindowOptions {
   allowedLatenessSeconds: number
   priceOf: PriceOfSlot
   maxRings?: number
-}
-
-/** The live figures of one slot or model, over the window that ends now. */
-export interface LiveSlot {
-  host: string | null
-  gpu_index: number
-  gpu_uuid: string | null
-  name: string | null
-  utilization: number | null
-  price_per_hour_usd: number
-  tokens_per_second: number
-  cost_per_token: number | null
-  last_sample: string | null
-}
-
-export interface LiveModel {
-  model: string
-  tokens_per_second: number
-  prompt_tokens_per_second: number
-  completion_tokens_per_second: number
-  /** USD per token; null without tokens. */
-  cost_per_token: number | null
-  usd_per_million_tokens: number | null
-}
-
-/** Token sums of the seconds of a ring, cleared lazily when a second's place is used again. */
-class PaneRing {
-  readonly #prompt: Float64Array
-  readonly #completion: Float64Array
-  readonly #stamps: Float64Array
-
-  constructor(size: number) {
-    this.#prompt = new Float64Array(size)
-    this.#completion = new Float64Array(size)
-    this.#stamps = new Float64Array(size).fill(-1)
-  }
-
-  add(second: number, prompt: number, completion: number): void {
-    const at = second % this.#stamps.length
-    if (this.#stamps[at] !== second) {
-      this.#stamps[at] = second
-      this.#prompt[at] = 0
-      this.#completion[at] = 0
-    }
-    this.#prompt[at]! += prompt
-    this.#completion[at]! += completion
-  }
-
-  /** All tokens of the `length` seconds that end with `last`. */
-  sum(last: number, length: number): number {
-    const size = this.#stamps.length
-    let total = 0
-    let at = last % size
-    for (let second = last; second > last - length; second--) {
-      if (this.#stamps[at] === second) total += this.#prompt[at]! + this.#completion[at]!
-      at = at === 0 ? size - 1 : at - 1
-    }
-    return total
-  }
-
-  /** The prompt part of `sum`. */
-  sumPrompt(last: number, length: number): number {
-    let total = 0
-    for (let second = last; second > last - length; second--) {
-      const at = second % this.#stamps.length
-      if (this.#stamps[at] === second) total += this.#prompt[at]!
-    }
-    return total
-  }
-}
-
-interface Slot {
-  readonly host: string | null
-  readonly gpuIndex: number
-  readonly total: PaneRing
-  readonly models: Map<string, PaneRing>
-  /** Newest second with a token event. */
-  newestSecond: number
-  /** Wall clock when that second came, so that an idle slot's window runs empty. */
-  newestSeenMs: number
-  sample: GpuDocument | null
-  touched: number
 }
 
 export class SlidingWindow {
@@ -125,19 +37,19 @@ export class SlidingWindow {
     this.#ringSize = options.windowSeconds + options.allowedLatenessSeconds + 1
   }
 
-  /** Says that token events before this instant were not replayed into the window; figures that need them are partial. */
+  /** Token events before this instant were not replayed into the window: figures that need them are marked partial. */
   knownFrom(atMs: number): void {
     this.#knownFromSecond = Math.floor(atMs / 1000)
   }
 
-  /** Takes in a GPU sample: the newest one by event time gives the slot its price, name and utilisation. */
+  /** Adds a GPU sample: the newest one by event time gives the slot its price, name and utilisation. */
   observe(sample: GpuDocument): void {
     const slot = this.#slot(sample.host, sample.gpu_index)
     if (slot.sample === null || sample.ts.getTime() >= slot.sample.ts.getTime()) slot.sample = sample
   }
 
   /**
-   * Takes in a token event and writes its live figures onto it: cost_per_token, tokens_per_second, price_per_hour_usd,
+   * Adds a token event and writes its live figures onto it: cost_per_token, tokens_per_second, price_per_hour_usd,
    * window_s, and `late` or `partial` where they apply. `nowMs` is the wall clock.
    */
   price(event: TokenDocument, nowMs: number): void {
@@ -183,33 +95,9 @@ export class SlidingWindow {
     return found
   }
 
-  /** Live figures at a wall-clock instant. A slot's event time goes on with the wall clock after its last event. */
+  /** Live figures at a wall-clock instant. */
   live(nowMs: number): { models: LiveModel[]; slots: LiveSlot[] } {
-    const { windowSeconds, priceOf } = this.#options
-    const models = new Map<string, { prompt: number; completion: number; usd: number }>()
-    const slots: LiveSlot[] = []
-    for (const hostSlots of this.#slots.values()) {
-      for (const slot of hostSlots.values()) {
-        const last = slot.newestSecond + Math.max(0, Math.floor((nowMs - slot.newestSeenMs) / 1000))
-        const tokens = slot.newestSecond < 0 ? 0 : slot.total.sum(last, windowSeconds)
-        const hourlyUsd = priceOf(slot, slot.sample, nowMs)
-        const windowUsd = (hourlyUsd * windowSeconds) / 3600
-        slots.push(describe(slot, hourlyUsd, tokens / windowSeconds, tokens === 0 ? null : windowUsd / tokens))
-        if (tokens === 0) continue
-        for (const [model, ring] of slot.models) {
-          const all = ring.sum(last, windowSeconds)
-          if (all === 0) continue
-          const prompt = ring.sumPrompt(last, windowSeconds)
-          const completion = all - prompt
-          const sum = models.get(model) ?? { prompt: 0, completion: 0, usd: 0 }
-          sum.prompt += prompt
-          sum.completion += completion
-          sum.usd += (windowUsd * (prompt + completion)) / tokens
-          models.set(model, sum)
-        }
-      }
-    }
-    return { models: [...models].map(([model, sum]) => liveModel(model, sum, windowSeconds)), slots }
+    return liveFigures(this.#allSlots(), this.#options, nowMs)
   }
 
   /** Number of slots that are kept, for /metrics. */
@@ -217,7 +105,7 @@ export class SlidingWindow {
     return this.#slotCount
   }
 
-  /** Adds an event's tokens to a slot; true when the event is late, and then nothing is added. */
+  /** Adds an event's tokens to a slot. Returns whether the event is late; then nothing is added. */
   #count(slot: Slot, event: TokenDocument, second: number, prompt: number, completion: number, nowMs: number): boolean {
     if (second < slot.newestSecond - this.#options.allowedLatenessSeconds) return true
     if (second >= slot.newestSecond) {
@@ -263,10 +151,14 @@ export class SlidingWindow {
     return slot
   }
 
-  /** Drops the tenth of the slots that was seen longest ago once there are too many rings; their sort is paid for once in a while. */
+  *#allSlots(): Generator<Slot> {
+    for (const hostSlots of this.#slots.values()) yield* hostSlots.values()
+  }
+
+  /** Evicts the least recently used tenth of the slots once there are too many rings, so that sorting them is rare. */
   #makeRoom(keep: Slot): void {
     if (this.#ringCount <= this.#options.maxRings) return
-    const all = [...this.#slots.values()].flatMap((slots) => [...slots.values()]).filter((slot) => slot !== keep)
+    const all = [...this.#allSlots()].filter((slot) => slot !== keep)
     all.sort((a, b) => a.touched - b.touched)
     for (const slot of all.slice(0, Math.ceil(all.length / 10))) {
       const hostSlots = this.#slots.get(slot.host)!
@@ -298,35 +190,4 @@ export function spread(count: number, parts: number): number[] {
 function newestMs(slot: Slot): number {
   const sampleMs = slot.sample?.ts.getTime() ?? Number.NEGATIVE_INFINITY
   return Math.max(sampleMs, slot.newestSecond < 0 ? Number.NEGATIVE_INFINITY : slot.newestSecond * 1000)
-}
-
-function describe(slot: Slot, hourlyUsd: number, tokensPerSecond: number, costPerToken: number | null): LiveSlot {
-  const sample = slot.sample
-  return {
-    host: slot.host,
-    gpu_index: slot.gpuIndex,
-    gpu_uuid: sample?.uuid ?? null,
-    name: sample?.name ?? null,
-    utilization: sample?.utilization ?? null,
-    price_per_hour_usd: hourlyUsd,
-    tokens_per_second: tokensPerSecond,
-    cost_per_token: costPerToken,
-    last_sample: sample === null ? null : sample.ts.toISOString(),
-  }
-}
-
-function liveModel(
-  model: string,
-  sum: { prompt: number; completion: number; usd: number },
-  seconds: number,
-): LiveModel {
-  const tokens = sum.prompt + sum.completion
-  return {
-    model,
-    tokens_per_second: tokens / seconds,
-    prompt_tokens_per_second: sum.prompt / seconds,
-    completion_tokens_per_second: sum.completion / seconds,
-    cost_per_token: sum.usd / tokens,
-    usd_per_million_tokens: (sum.usd / tokens) * 1e6,
-  }
 }

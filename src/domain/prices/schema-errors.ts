@@ -31,6 +31,8 @@ interface Walkable {
   minItems?: number
   maxItems?: number
   minProperties?: number
+  /** What is allowed, in the schema's own words. */
+  expected?: string
 }
 
 const MAX_SHOWN_LENGTH = 80
@@ -118,6 +120,7 @@ function isWithin(value: number, minimum = Number.NEGATIVE_INFINITY, maximum = N
 }
 
 function allowed(schema: Walkable): string {
+  if (schema.expected !== undefined) return schema.expected
   if (schema.const !== undefined) return String(schema.const)
   if (schema.anyOf !== undefined) {
     const isObjects = schema.anyOf[0]!.type === 'object'

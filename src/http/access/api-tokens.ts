@@ -1,40 +1,40 @@
-// API tokens and the file that they are kept in (API_TOKENS_FILE): one token a line, as JSON,
+// API tokens and the file that holds them (API_TOKENS_FILE): one token a line, as JSON,
 //
 //   {"name":"box-7","sha256":"64 hex digits","scopes":["ingest"],"created":"2026-11-22T10:00:00Z","expires":"2027-02-20T10:00:00Z"}
 //
-// `expires` may be left out; blank lines and lines that begin with # are skipped. The file holds no secret: a token is 256
-// random bits, so its SHA-256 needs neither salt nor a slow hash, there is nothing to guess. What is wrong with a file is
-// told with its lines and never quotes them, for somebody may have put the token itself there.
+// `expires` is optional; blank lines and lines that begin with # are skipped. The file holds no secret: a token is 256
+// random bits, so its SHA-256 needs neither salt nor a slow hash, there is nothing to guess. Errors in a file are
+// reported by line number and never quote the line, since it may hold the token itself by mistake.
 
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { parseIsoMs } from '../../domain/events/timestamp.ts'
 
-/** What a token may be for: all reading, posting events, everything. */
+/** What a token may allow: all reading, posting events, everything. */
 export const SCOPES = ['read', 'ingest', 'admin'] as const
 export type Scope = (typeof SCOPES)[number]
 
 export interface ApiToken {
-  /** Unique in the file; for people, logs and limits. */
+  /** Unique in the file; shown to operators and in logs. */
   name: string
   /** SHA-256 of the token, 32 bytes. */
   hash: Buffer
   scopes: readonly Scope[]
   createdMs: number
-  /** First instant at which it is good no more; null: never. */
+  /** First instant at which it is no longer valid; null: never. */
   expiresMs: number | null
 }
 
-/** What is allowed as a name, for people. */
+/** What is allowed as a name, as text for operators. */
 export const NAME_RULE = '1 to 64 letters, digits, dots, dashes and underscores, not beginning with pt_'
-/** Largest file, bytes, and most tokens in it: each request is compared with all of them. */
+/** Largest file, bytes, and most tokens in it: each request's token is compared with all of them. */
 const MAX_FILE_BYTES = 1024 * 1024
 const MAX_TOKENS = 1000
 /** Most problems that an error lists. */
 const MAX_PROBLEMS = 20
 const FIELDS = ['name', 'sha256', 'scopes', 'created', 'expires']
 
-/** A new token: 256 random bits behind a prefix by which secret scanners and people know it. */
+/** A new token: 256 random bits behind a prefix by which secret scanners and operators recognize it. */
 export function newToken(): string {
   return `pt_${randomBytes(32).toString('base64url')}`
 }
@@ -45,7 +45,7 @@ export function hashOf(token: string): Buffer {
 
 /**
  * The token of the list that was presented, expired or not; null when it is none of them. Takes the same time for any
- * answer: the hash is compared with every entry, each in constant time, and nothing ends the loop early.
+ * result: the hash is compared with every entry, each in constant time, and nothing ends the loop early.
  */
 export function findToken(tokens: readonly ApiToken[], presented: string): ApiToken | null {
   const presentedHash = hashOf(presented)
@@ -54,7 +54,7 @@ export function findToken(tokens: readonly ApiToken[], presented: string): ApiTo
   return found
 }
 
-/** Whether a token is good for what needs this scope; admin is good for everything. */
+/** Whether a token allows what requires this scope; admin allows everything. */
 export function allows({ scopes }: ApiToken, needed: Scope): boolean {
   return scopes.includes(needed) || scopes.includes('admin')
 }
@@ -63,7 +63,7 @@ export function isName(text: string): boolean {
   return /^(?!pt_)[A-Za-z0-9._-]{1,64}$/.test(text)
 }
 
-/** Reads the file; throws an Error with all that is wrong, a line each. */
+/** Reads the file; throws an Error that lists all that is wrong, a line each. */
 export function readTokens(path: string): ApiToken[] {
   let text: string
   try {
@@ -80,7 +80,7 @@ export function readTokens(path: string): ApiToken[] {
   throw new Error(`Cannot use the API tokens in "${path}":${listed.join('')}${more}`)
 }
 
-/** All tokens of a file's text and all that is wrong with it, each with its line; the text is never quoted. */
+/** All tokens of a file's text and all errors in it, each with its line number; the text is never quoted. */
 export function parseTokens(text: string): { tokens: ApiToken[]; problems: string[] } {
   const tokens: ApiToken[] = []
   const problems: string[] = []
@@ -106,14 +106,14 @@ export function isBlank(line: string): boolean {
   return /^\s*(#|$)/.test(line)
 }
 
-/** A token as its line in the file, without line end. */
+/** A token as a line of the file, without line end. */
 export function lineOf({ name, hash, scopes, createdMs, expiresMs }: ApiToken): string {
   const instant = (ms: number) => new Date(ms).toISOString()
   const expires = expiresMs === null ? {} : { expires: instant(expiresMs) }
   return JSON.stringify({ name, sha256: hash.toString('hex'), scopes, created: instant(createdMs), ...expires })
 }
 
-/** The token of one line, or what is wrong with it. */
+/** The token of one line, or the error in it. */
 function parseLine(line: string): ApiToken | string {
   let entry: Record<string, unknown>
   try {
@@ -125,7 +125,7 @@ function parseLine(line: string): ApiToken | string {
   if (typeof entry !== 'object' || entry === null || Array.isArray(entry)) {
     return 'is not a JSON object: expected one token a line, {"name":…,"sha256":…,"scopes":[…],"created":…}'
   }
-  // A misspelt `expires` would make a token that never does.
+  // A misspelt `expires` would make a token that never expires.
   const unknown = Object.keys(entry).find((field) => !FIELDS.includes(field))
   if (unknown !== undefined) {
     const shown = /^[A-Za-z_]{1,32}$/.test(unknown) ? ` "${unknown}"` : ''
@@ -145,7 +145,7 @@ function parseLine(line: string): ApiToken | string {
 }
 
 function areScopes(value: unknown): value is Scope[] {
-  return Array.isArray(value) && value.length > 0 && value.every((each) => SCOPES.includes(each))
+  return Array.isArray(value) && value.length > 0 && value.every((scope) => SCOPES.includes(scope))
 }
 
 function instantOf(value: unknown): number {

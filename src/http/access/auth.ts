@@ -1,16 +1,16 @@
-// Who may do what, decided for every request before a byte of its body is read. Each route declares its scope; one without
-// a scope is a bug, and the server does not start. Without API tokens reads are open and writes are for programs on this
-// machine (loopback.ts). With tokens:
+// Authentication and authorization, decided for every request before a byte of its body is read. Each route declares
+// its scope; a route without one is a bug, and the server does not start. Without API tokens reads are open and writes
+// are for programs on this machine (loopback.ts). With tokens:
 //
-//   request → probe? → answered
-//           → good token? yes: its allowance, else that of the address → spent: 429
-//           → open route? → answered
-//           → no good token → 401 (429 where the address keeps trying)
+//   request → probe? → allowed
+//           → valid token? yes: its allowance, else that of the address → spent: 429
+//           → open route? → allowed
+//           → no valid token → 401
 //           → the token lacks the scope → 403
 //           → a write with the Origin of another site → 403
 //
-// A request counts against one caller only, its token or else its address: strangers at an address cannot use up what
-// token holders behind the same address (a proxy, a company's network) may do.
+// A request counts against one caller only, its token or else its address: requests without a token cannot use up the
+// allowance of token holders behind the same address (a proxy, a company's network).
 
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Logger } from '../../runtime/logger.ts'
@@ -19,11 +19,11 @@ import { DOCS_PATH } from '../open-api.ts'
 import { HttpProblem } from '../problem.ts'
 import { type ApiToken, allows, findToken, type Scope } from './api-tokens.ts'
 import { originProblem, requireLoopback } from './loopback.ts'
-import { type Allowance, type Bucket, RateLimiter, type RateLimits } from './rate-limit.ts'
+import { type Allowance, RateLimiter, type RateLimits, type TokenBucket } from './rate-limit.ts'
 
 /**
- * What a route asks for. `probe`: nothing, and it is not limited, for an orchestrator's question must always be answered
- * and costs no more than a refusal. `open`: nothing; it holds nothing of this deployment.
+ * What a route requires. `probe`: nothing, and it is not limited, since an orchestrator's probe must always be served
+ * and costs no more than a denial. `open`: nothing; it shows nothing of this deployment.
  */
 export type RouteScope = 'probe' | 'open' | Scope
 
@@ -32,7 +32,7 @@ declare module 'fastify' {
     scope?: RouteScope
   }
   interface FastifyRequest {
-    /** What the caller may do; null where nothing limits it. */
+    /** The caller's limits; null where it has none. */
     allowance: Allowance | null
   }
   interface FastifyInstance {
@@ -41,8 +41,8 @@ declare module 'fastify' {
   }
 }
 
-/** Why requests were refused, as counted; stable, for metrics. */
-export const REFUSALS = [
+/** Why requests are denied, as counted; stable, since they are labels of a metric. */
+export const DENIAL_REASONS = [
   'missing_token',
   'unknown_token',
   'expired_token',
@@ -50,20 +50,19 @@ export const REFUSALS = [
   'foreign_origin',
   'too_many_requests',
   'too_many_events',
-  'too_many_failures',
 ] as const
-type RefusalReason = (typeof REFUSALS)[number]
+type DenialReason = (typeof DENIAL_REASONS)[number]
 
-interface Refused {
-  reason: RefusalReason
+interface Denial {
+  reason: DenialReason
   problem: HttpProblem
 }
 
-/** How often refusals are told in the log, milliseconds: a flood must not become a flood of lines. */
-const TELL_MS = 60_000
+/** How often denials are logged, milliseconds: a flood of requests must not become a flood of lines. */
+const LOG_INTERVAL_MS = 60_000
 
-/** What of the server's parts is needed here. */
-interface AuthParts {
+/** The dependencies of the server that are needed here. */
+interface AuthDependencies {
   access?: Access
   now: () => number
 }
@@ -74,41 +73,41 @@ export interface AccessOptions {
   logger: Logger
 }
 
-/** The API tokens that are in force, the limits on who uses them, and how many requests were refused. */
+/** The effective API tokens, the limits of callers, and how many requests were denied. */
 export class Access {
   readonly tokens: WatchedFile<readonly ApiToken[]>
   readonly limiter: RateLimiter
-  readonly refused: Record<RefusalReason, number>
+  readonly denied: Record<DenialReason, number>
   readonly #logger: Logger
-  #toldMs = Number.NEGATIVE_INFINITY
+  #lastLoggedMs = Number.NEGATIVE_INFINITY
 
   constructor({ tokens, limits, logger }: AccessOptions) {
     this.tokens = tokens
     this.limiter = new RateLimiter(limits)
-    this.refused = Object.fromEntries(REFUSALS.map((reason) => [reason, 0])) as Record<RefusalReason, number>
+    this.denied = Object.fromEntries(DENIAL_REASONS.map((reason) => [reason, 0])) as Record<DenialReason, number>
     this.#logger = logger
   }
 
-  /** Counts a refusal, and tells of it now and then. */
-  count(reason: RefusalReason, address: string, nowMs: number): void {
-    this.refused[reason]++
-    if (nowMs - this.#toldMs < TELL_MS) return
-    this.#toldMs = nowMs
-    const counts = Object.fromEntries(Object.entries(this.refused).filter(([, count]) => count > 0))
+  /** Counts a denial, and logs one now and then. */
+  count(reason: DenialReason, address: string, nowMs: number): void {
+    this.denied[reason]++
+    if (nowMs - this.#lastLoggedMs < LOG_INTERVAL_MS) return
+    this.#lastLoggedMs = nowMs
+    const counts = Object.fromEntries(Object.entries(this.denied).filter(([, count]) => count > 0))
     this.#logger.warn(
-      { reason, address, refused: counts },
-      'Refused a request; others are counted and told once a minute',
+      { reason, address, denied: counts },
+      'Denied a request; others are counted and logged at most once a minute',
     )
   }
 }
 
-/** Adds the check to all routes; before any route, for it learns of them as they are added. */
-export function addAuth(app: FastifyInstance, { access, now }: AuthParts): void {
+/** Adds the check to all routes; before any route, because it sees routes as they are added. */
+export function addAuth(app: FastifyInstance, { access, now }: AuthDependencies): void {
   const scopes = new Map<string, RouteScope>()
   app.decorate('routeScopes', scopes)
   app.decorateRequest('allowance', null)
   app.addHook('onRoute', (route) => {
-    // These routes come from a plugin, which knows nothing of scopes.
+    // These routes come from a plugin, which does not declare scopes.
     if (route.url === DOCS_PATH || route.url.startsWith(`${DOCS_PATH}/`)) route.config = { scope: 'open' }
     const scope = route.config?.scope
     if (scope === undefined) throw new Error(`Route ${String(route.method)} ${route.url} declares no scope`)
@@ -122,8 +121,8 @@ export function addAuth(app: FastifyInstance, { access, now }: AuthParts): void 
   })
 }
 
-/** Throws a 429 problem while the caller has posted more events than it may. */
-export function requireEventAllowance(request: FastifyRequest, { access, now }: AuthParts): void {
+/** Throws a 429 problem while the caller's allowance of events is overdrawn. */
+export function requireEventAllowance(request: FastifyRequest, { access, now }: AuthDependencies): void {
   if (access === undefined || request.allowance === null) return
   const nowMs = now()
   requireRoom(request.allowance.events, { request, access, nowMs }, 'too_many_events')
@@ -141,20 +140,16 @@ function admit(request: FastifyRequest, at: { scope: RouteScope; access: Access;
   allowance.requests.spend(1, nowMs)
   request.allowance = allowance
   if (scope === 'probe' || scope === 'open') return
-  if (token === null && presented !== null) {
-    requireRoom(allowance.failures, { request, access, nowMs }, 'too_many_failures')
-    allowance.failures.spend(1, nowMs)
-  }
-  const refusal =
-    token !== null ? refusalOf(request, token, scope) : withoutToken(presented, isExpired ? found : null, scope)
-  if (refusal === null) return
-  access.count(refusal.reason, addressOf(request), nowMs)
-  throw refusal.problem
+  const denial =
+    token !== null ? denialOf(request, token, scope) : withoutToken(presented, isExpired ? found : null, scope)
+  if (denial === null) return
+  access.count(denial.reason, addressOf(request), nowMs)
+  throw denial.problem
 }
 
-/** What is answered to a request with no token, a wrong one, or an expired one. */
-function withoutToken(presented: string | null, expired: ApiToken | null, scope: Scope): Refused {
-  const because = (reason: RefusalReason, why: string) => {
+/** The denial of a request with no token, an unknown one, or an expired one. */
+function withoutToken(presented: string | null, expired: ApiToken | null, scope: Scope): Denial {
+  const because = (reason: DenialReason, why: string) => {
     const detail = `${why}: send Authorization: Bearer TOKEN with a token of scope ${scope}; pertoken tokens add makes one`
     // RFC 6750, section 3: no error code where nothing was presented.
     const challenge = presented === null ? '' : ', error="invalid_token"'
@@ -166,8 +161,8 @@ function withoutToken(presented: string | null, expired: ApiToken | null, scope:
   return because('expired_token', `The API token expired at ${new Date(expired.expiresMs!).toISOString()}`)
 }
 
-/** Why a request with a good token is refused all the same; null when it is not. */
-function refusalOf(request: FastifyRequest, token: ApiToken, scope: Scope): Refused | null {
+/** The denial of a request with a valid token; null when it is allowed. */
+function denialOf(request: FastifyRequest, token: ApiToken, scope: Scope): Denial | null {
   if (!allows(token, scope)) {
     const { name, scopes } = token
     const detail = `The API token "${name}" is for ${scopes.join(', ')}: use one of scope ${scope}; pertoken tokens add makes one`
@@ -178,9 +173,9 @@ function refusalOf(request: FastifyRequest, token: ApiToken, scope: Scope): Refu
   return problem === null ? null : { reason: 'foreign_origin', problem }
 }
 
-/** Throws a 429 problem unless a bucket has something left. */
+/** Throws a 429 problem unless the bucket has something left. */
 function requireRoom(
-  bucket: Bucket,
+  bucket: TokenBucket,
   { request, access, nowMs }: { request: FastifyRequest; access: Access; nowMs: number },
   reason: keyof typeof TOO_MANY,
 ): void {
@@ -195,7 +190,6 @@ function requireRoom(
 const TOO_MANY = {
   too_many_requests: 'More requests a second than one caller may send (HTTP_RATE_REQUESTS)',
   too_many_events: 'More events a second than one caller may post (HTTP_RATE_EVENTS)',
-  too_many_failures: 'Too many wrong API tokens from this address',
 }
 
 function isWrite(scope: RouteScope): boolean {

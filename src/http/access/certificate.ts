@@ -1,17 +1,17 @@
-// The certificate and key of HTTPS, read from two PEM files and checked against each other: what is in force always fits
-// together, also while the two files are being replaced one after the other.
+// The certificate and key of HTTPS, read from two PEM files and checked against each other: the effective pair always
+// matches, also while the two files are being replaced one after the other.
 
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 
 export interface Certificate {
-  /** PEM: the server's own certificate first, then those between it and the authority. */
+  /** PEM: the server's own certificate first, then the intermediates. */
   cert: string
   /** PEM. */
   key: string
 }
 
-/** Reads both files; throws an Error that says what is wrong, and never what is in them. */
+/** Reads both files; throws an Error that names the fault and never quotes the files. */
 export function readCertificate(certPath: string, keyPath: string): Certificate {
   const cert = read(certPath, 'certificate')
   const key = read(keyPath, 'key')

@@ -1,8 +1,8 @@
-// Who may write while no API tokens are configured: programs on this machine, and nobody else. The peer's address alone is
-// not enough: a page in a browser on this machine can be made to post to localhost, also under a name that an attacker's
-// DNS points at 127.0.0.1 (DNS rebinding: the Host header gives it away), and a reverse proxy on this machine makes the
-// whole world look local (so that any trace of a proxy refuses). Content types are checked by the route: a form cannot
-// send JSON without a preflight, which this server never answers.
+// Who may write while no API tokens are configured: only programs on this machine. The peer's address alone is not
+// sufficient: a page in a browser on this machine can be made to post to localhost, also under a name that an
+// attacker's DNS resolves to 127.0.0.1 (DNS rebinding: the Host header reveals it), and a reverse proxy on this machine
+// makes every client look local (so any trace of a proxy denies the request). Content types are checked by the route: a
+// form cannot send JSON without a preflight, which this server never grants.
 
 import type { FastifyRequest } from 'fastify'
 import { HttpProblem } from '../problem.ts'
@@ -29,10 +29,10 @@ export function requireLoopback(request: Pick<FastifyRequest, 'headers' | 'socke
   if (problem !== null) throw problem
 }
 
-/** A 403 problem where a page of another site asks; null for programs, which send no Origin, and for pages of this server. */
+/** A 403 problem for requests by pages of other sites; null for programs, which send no Origin, and for own pages. */
 export function originProblem({ headers }: Pick<FastifyRequest, 'headers'>): HttpProblem | null {
   const { origin, host = '' } = headers
-  // Either scheme: a proxy before this server may speak HTTPS where this server does not.
+  // Either scheme: a proxy in front of this server may terminate HTTPS.
   if (origin === undefined || /^https?:\/\/(.+)$/i.exec(origin)?.[1]?.toLowerCase() === host.toLowerCase()) return null
   return forbidden(`the Origin header is ${quote(origin)}: pages of other sites may not write`)
 }

@@ -1,11 +1,11 @@
-// Limits on how much one caller may ask for, so that none can take the process from the others. A caller is a token, or,
-// for requests without a good one, an address; each has token buckets for requests, for posted events and for failed
-// authentications, of which each holds BURST_S seconds of its rate. What is spent may overdraw a bucket: then
-// nothing more is taken until the debt is paid, so that the rate holds whatever the size of a single post.
+// Limits on how much one caller may request, so that none can starve the others. A caller is an API token, or, for
+// requests without a valid one, an address; each has a token bucket for requests and one for posted events, which hold
+// BURST_S seconds of their rate. Spending may overdraw a bucket: then nothing more is accepted until the debt is paid,
+// so that the rate holds whatever the size of a single post.
 //
-// Memory is bounded: a token's allowance lives as long as the token; addresses are remembered up to MAX_ADDRESSES. One whose
-// buckets are full again is as good as unknown and forgotten first; when there is none of these among the longest unseen,
-// further addresses share one allowance, and those that are known keep theirs.
+// Memory is bounded: a token's allowance lives as long as the token; at most MAX_ADDRESSES addresses are kept. One
+// whose buckets are full again carries no state and is evicted first; when there is none of these among the least
+// recently seen, further addresses share one allowance, and those that are known keep theirs.
 
 export interface RateLimits {
   /** Requests a second of one caller; 0: no limit. */
@@ -14,20 +14,17 @@ export interface RateLimits {
   eventsPerS: number
 }
 
-/** How many seconds' worth a bucket holds. */
+/** How many seconds of its rate a bucket holds. */
 const BURST_S = 2
-/** Failed authentications of one address: a second, and at once. */
-const FAILURES_PER_S = 1
-const FAILURE_BURST = 20
-/** Most addresses that are remembered. */
+/** Most addresses that are kept. */
 const MAX_ADDRESSES = 10_000
-/** How many of the longest unseen are looked at for one that can be forgotten. */
-const FORGET_LOOKS = 8
-/** Stands for "no limit": more than anybody sends, and its products are exact enough. */
-const BOUNDLESS = 1e12
+/** How many of the least recently seen addresses are examined for one that can be evicted. */
+const EVICTION_SCAN = 8
+/** Stands for "no limit": more than any client sends, and its products are exact enough. */
+const UNLIMITED = 1e12
 
 /** A token bucket. Times are epoch milliseconds; a clock that steps back adds nothing. */
-export class Bucket {
+export class TokenBucket {
   readonly #perMs: number
   readonly #capacity: number
   #level: number
@@ -39,13 +36,13 @@ export class Bucket {
     this.#level = capacity
   }
 
-  /** How long until it has something again, milliseconds; 0 when it has. */
+  /** Time until the bucket has something left, milliseconds; 0 when it has. */
   waitMs(nowMs: number): number {
     this.#fill(nowMs)
     return this.#level > 0 ? 0 : Math.max(1, -this.#level / this.#perMs)
   }
 
-  /** Takes so much, also more than there is. */
+  /** Takes an amount, also more than is left. */
   spend(amount: number, nowMs: number): void {
     this.#fill(nowMs)
     this.#level -= amount
@@ -65,26 +62,26 @@ export class Bucket {
 
 /** What one caller may do. */
 export interface Allowance {
-  requests: Bucket
-  events: Bucket
-  failures: Bucket
-  /** Posts of this caller that are worked on. */
+  requests: TokenBucket
+  events: TokenBucket
+  /** Posts of this caller that are in progress. */
   openPosts: number
 }
 
 export class RateLimiter {
   readonly #limits: RateLimits
   readonly #tokens = new WeakMap<object, Allowance>()
-  /** By network; those seen last stand last. */
+  /** By network, least recently seen first. */
   readonly #addresses = new Map<string, Allowance>()
-  readonly #strangers: Allowance
+  /** Of addresses that there is no room for. */
+  readonly #shared: Allowance
 
   constructor(limits: RateLimits) {
     this.#limits = limits
-    this.#strangers = this.#newAllowance()
+    this.#shared = this.#newAllowance()
   }
 
-  /** The allowance of a token: a new object begins anew. */
+  /** The allowance of a token, by identity: a new object has a new allowance. */
   ofToken(token: object): Allowance {
     const known = this.#tokens.get(token)
     if (known !== undefined) return known
@@ -93,48 +90,44 @@ export class RateLimiter {
     return allowance
   }
 
-  /** The allowance of an address: of its /64 network where it is an IPv6 address, for that is what one customer gets. */
+  /** The allowance of an address: of its /64 network where it is an IPv6 address, since one customer gets a /64. */
   ofAddress(address: string, nowMs: number): Allowance {
     const network = networkOf(address)
     let allowance = this.#addresses.get(network)
     if (allowance === undefined) {
-      if (this.#addresses.size >= MAX_ADDRESSES && !this.#forgetOne(nowMs)) return this.#strangers
+      if (this.#addresses.size >= MAX_ADDRESSES && !this.#evictOne(nowMs)) return this.#shared
       allowance = this.#newAllowance()
     } else this.#addresses.delete(network)
     this.#addresses.set(network, allowance)
     return allowance
   }
 
-  /** How many addresses are remembered. */
+  /** Number of addresses that are kept. */
   get remembered(): number {
     return this.#addresses.size
   }
 
-  #forgetOne(nowMs: number): boolean {
-    let looks = FORGET_LOOKS
+  #evictOne(nowMs: number): boolean {
+    let left = EVICTION_SCAN
     for (const [network, allowance] of this.#addresses) {
       this.#addresses.delete(network)
-      if (allowance.requests.isFull(nowMs) && allowance.failures.isFull(nowMs)) return true
-      // Behind the others, so that one that is long in debt does not hide those that can be forgotten.
+      if (allowance.requests.isFull(nowMs)) return true
+      // Behind the others, so that one that is long in debt does not hide those that can be evicted.
       this.#addresses.set(network, allowance)
-      if (--looks === 0) return false
+      if (--left === 0) return false
     }
     return false
   }
 
   #newAllowance(): Allowance {
     const { requestsPerS, eventsPerS } = this.#limits
-    const bucket = (perS: number) => (perS === 0 ? new Bucket(BOUNDLESS, BOUNDLESS) : new Bucket(perS, perS * BURST_S))
-    return {
-      requests: bucket(requestsPerS),
-      events: bucket(eventsPerS),
-      failures: new Bucket(FAILURES_PER_S, FAILURE_BURST),
-      openPosts: 0,
-    }
+    const bucket = (perS: number) =>
+      perS === 0 ? new TokenBucket(UNLIMITED, UNLIMITED) : new TokenBucket(perS, perS * BURST_S)
+    return { requests: bucket(requestsPerS), events: bucket(eventsPerS), openPosts: 0 }
   }
 }
 
-/** An IPv4 address as it is, of an IPv6 address the first 64 bits. */
+/** An IPv4 address unchanged; of an IPv6 address the first 64 bits. */
 export function networkOf(address: string): string {
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)
   if (mapped !== null) return mapped[1]!

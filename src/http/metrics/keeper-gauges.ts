@@ -1,4 +1,4 @@
-// What the keeper of this process does, for Prometheus: how far behind the ledger is, and counts of its work.
+// The keeper of this process, for Prometheus: how far behind the ledger is, and counters of its work.
 
 import { Counter, Gauge, type Registry } from 'prom-client'
 import type { KeeperStatus } from '../../processor/ledger/keeper.ts'
@@ -36,7 +36,7 @@ export class KeeperGauges {
     this.#work = new Counter({ name: 'pertoken_ledger_work_total', help: workHelp, labelNames: ['what'], registers })
   }
 
-  /** Takes all figures now. */
+  /** Sets all figures to the current status. */
   set(): void {
     const status = this.#status()
     for (const [level, spans] of Object.entries(status.backlog)) this.#backlog.set({ level }, spans)

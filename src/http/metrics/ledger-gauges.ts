@@ -1,10 +1,9 @@
 // The ledger's last full hour as gauges: what a million tokens cost, what each model cost, what was idle; and the same
-// under the names that OpenCost gives its inference costs, so that its dashboards show ours. The store is asked at most
-// every 15 s, and a scrape waits for it a second at most: figures of a minute ago are better than a scrape that fails.
-// OpenCost's names and labels: pkg/inferencecost/exporter.go and docs/inference-cost-tracking.md of opencost/opencost,
-// 1.121 (pull request 3845). Its cost_basis `allocation` includes idle, as our fully loaded does; `usage` is our busy.
+// under OpenCost's names for inference costs, so that its dashboards show ours. The store is read at most every 15 s,
+// and a scrape waits for it a second at most: figures of a minute ago are better than a scrape that fails. OpenCost's
+// names and labels: pkg/inferencecost/exporter.go and docs/inference-cost-tracking.md of opencost/opencost, 1.121 (pull
+// request 3845). Its cost_basis `allocation` includes idle, as our fully loaded does; `usage` is our busy.
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import { Gauge, type Registry } from 'prom-client'
 import { floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
 import { addAmounts, noAmounts, totalNanoUsd } from '../../domain/ledger/rows.ts'
@@ -13,19 +12,20 @@ import { usd } from '../../domain/prices/money.ts'
 import { CostReading, type CostSource } from '../../processor/cost/cost-reading.ts'
 import { usdPerMillion } from '../../report/cost-figures.ts'
 import { type CostQuery, costQuery } from '../../report/cost-query.ts'
+import { settlesWithin } from '../../runtime/waiting.ts'
 
 const REFRESH_MS = 15_000
-const PATIENCE_MS = 1000
-/** An hour is full when its last cells are there: due at their end + 105 s. */
+const MAX_WAIT_MS = 1000
+/** An hour is complete once its last cells are computed: they are due 105 s after their end. */
 const SETTLED_MS = 180_000
 const MAX_MODELS = 100
 
-/** Labels that OpenCost takes from Kubernetes, which we do not have; `unknown` is what it writes itself. */
+/** Labels that OpenCost takes from Kubernetes, which we do not have; `unknown` is its own placeholder. */
 const [MODEL_VERSION, NAMESPACE, WORKLOAD_TYPE] = ['unknown', '', 'inference']
 const MODEL_LABELS = ['model_name', 'model_version', 'namespace', 'cost_basis', 'workload_type'] as const
 
 export interface ModelAmounts {
-  /** Null is nobody. */
+  /** Null: cost that belongs to no model. */
   model: string | null
   amounts: LedgerAmounts
 }
@@ -37,7 +37,7 @@ interface LastHour {
 
 export interface LedgerGaugesOptions {
   registry: Registry
-  /** The gauge that has the live figures too, with basis `live`; reset by its owner. */
+  /** The gauge that also holds the live figures, with basis `live`; reset by its owner. */
   costPerMillion: Gauge<'model' | 'basis'>
   now: () => number
 }
@@ -53,7 +53,7 @@ export class LedgerGauges {
   readonly #openCostTotal: Gauge<(typeof MODEL_LABELS)[number]>
   readonly #openCostPerMillion: Gauge<(typeof MODEL_LABELS)[number] | 'phase' | 'allocation_method'>
   #lastHour: LastHour | null = null
-  #askedMs = Number.NEGATIVE_INFINITY
+  #requestedMs = Number.NEGATIVE_INFINITY
   #reading: Promise<void> | null = null
 
   constructor(source: CostSource, { registry, costPerMillion, now }: LedgerGaugesOptions) {
@@ -79,23 +79,19 @@ export class LedgerGauges {
     )
   }
 
-  /** Asks the store again when the figures are old; comes back after a second whether it has answered or not. */
+  /** Reads the store again when the figures are old; resolves within a second, with or without a result. */
   async refresh(): Promise<void> {
-    if (this.#reading === null && this.#now() - this.#askedMs >= REFRESH_MS) {
-      this.#askedMs = this.#now()
+    if (this.#reading === null && this.#now() - this.#requestedMs >= REFRESH_MS) {
+      this.#requestedMs = this.#now()
       this.#reading = this.#read().finally(() => {
         this.#reading = null
       })
     }
     if (this.#reading === null) return
-    const patience = new AbortController()
-    await Promise.race([this.#reading, sleep(PATIENCE_MS, undefined, { signal: patience.signal, ref: false })]).catch(
-      () => {},
-    )
-    patience.abort()
+    await settlesWithin(MAX_WAIT_MS, this.#reading)
   }
 
-  /** Sets all gauges to the newest figures; those of nothing are absent. */
+  /** Sets all gauges to the newest figures; gauges without a figure are absent. */
   set(): void {
     const gauges = [this.#hourly, this.#idle, this.#uncovered, this.#hourStart]
     for (const gauge of [...gauges, this.#openCostTotal, this.#openCostPerMillion]) gauge.reset()
@@ -103,16 +99,16 @@ export class LedgerGauges {
     if (this.#lastHour === null) return
     const { startMs, models } = this.#lastHour
     let uncovered = 0n
-    for (const each of models) {
-      this.#setModel(each)
-      if (each.model !== null) this.#setOpenCost(each.model, each.amounts)
-      uncovered += each.amounts.uncovered_nano_usd
+    for (const { model, amounts } of models) {
+      this.#setModel(model, amounts)
+      if (model !== null) this.#setOpenCost(model, amounts)
+      uncovered += amounts.uncovered_nano_usd
     }
     this.#uncovered.set(usd(uncovered))
     this.#hourStart.set(startMs / 1000)
   }
 
-  /** Never rejects: while the store is away there are no figures of it. */
+  /** Never rejects: while the store is unavailable there are no figures. */
   async #read(): Promise<void> {
     const toMs = floorTo(HOUR_MS, this.#now() - SETTLED_MS)
     const question = { fromMs: toMs - HOUR_MS, toMs, step: 'all', by: ['model'], idle: 'own' } as const
@@ -126,7 +122,7 @@ export class LedgerGauges {
     }
   }
 
-  #setModel({ model: name, amounts }: ModelAmounts): void {
+  #setModel(name: string | null, amounts: LedgerAmounts): void {
     const model = name ?? ''
     const tokens = amounts.prompt_tokens + amounts.completion_tokens
     const loaded = usdPerMillion(totalNanoUsd(amounts), tokens)
@@ -146,7 +142,7 @@ export class LedgerGauges {
       const named = { model_name: model, model_version: MODEL_VERSION, namespace: NAMESPACE }
       const labels = { ...named, cost_basis: basis, workload_type: WORKLOAD_TYPE }
       const money = basis === 'allocation' ? total : busy_nano_usd
-      // Busy and idle are split by the same weights, so busy's part of the input is busy's part of the whole.
+      // Busy and idle are split by the same weights, so busy has the same share of the input as of the total.
       const share = (part: bigint) => (basis === 'allocation' || total === 0n ? part : (part * busy_nano_usd) / total)
       const set = (phase: string, method: string, value: number | null) => {
         if (value !== null) this.#openCostPerMillion.set({ ...labels, phase, allocation_method: method }, value)
@@ -160,15 +156,15 @@ export class LedgerGauges {
   }
 }
 
-/** Nobody, the hundred dearest models by name, and the sum of the others under the name that the ledger gives them. */
+/** Cost of no model, the hundred costliest models by name, and the sum of the others under the ledger's name. */
 export function boundedAmounts(models: readonly ModelAmounts[]): ModelAmounts[] {
-  const nobody = models.filter(({ model }) => model === null)
+  const withoutModel = models.filter(({ model }) => model === null)
   const named = models.filter(({ model }) => model !== null && model !== OTHER_NAME)
-  const cost = (each: ModelAmounts) => totalNanoUsd(each.amounts)
+  const cost = ({ amounts }: ModelAmounts) => totalNanoUsd(amounts)
   named.sort((a, b) => (cost(b) > cost(a) ? 1 : cost(b) < cost(a) ? -1 : 0))
   const rest = [...models.filter(({ model }) => model === OTHER_NAME), ...named.slice(MAX_MODELS)]
-  if (rest.length === 0) return [...nobody, ...named]
+  if (rest.length === 0) return [...withoutModel, ...named]
   const other = { model: OTHER_NAME, amounts: noAmounts() }
   for (const { amounts } of rest) addAmounts(other.amounts, amounts)
-  return [...nobody, ...named.slice(0, MAX_MODELS), other]
+  return [...withoutModel, ...named.slice(0, MAX_MODELS), other]
 }

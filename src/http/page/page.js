@@ -1,7 +1,8 @@
-// Fills the page at / with /api/v1/live and /health, about once a second while somebody looks at it, and with the ledger's
-// last hour, four times a minute. Plain browser JavaScript, served as it is. What comes from outside (model, host and GPU names) only ever becomes text, never markup.
-// When figures cannot be had, or the server says that they are of the past, the page says "stale" and since when. Where the
-// server asks for an API token, so does the page; it keeps it for this tab (sessionStorage) and sends it to this server only.
+// Fills the page at / with /api/v1/live and /health, about once a second while it is visible, and with the ledger's
+// last hour, four times a minute. Plain browser JavaScript, served as it is. External names (model, host, GPU) only
+// ever become text, never markup. When figures cannot be fetched, or the server reports them as past, the page shows
+// "stale" and since when. Where the server requires an API token, the page asks for it, keeps it for this tab
+// (sessionStorage) and sends it to this server only.
 
 /**
  * @typedef {{ model: string, tokens_per_second: number, prompt_tokens_per_second: number,
@@ -21,7 +22,7 @@
 const REFRESH_MS = 1000
 const FETCH_TIMEOUT_MS = 4000
 const HOUR_REFRESH_MS = 15_000
-/** Minutes of the ledger are computed once their stragglers are in. */
+/** Minutes of the ledger are computed once their late events are in. */
 const LEDGER_LAG_MS = 180_000
 const MINUTE_MS = 60_000
 /** Rows of a table; more are counted, not drawn. */
@@ -30,23 +31,23 @@ const NONE = '–'
 /** Where the tab keeps its token. */
 const TOKEN_KEY = 'pertoken-api-token'
 
-/** When the figures that are shown were true, for the stale mark. */
+/** Time of the figures that are shown, for the stale mark. */
 let shownAsOf = ''
-/** When the ledger was asked last. */
-let hourAskedMs = 0
-/** The API token; null where none was asked for. */
+/** When the ledger was requested last. */
+let hourRequestedMs = 0
+/** The API token; null where none was required. */
 let token = sessionStorage.getItem(TOKEN_KEY)
-/** Whether the page waits for a token: until then it asks for nothing. */
+/** Whether the page waits for a token: until then it requests nothing. */
 let needsToken = false
 
-/** The server takes no token, or not this one. */
+/** The server requires a token, or does not accept this one. */
 class TokenNeeded extends Error {}
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id))
 
 /**
- * Text that changes only when it does, so that selections and screen readers are left alone.
+ * Sets the text only when it differs, so that selections and screen readers are not disturbed.
  * @param {Element} element
  * @param {string} text
  */
@@ -62,7 +63,10 @@ function count(value, digits = 0) {
 /** @param {number} value @param {Intl.NumberFormatOptions} options */
 const dollars = (value, options) => `$${value.toLocaleString('en-US', options)}`
 
-/** A cost per million tokens: three decimals, so that a column lines up; more where they would all be zeros. @param {number | null} value */
+/**
+ * A cost per million tokens: three decimals, so that a column lines up; more where they would all be zeros. @param
+ * {number | null} value
+ */
 function cost(value) {
   if (value === null) return NONE
   if (value > 0 && value < 0.01) return dollars(value, { maximumSignificantDigits: 3 })
@@ -84,7 +88,7 @@ const clock = (iso) => iso.slice(11, 19)
  * Makes the body of a table show these rows, reusing its cells. The first cell of a row is its header.
  * @param {string} id
  * @param {Cell[][]} rows
- * @param {string} empty what to say when there are none
+ * @param {string} empty text when there are none
  */
 function fill(id, rows, empty) {
   const body = /** @type {HTMLTableSectionElement} */ (byId(id).querySelector('tbody'))
@@ -214,11 +218,11 @@ function showHour({ rows, totals, to, final }) {
   setText(byId('hour-hint'), hint(rows.length, `to ${clock(to)} UTC, idle included${final ? '' : ', not final'}`))
 }
 
-/** The hour before the last minute that the ledger can have; failures are for the live figures to tell. */
+/** The hour before the last minute that the ledger can have; failures are reported with the live figures. */
 async function refreshHour() {
   const nowMs = Date.now()
-  if (needsToken || nowMs - hourAskedMs < HOUR_REFRESH_MS) return
-  hourAskedMs = nowMs
+  if (needsToken || nowMs - hourRequestedMs < HOUR_REFRESH_MS) return
+  hourRequestedMs = nowMs
   const toMs = Math.floor((nowMs - LEDGER_LAG_MS) / MINUTE_MS) * MINUTE_MS
   try {
     showHour(await fetchJson(`/api/v1/cost?by=model&from=${toMs - 60 * MINUTE_MS}&to=${toMs}`))
@@ -261,8 +265,8 @@ async function fetchJson(url) {
   const headers = token === null ? {} : { authorization: `Bearer ${token}` }
   const response = await fetch(url, { signal: AbortSignal.timeout(FETCH_TIMEOUT_MS), cache: 'no-store', headers })
   if (response.status === 401 || response.status === 403) throw new TokenNeeded((await response.json()).detail)
-  // /health answers 503 with the same body when something is wrong.
-  if (!response.ok && response.status !== 503) throw new Error(`${url} answered ${response.status}`)
+  // /health responds 503 with the same body when something is wrong.
+  if (!response.ok && response.status !== 503) throw new Error(`${url} responded ${response.status}`)
   return response.json()
 }
 
@@ -279,7 +283,7 @@ function askForToken(why) {
   setText(byId('state'), 'needs a token')
 }
 
-/** Shows the field while a token is asked for, and hides what works without one only. */
+/** Shows the field while a token is required, and hides what works only without one. */
 function showToken() {
   byId('login').hidden = !needsToken
   document.body.dataset.token = 'true'
@@ -287,7 +291,7 @@ function showToken() {
 }
 
 /** @param {SubmitEvent} event */
-function takeToken(event) {
+function acceptToken(event) {
   event.preventDefault()
   const field = /** @type {HTMLInputElement} */ (byId('token'))
   token = field.value.trim()
@@ -295,7 +299,7 @@ function takeToken(event) {
   sessionStorage.setItem(TOKEN_KEY, token)
   needsToken = false
   showToken()
-  hourAskedMs = 0
+  hourRequestedMs = 0
   void refresh()
 }
 
@@ -330,7 +334,7 @@ async function run() {
 }
 
 if (token !== null) showToken()
-byId('login').addEventListener('submit', takeToken)
+byId('login').addEventListener('submit', acceptToken)
 document.addEventListener('visibilitychange', () => {
   if (!document.hidden) void refresh()
 })

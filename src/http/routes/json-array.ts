@@ -1,13 +1,13 @@
-// The source bytes of each element of a JSON array. Events of an array go into the log as they were written, not as
-// JSON.parse and JSON.stringify would write them again: that would turn 1e400 into null, cut large integers, and drop
-// the first of two fields of one name before anybody can refuse it. Bytes, not text: what this looks for is ASCII and never
-// part of another character in UTF-8, so an element is a slice that costs no copy.
+// The source bytes of each element of a JSON array. Events of an array go into the log as received, not re-encoded by
+// JSON.parse and JSON.stringify: that would turn 1e400 into null, round large integers, and drop the first of two
+// fields of the same name before it can be rejected. Bytes, not text: the delimiters are ASCII and never part of
+// another character in UTF-8, so an element is a slice without a copy.
 
 const QUOTE = 34
 const COMMA = 44
 const BACKSLASH = 92
 
-/** Slices of `json`, which must be valid JSON of an array in UTF-8: one for each element, without the space around it. */
+/** Slices of `json`, which must be a valid JSON array in UTF-8: one for each element, without space around it. */
 export function elementsOf(json: Buffer): Buffer[] {
   const elements: Buffer[] = []
   let depth = 0

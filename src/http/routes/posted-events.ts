@@ -1,6 +1,6 @@
-// From the bytes of a posted body to records for the log, or to everything that is wrong with it. The checks are those of
-// the log's decoder (domain/decode.ts), so nothing that is taken here is refused later. All or nothing: one bad event of
-// an array and none is taken, with each bad one named. The records keep the bytes as they came.
+// From the bytes of a posted body to records for the log, or to every issue in it. The checks are those of the log's
+// decoder (domain/events/decode.ts), so nothing that is accepted here is rejected later. All or nothing: one invalid
+// event of an array rejects the array, and each invalid one is named. The records keep the bytes as received.
 
 import { isUtf8 } from 'node:buffer'
 import { type CloudEventAttributes, readAttributes, unwrapStructured } from '../../domain/events/cloudevents.ts'
@@ -14,7 +14,7 @@ import { elementsOf } from './json-array.ts'
 /** Most events of one call. */
 export const MAX_EVENTS = 10_000
 
-/** How a body is written: plain JSON (one event or an array), one structured CloudEvent, or a batch of them. */
+/** Form of a body: plain JSON (one event or an array), one structured CloudEvent, or a batch of them. */
 export type BodyForm = 'json' | 'structured' | 'batch'
 
 export interface PostedBody {
@@ -22,17 +22,17 @@ export interface PostedBody {
   form: BodyForm
   /** Attributes from `ce-*` headers (binary mode), by name without prefix; null when there are none. */
   attributes: Readonly<Record<string, string>> | null
-  /** The kind that the caller says, instead of type and shape. */
+  /** The kind that the caller names; null: by type and shape. */
   kind: EventKind | null
-  /** What "one hour ahead" is measured from, epoch milliseconds. */
+  /** Time that "one hour ahead" is relative to, epoch milliseconds. */
   nowMs: number
 }
 
 /** Records by kind, in order. */
 export type PostedRecords = Record<EventKind, NewRecord[]>
 
-/** Why nothing of a body is taken: every issue with its path, and how many events are wrong. */
-export class PostRefusal {
+/** Why a body is rejected: every issue with its path, and the number of invalid events. */
+export class PostRejection {
   readonly issues: readonly Issue[]
   readonly wrong: number
   readonly total: number
@@ -45,32 +45,32 @@ export class PostRefusal {
 }
 
 /** Reads a posted body. */
-export function readPosted(body: PostedBody): PostedRecords | PostRefusal {
+export function readPosted(body: PostedBody): PostedRecords | PostRejection {
   const { bytes } = body
-  if (bytes.length === 0) return refuse('empty_value', 'Body is empty: expected a JSON object or an array of them')
-  if (!isUtf8(bytes)) return refuse('not_utf8', 'Body is not valid UTF-8: expected UTF-8 JSON')
+  if (bytes.length === 0) return reject('empty_value', 'Body is empty: expected a JSON object or an array of them')
+  if (!isUtf8(bytes)) return reject('not_utf8', 'Body is not valid UTF-8: expected UTF-8 JSON')
   const text = bytes.toString('utf8')
   const isArray = /^[ \t\r\n]*\[/.test(text)
   if (body.form === 'batch' || (isArray && body.form === 'json')) return readArray(body, text, isArray)
   const event = readEvent(body, bytes, () => parseObject(text))
-  if (event instanceof Rejection) return new PostRefusal(event.issues)
+  if (event instanceof Rejection) return new PostRejection(event.issues)
   return { gpu: [], token: [], [event.kind]: [event.record] }
 }
 
-function readArray(body: PostedBody, text: string, isArray: boolean): PostedRecords | PostRefusal {
+function readArray(body: PostedBody, text: string, isArray: boolean): PostedRecords | PostRejection {
   if (body.attributes !== null) {
-    return refuse('bad_cloudevent', 'Body is an array: ce-* headers describe one event, send it alone')
+    return reject('bad_cloudevent', 'Body is an array: ce-* headers describe one event, send it alone')
   }
   let parsed: unknown[]
   try {
     parsed = JSON.parse(text)
   } catch (error) {
-    return refuse('not_json', `Not JSON: ${(error as Error).message.slice(0, 200)}`)
+    return reject('not_json', `Not JSON: ${(error as Error).message.slice(0, 200)}`)
   }
-  if (!isArray) return refuse('not_an_object', 'Body is not an array: expected an array of CloudEvents')
+  if (!isArray) return reject('not_an_object', 'Body is not an array: expected an array of CloudEvents')
   const { length } = parsed
   if (length > MAX_EVENTS) {
-    return refuse('too_large', `Array has ${length} events: expected at most ${MAX_EVENTS}, send the rest in another`)
+    return reject('too_large', `Array has ${length} events: expected at most ${MAX_EVENTS}, send the rest in another`)
   }
   const records: PostedRecords = { gpu: [], token: [] }
   const issues: Issue[] = []
@@ -84,10 +84,10 @@ function readArray(body: PostedBody, text: string, isArray: boolean): PostedReco
       records[event.kind].push(event.record)
     }
   })
-  return wrong === 0 ? records : new PostRefusal(issues, wrong, length)
+  return wrong === 0 ? records : new PostRejection(issues, wrong, length)
 }
 
-/** One event of a body: its own bytes, and what they say. */
+/** One event of a body: its bytes, parsed by `read`, as a record. */
 function readEvent(
   body: PostedBody,
   bytes: Buffer,
@@ -107,8 +107,8 @@ function readEvent(
     return Rejection.of('duplicate_field', 'Field is there twice: a JSON object with each name once was expected')
   }
   const kind = body.kind ?? (attributes === null ? null : kindByType(attributes.type)) ?? kindByShape(data)
-  const refusal = checkEvent(kind, data, body.nowMs)
-  if (refusal !== null) return isEnvelope ? insideData(refusal) : refusal
+  const rejection = checkEvent(kind, data, body.nowMs)
+  if (rejection !== null) return isEnvelope ? insideData(rejection) : rejection
   const key = (data['host'] as string | undefined) ?? null
   return { kind, record: { key, value: bytes, ...headersOf(body) } }
 }
@@ -117,16 +117,16 @@ function binaryAttributes(body: PostedBody): CloudEventAttributes | Rejection | 
   return body.attributes === null ? null : readAttributes(body.attributes)
 }
 
-/** The kind that a CloudEvent's type names: it ends in the published name of the event. */
+/** The kind by a CloudEvent's type, which ends in the published name of the event. */
 function kindByType(type: string): EventKind | null {
   return type.endsWith('gpu.metrics.v1') ? 'gpu' : type.endsWith('token.usage.v1') ? 'token' : null
 }
 
-function insideData(refusal: Rejection): Rejection {
-  return new Rejection(refusal.issues.map((issue) => ({ ...issue, path: `/data${issue.path}` })))
+function insideData({ issues }: Rejection): Rejection {
+  return new Rejection(issues.map((issue) => ({ ...issue, path: `/data${issue.path}` })))
 }
 
-/** The record's headers, as the Kafka binding of CloudEvents has them. */
+/** The record's headers, by the Kafka binding of CloudEvents. */
 function headersOf({ form, attributes }: PostedBody): Pick<NewRecord, 'headers'> {
   if (form !== 'json') return { headers: { 'content-type': 'application/cloudevents+json' } }
   if (attributes === null) return {}
@@ -134,6 +134,6 @@ function headersOf({ form, attributes }: PostedBody): Pick<NewRecord, 'headers'>
   return { headers: { 'content-type': 'application/json', ...Object.fromEntries(named) } }
 }
 
-function refuse(reason: Issue['reason'], message: string): PostRefusal {
-  return new PostRefusal([{ reason, path: '', message }])
+function reject(reason: Issue['reason'], message: string): PostRejection {
+  return new PostRejection([{ reason, path: '', message }])
 }

@@ -3,7 +3,7 @@
 // refuses a whole metadata answer when one topic in it does not exist; here such a topic is simply not in the answer.
 
 import { Admin, type Broker, type Group } from '@platformatic/kafka'
-import type { Position, TopicPartition } from '../event-log.ts'
+import type { AssignedPartition, Position, TopicPartition } from '../event-log.ts'
 import { hasApiId, isUnknownTopic } from './errors.ts'
 import { baseOptions, type KafkaSettings } from './options.ts'
 
@@ -95,6 +95,29 @@ export class KafkaCluster {
       }
     }
     return offsets
+  }
+
+  /** What is needed to decide where to start each partition. */
+  async describe(
+    group: string,
+    partitions: readonly (TopicPartition & { topicId: string })[],
+  ): Promise<AssignedPartition[]> {
+    const [earliest, end, committed] = await Promise.all([
+      this.offsets(partitions, EARLIEST),
+      this.offsets(partitions, LATEST),
+      this.committed(group, partitions),
+    ])
+    return partitions.map(({ topic, partition, topicId }) => {
+      const key = partitionKey({ topic, partition })
+      return {
+        topic,
+        partition,
+        topicId,
+        committedOffset: committed.get(key) ?? null,
+        earliestOffset: earliest.get(key) ?? 0,
+        endOffset: end.get(key) ?? 0,
+      }
+    })
   }
 
   /** The group as its coordinator describes it; one that never was has no members. */

@@ -1,11 +1,10 @@
-// Asks a broker for records: Kafka's Fetch request over the library's public connections, with our own reading of the
-// answer (record-batch.ts). Connections of its own, since a broker answers one request per connection at a time and a
-// JoinGroup on the same one would hold up all reading for as long as a rebalance takes. No fetch sessions: a request
-// names all that it wants, so nothing has to be unwound when partitions come and go.
+// Kafka's Fetch request in the versions that brokers of 2.7 and later speak, over the library's public connections, with
+// our own reading of the response (record-batch.ts). No fetch sessions: a request names all that it wants, so nothing has
+// to be undone when partitions come and go.
+// Format: https://kafka.apache.org/39/protocol.html#The_Messages_Fetch
 
 import {
-  type Broker,
-  ConnectionPool,
+  type Connection,
   createAPI,
   fetchV12,
   fetchV13,
@@ -16,141 +15,84 @@ import {
   type Reader,
 } from '@platformatic/kafka'
 import { LogError } from '../event-log.ts'
-import { baseOptions, type KafkaSettings } from './options.ts'
+import type { PartitionState } from './partition-state.ts'
 import type { AbortedTransaction } from './record-batch.ts'
 
 const FETCH = 1
 const MAX_WAIT_MS = 250
 const MIN_BYTES = 1
 const READ_COMMITTED = 1
-const REQUEST_TIMEOUT_MS = 10_000
+const NO_SESSION = [0, -1] as const
 
-export interface FetchWish {
-  topic: string
-  topicId: string
-  partition: number
-  fetchOffset: number
-}
-
-export interface FetchLimits {
-  maxBytes: number
-  maxBytesPerPartition: number
-}
-
-/** What a broker answered for one partition. */
+/** What a broker returned for one partition. */
 export interface FetchedPartition {
   /** The topic's id, its name with Kafka before 3.1. */
   topicKey: string
   partition: number
   errorCode: number
   highWatermark: number
-  /** Up to where transactions are decided; nothing beyond it is given out. */
+  /** Up to where transactions are decided; nothing beyond it is returned. */
   lastStableOffset: number
   aborted: AbortedTransaction[]
   records: Buffer | null
 }
 
-export interface FetchAnswer {
+export interface FetchResponse {
   errorCode: number
   partitions: FetchedPartition[]
 }
 
-type FetchApi = ReturnType<typeof createAPI<unknown[], FetchAnswer>>
+type FetchApi = ReturnType<typeof createAPI<unknown[], FetchResponse>>
 
-export class Fetcher {
-  readonly #settings: KafkaSettings
-  #pool: ConnectionPool
-  #api: FetchApi | null = null
-  #closed = false
-
-  constructor(settings: KafkaSettings) {
-    this.#settings = settings
-    this.#pool = this.#newPool()
-  }
-
-  /** Picks the protocol version from what the brokers say that they speak. */
-  useVersion(maxVersion: number): void {
-    const api = APIS.findLast((each) => each.version <= maxVersion)
-    if (!api) {
-      throw new LogError(`Cannot read from Kafka: it speaks Fetch v${maxVersion}, at least v12 (Kafka 2.7) is needed`, {
-        retriable: false,
-      })
-    }
-    this.#api = api
-  }
-
-  get ready(): boolean {
-    return this.#api !== null
-  }
-
-  /** How answers name a topic. */
-  topicKeyOf(wish: { topic: string; topicId: string }): string {
-    return (this.#api?.version ?? 13) >= 13 ? wish.topicId : wish.topic
-  }
-
-  async fetch(broker: Broker, wishes: readonly FetchWish[], limits: FetchLimits): Promise<FetchAnswer> {
-    const api = this.#api
-    if (!api) throw new LogError('Cannot read from Kafka: its protocol version is not known yet', { retriable: true })
-    const topics = new Map<string, { topicId: string; partitions: object[] }>()
-    for (const wish of wishes) {
-      const topicId = this.topicKeyOf(wish)
-      const topic = topics.get(topicId) ?? { topicId, partitions: [] }
-      topics.set(topicId, topic)
-      topic.partitions.push({
-        partition: wish.partition,
-        currentLeaderEpoch: -1,
-        fetchOffset: BigInt(wish.fetchOffset),
-        lastFetchedEpoch: -1,
-        partitionMaxBytes: limits.maxBytesPerPartition,
-      })
-    }
-    const connection = await this.#pool.get(broker)
-    const noSession = [0, -1] as const
-    return await api.async(
-      connection,
-      MAX_WAIT_MS,
-      MIN_BYTES,
-      limits.maxBytes,
-      READ_COMMITTED,
-      ...noSession,
-      [...topics.values()],
-      [],
-      '',
-    )
-  }
-
-  /** Starts with new connections: after a time-out the library's connection is out of step with its broker. */
-  reset(): void {
-    if (this.#closed) return
-    const old = this.#pool
-    this.#pool = this.#newPool()
-    old.close().catch(() => {})
-  }
-
-  async close(): Promise<void> {
-    this.#closed = true
-    await this.#pool.close()
-  }
-
-  #newPool(): ConnectionPool {
-    return new ConnectionPool(this.#settings.clientId, baseOptions(this.#settings, REQUEST_TIMEOUT_MS))
-  }
-}
-
-// Versions 12 to 17 differ in what is asked and in tagged fields; the answers look alike except for the topic's name.
+// Versions 12 to 17 differ in what is requested and in tagged fields; the responses look alike except for the topic's name.
 const APIS: FetchApi[] = [fetchV12, fetchV13, fetchV14, fetchV15, fetchV16, fetchV17].map(({ createRequest, api }) =>
-  createAPI<unknown[], FetchAnswer>(FETCH, api.version, createRequest, (_correlationId, _apiKey, version, reader) =>
-    readAnswer(reader, version),
+  createAPI<unknown[], FetchResponse>(FETCH, api.version, createRequest, (_correlationId, _apiKey, version, reader) =>
+    readResponse(reader, version),
   ),
 )
 
-function readAnswer(reader: Reader, version: number): FetchAnswer {
+/** The newest version that both sides speak. Throws a LogError when there is none. */
+export function fetchApi(maxVersion: number): FetchApi {
+  const api = APIS.findLast(({ version }) => version <= maxVersion)
+  if (api) return api
+  throw new LogError(`Cannot read from Kafka: it speaks Fetch v${maxVersion}, at least v12 (Kafka 2.7) is needed`, {
+    retriable: false,
+  })
+}
+
+/** How responses of a version name a topic. */
+export function topicKeyOf(api: FetchApi, { topic, topicId }: { topic: string; topicId: string }): string {
+  return (api.version ?? 13) >= 13 ? topicId : topic
+}
+
+/** Sends one request for these partitions from their `fetchOffset` on. */
+export function sendFetch(
+  api: FetchApi,
+  connection: Connection,
+  states: readonly PartitionState[],
+  limits: { maxBytes: number; maxBytesPerPartition: number },
+): Promise<FetchResponse> {
+  const topics = [...Map.groupBy(states, (state) => topicKeyOf(api, state))].map(([topicId, own]) => ({
+    topicId,
+    partitions: own.map(({ partition, fetchOffset }) => ({
+      partition,
+      currentLeaderEpoch: -1,
+      fetchOffset: BigInt(fetchOffset),
+      lastFetchedEpoch: -1,
+      partitionMaxBytes: limits.maxBytesPerPartition,
+    })),
+  }))
+  const { maxBytes } = limits
+  return api.async(connection, MAX_WAIT_MS, MIN_BYTES, maxBytes, READ_COMMITTED, ...NO_SESSION, topics, [], '')
+}
+
+function readResponse(reader: Reader, version: number): FetchResponse {
   reader.readInt32() // throttle time
   const errorCode = reader.readInt16()
   reader.readInt32() // session id
-  const topics = reader.readArray((r) => {
-    const topicKey = version >= 13 ? r.readUUID() : r.readString()
-    return r.readArray((each) => readPartition(each, topicKey))
+  const topics = reader.readArray((topic) => {
+    const topicKey = version >= 13 ? topic.readUUID() : topic.readString()
+    return topic.readArray((partition) => readPartition(partition, topicKey))
   })
   return { errorCode, partitions: topics.flat() }
 }
@@ -164,7 +106,8 @@ function readPartition(r: Reader, topicKey: string): FetchedPartition {
     lastStableOffset: Number(r.readInt64()),
   }
   r.readInt64() // log start offset
-  const aborted = r.readNullableArray((each) => ({ producerId: each.readInt64(), firstOffset: each.readInt64() })) ?? []
+  const aborted =
+    r.readNullableArray((entry) => ({ producerId: entry.readInt64(), firstOffset: entry.readInt64() })) ?? []
   r.readInt32() // preferred read replica
   return { ...head, aborted, records: r.readNullableBytes() }
 }

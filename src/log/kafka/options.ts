@@ -4,14 +4,8 @@
 // rejoins by itself and sends old offsets under it (SPIKE.md, trap 2). Our loops retry instead; they know when to stop.
 
 import type { BaseOptions } from '@platformatic/kafka'
+import type { Logger } from '../../runtime/logger.ts'
 import { type ConnectionTracker, newConnectionTracker, type TlsSource, tlsOptions } from './connection-tracker.ts'
-
-export interface KafkaLogger {
-  debug?(object: object, message: string): void
-  info(object: object, message: string): void
-  warn(object: object, message: string): void
-  error(object: object, message: string): void
-}
 
 export interface KafkaLogOptions {
   /** `host:port`, several with commas. */
@@ -20,7 +14,7 @@ export interface KafkaLogOptions {
   sasl?: { mechanism: 'PLAIN' | 'SCRAM-SHA-256' | 'SCRAM-SHA-512'; username: string; password: string }
   /** Its presence means TLS. The broker's certificate is always verified, its name included. */
   tls?: TlsSource
-  log: KafkaLogger
+  log: Logger
   /** After a crash the member's partitions wait this long. */
   sessionTimeoutMs?: number
   /** How long the group waits for a member to rejoin; at least the session timeout. */

@@ -2,8 +2,9 @@
 // when it is over, none for each retry in between. A broker that is away for a night makes two lines, not ten thousand.
 // Several parts of a subscription may find the same wrong; it is over when none of them does.
 
+import type { Logger } from '../../runtime/logger.ts'
 import type { LogProblem } from '../event-log.ts'
-import type { KafkaLogger } from './options.ts'
+import type { PartitionState } from './partition-state.ts'
 
 interface Current {
   /** By who found it. */
@@ -13,11 +14,11 @@ interface Current {
 }
 
 export class Problems {
-  readonly #log: KafkaLogger
+  readonly #log: Logger
   readonly #group: string
   readonly #current = new Map<LogProblem['code'], Current>()
 
-  constructor(log: KafkaLogger, group: string) {
+  constructor(log: Logger, group: string) {
     this.#log = log
     this.#group = group
   }
@@ -48,6 +49,18 @@ export class Problems {
     if (!messages?.delete(finder) || messages.size > 0) return
     this.#current.delete(code)
     this.#log.info({ group: this.#group, problem: code }, `Problem is over: ${code}`)
+  }
+
+  /** Reports the partitions that are not read until an operator decides, with their reasons; clears the problem otherwise. */
+  reportBlocked(states: Iterable<PartitionState>): void {
+    const blocked = [...states].filter(({ reason, phase }) => reason !== '' && phase !== 'reading')
+    if (blocked.length === 0) {
+      this.clear('position_invalid')
+      return
+    }
+    const named = blocked.slice(0, 3).map(({ topic, partition, reason }) => `${topic}-${partition}: ${reason}`)
+    const more = blocked.length > 3 ? `; and ${blocked.length - 3} more` : ''
+    this.set('position_invalid', `Partitions are not read: ${named.join('; ')}${more}`)
   }
 
   clearAll(): void {

@@ -1,37 +1,31 @@
-// A subscription on Kafka: who may read is the group's business (group-member.ts), from where is the owner's
-// (`onAssigned`: its store knows how far all is stored), how is partition-reader.ts's. This joins them, and watches the
-// topics: one that is missing is waited for, one that grew is shared out again, one that was made anew is asked about
-// again. Nothing here jumps: a position that the log does not have is a problem until a person decides.
+// A subscription on Kafka: the group decides which partitions are read (membership.ts), the owner from where
+// (`onAssigned`: its store knows how far all is stored), and fetch-loop.ts reads them. This joins the three, and watches the
+// topics: a missing one is waited for, new partitions are shared out again, the partitions of a recreated one are started
+// again. Nothing here jumps: a position that the log does not have is a problem until an operator decides.
 //
-// Worst case: the broker is away for a night. Then there is one request per back-off, two log lines, and reading goes on
-// by itself.
-//
-// One class over 300 lines: assigning, asking, watching and revoking share the same few fields, and each part that could
-// stand alone is a file of its own already.
+// Worst case: the broker is away for a night. Then there is one request per back-off and there are two log lines, and
+// reading resumes when it is back.
 
-import type { Broker, GroupAssignment } from '@platformatic/kafka'
+import type { GroupAssignment } from '@platformatic/kafka'
 import { Backoff, Notifier, settlesWithin } from '../../runtime/waiting.ts'
 import type {
-  AssignedPartition,
   LogProblem,
   PartitionLag,
   Position,
   RecordBatch,
-  StartDecision,
   SubscribeOptions,
   Subscription,
   TopicPartition,
 } from '../event-log.ts'
 import { type ClusterMetadata, type KafkaCluster, partitionKey } from './cluster.ts'
 import { explain } from './errors.ts'
-import { newPartitionState, PartitionReader, type PartitionState } from './fetch-loop.ts'
-import { Fetcher } from './fetch-protocol.ts'
+import { FetchLoop } from './fetch-loop.ts'
 import { Committer } from './membership/committer.ts'
 import { GroupMember } from './membership/membership.ts'
 import type { KafkaSettings } from './options.ts'
+import { newPartitionState, type PartitionState, stalledOf, start } from './partition-state.ts'
 import { Problems } from './problems.ts'
-import { securityFault, TOPIC_RIGHT_MISSING } from './security-faults.ts'
-import { checkedStart, describePartitions } from './start-positions.ts'
+import { securityFault } from './security-faults.ts'
 
 const NEXT_WAIT_MS = 250
 const DEFAULT_MAX_BYTES = 6 << 20
@@ -50,18 +44,17 @@ export class KafkaSubscription implements Subscription {
   readonly #context: KafkaSubscriptionContext
   readonly #settings: KafkaSettings
   readonly #problems: Problems
-  readonly #fetcher: Fetcher
-  readonly #reader: PartitionReader
+  readonly #fetchLoop: FetchLoop
   readonly #member: GroupMember
   readonly #committer: Committer
   readonly #states = new Map<string, PartitionState>()
   readonly #arrived = new Notifier()
-  readonly #look = new Notifier()
+  readonly #refresh = new Notifier()
   readonly #backoff: Backoff
   readonly #watching: Promise<void>
-  #facts: ClusterMetadata = { topics: new Map(), brokers: new Map() }
-  #asking = false
-  #askNotBeforeMs = 0
+  #metadata: ClusterMetadata = { topics: new Map(), brokers: new Map() }
+  #startsRequested = false
+  #requestNotBeforeMs = 0
   #nextCalledAtMs = 0
   #closing: Promise<void> | null = null
 
@@ -72,11 +65,13 @@ export class KafkaSubscription implements Subscription {
     this.#settings = settings
     this.#backoff = new Backoff(settings.retryMs, settings.retryMaxMs)
     this.#problems = new Problems(settings.log, options.group)
-    this.#fetcher = new Fetcher(settings)
-    this.#reader = new PartitionReader(this.#fetcher, this.#readerOwner(), {
+    this.#fetchLoop = new FetchLoop({
+      settings,
+      states: this.#states,
+      problems: this.#problems,
       maxBytes: options.maxBytes ?? DEFAULT_MAX_BYTES,
-      retryMs: settings.retryMs,
-      retryMaxMs: settings.retryMaxMs,
+      arrived: this.#arrived,
+      refresh: this.#refresh,
     })
     this.#member = new GroupMember({
       settings,
@@ -98,9 +93,9 @@ export class KafkaSubscription implements Subscription {
     this.#nextCalledAtMs = performance.now()
     const untilMs = this.#nextCalledAtMs + NEXT_WAIT_MS
     while (!this.#ended) {
-      const batches = this.#reader.take()
+      const batches = this.#fetchLoop.take()
       if (batches.length > 0) return batches
-      this.#reader.ask()
+      this.#fetchLoop.request()
       const leftMs = untilMs - performance.now()
       if (leftMs <= 0) break
       await this.#arrived.wait(leftMs)
@@ -119,9 +114,9 @@ export class KafkaSubscription implements Subscription {
   get ownsAll(): boolean {
     let partitions = 0
     for (const topic of this.#options.topics) {
-      const facts = this.#facts.topics.get(topic)
-      if (!facts) return false
-      partitions += facts.leaders.length
+      const metadata = this.#metadata.topics.get(topic)
+      if (!metadata) return false
+      partitions += metadata.leaders.length
     }
     return partitions === this.#states.size
   }
@@ -146,10 +141,9 @@ export class KafkaSubscription implements Subscription {
 
   async #close(): Promise<void> {
     this.#options.signal.removeEventListener('abort', this.#wake)
-    this.#reader.close()
-    this.#look.notify()
+    this.#refresh.notify()
     this.#arrived.notify()
-    await settlesWithin(CLOSE_LIMIT_MS, Promise.all([this.#member.close(), this.#fetcher.close(), this.#watching]))
+    await settlesWithin(CLOSE_LIMIT_MS, Promise.all([this.#member.close(), this.#fetchLoop.close(), this.#watching]))
     this.#states.clear()
     this.#problems.clearAll()
     this.#context.closed(this)
@@ -161,35 +155,13 @@ export class KafkaSubscription implements Subscription {
 
   readonly #wake = (): void => this.#arrived.notify()
 
-  #readerOwner() {
-    return {
-      states: () => [...this.#states.values()].filter((state) => state.phase === 'reading'),
-      isCurrent: (state: PartitionState) => this.#states.get(partitionKey(state)) === state,
-      broker: (node: number): Broker | undefined => this.#facts.brokers.get(node),
-      outOfRange: (state: PartitionState) => this.#askAgain(state),
-      undecodable: (state: PartitionState, error: unknown) => {
-        this.#block(state, `record after offset ${state.position} cannot be read: ${this.#explain(error)}`)
-        this.#showBlocked()
-      },
-      notAllowed: (topics: readonly string[]) => {
-        if (topics.length === 0) this.#problems.clear('security', 'reader')
-        else this.#problems.set('security', `Cannot read ${topics.join(', ')}: ${TOPIC_RIGHT_MISSING}`, 'reader')
-      },
-      lookAgain: (error: unknown) => {
-        this.#settings.log.debug?.({ group: this.#options.group, reason: this.#explain(error) }, 'Fetch failed')
-        this.#look.notify()
-      },
-      answered: () => this.#arrived.notify(),
-    }
-  }
-
-  /** Looks at the topics for as long as the subscription lives. */
+  /** Refreshes the metadata for as long as the subscription lives. */
   async #watch(): Promise<void> {
     while (!this.#closing) {
       let pauseMs: number
       const startedMs = performance.now()
       try {
-        pauseMs = await this.#lookAround()
+        pauseMs = await this.#refreshMetadata()
         this.#problems.clear('unreachable')
         this.#problems.clear('security')
         this.#backoff.reset()
@@ -197,18 +169,18 @@ export class KafkaSubscription implements Subscription {
         if (this.#closing) return
         const fault = securityFault(error, this.#settings)
         if (fault !== null) {
-          // It answered, so it can be reached.
+          // It responded, so it can be reached.
           this.#problems.clear('unreachable')
           this.#problems.set('security', `Cannot use Kafka at ${this.#context.where}: ${fault.text}`)
-          await this.#look.sleep(this.#settings.securityPauseMs, () => this.#closing !== null)
+          await this.#refresh.sleep(this.#settings.securityPauseMs, () => this.#closing !== null)
           continue
         }
         this.#problems.set('unreachable', `Cannot reach Kafka at ${this.#context.where}: ${this.#explain(error)}`)
         pauseMs = this.#backoff.next()
       }
-      await this.#look.wait(pauseMs)
-      // Rung by every failing fetch, so there is a floor under how often the cluster is asked.
-      await this.#look.sleep(startedMs + this.#settings.retryMs - performance.now(), () => this.#closing !== null)
+      await this.#refresh.wait(pauseMs)
+      // Every failing fetch notifies, so there is a floor under how often metadata is requested.
+      await this.#refresh.sleep(startedMs + this.#settings.retryMs - performance.now(), () => this.#closing !== null)
     }
   }
 
@@ -216,18 +188,19 @@ export class KafkaSubscription implements Subscription {
     return explain(error, this.#settings)
   }
 
-  async #lookAround(): Promise<number> {
+  async #refreshMetadata(): Promise<number> {
     const { topics, group } = this.#options
-    if (!this.#fetcher.ready) this.#fetcher.useVersion(await this.#context.cluster.fetchVersion())
-    const facts = await this.#context.cluster.facts(topics)
+    if (!this.#fetchLoop.ready) this.#fetchLoop.useVersion(await this.#context.cluster.fetchVersion())
+    const metadata = await this.#context.cluster.facts(topics)
     if (this.#closing) return 0
-    this.#facts = facts
-    const missing = topics.filter((topic) => !facts.topics.has(topic))
+    this.#metadata = metadata
+    this.#fetchLoop.brokers = metadata.brokers
+    const missing = topics.filter((topic) => !metadata.topics.has(topic))
     if (missing.length === 0) this.#problems.clear('topic_missing')
     else this.#problems.set('topic_missing', `Topic does not exist: ${missing.map((each) => `"${each}"`).join(', ')}`)
     this.#compareStates()
-    this.#member.follow(new Map([...facts.topics].map(([topic, { leaders }]) => [topic, leaders.length])))
-    void this.#ask()
+    this.#member.follow(new Map([...metadata.topics].map(([topic, { leaders }]) => [topic, leaders.length])))
+    void this.#requestStarts()
     this.#watchForStall(group)
     this.#arrived.notify()
     const { metadataPollMs, missingPollMs, blockedRetryMs } = this.#settings
@@ -236,22 +209,22 @@ export class KafkaSubscription implements Subscription {
     return blocked ? Math.min(blockedRetryMs, metadataPollMs) : metadataPollMs
   }
 
-  /** Brings the states in line with what the topics are now. */
+  /** Updates the states to what the topics are now. */
   #compareStates(): void {
     const dueMs = performance.now() - this.#settings.blockedRetryMs
-    const anew: PartitionState[] = []
+    const recreated: PartitionState[] = []
     for (const state of this.#states.values()) {
-      const facts = this.#facts.topics.get(state.topic)
-      if (!facts) continue
-      state.leader = facts.leaders[state.partition] ?? -1
-      if (facts.topicId !== state.topicId) anew.push(state)
-      else if (state.phase === 'blocked' && state.askedAtMs <= dueMs) state.phase = 'asking'
+      const metadata = this.#metadata.topics.get(state.topic)
+      if (!metadata) continue
+      state.leader = metadata.leaders[state.partition] ?? -1
+      if (metadata.topicId !== state.topicId) recreated.push(state)
+      else if (state.phase === 'blocked' && state.startRequestedAtMs <= dueMs) state.phase = 'starting'
     }
-    if (anew.length === 0) return
-    this.#revoke(anew)
-    for (const { topic, partition } of anew) {
-      const facts = this.#facts.topics.get(topic)
-      if (facts && partition < facts.leaders.length) this.#addState({ topic, partition })
+    if (recreated.length === 0) return
+    this.#revoke(recreated)
+    for (const { topic, partition } of recreated) {
+      const metadata = this.#metadata.topics.get(topic)
+      if (metadata && partition < metadata.leaders.length) this.#addState({ topic, partition })
     }
   }
 
@@ -262,108 +235,66 @@ export class KafkaSubscription implements Subscription {
     }
     this.#revoke([...this.#states].filter(([key]) => !kept || !given.has(key)).map(([, state]) => state))
     for (const [key, each] of given) if (!this.#states.has(key)) this.#addState(each)
-    this.#look.notify()
+    this.#refresh.notify()
   }
 
   #revoke(states: readonly PartitionState[]): void {
     if (states.length === 0) return
     for (const state of states) this.#states.delete(partitionKey(state))
-    // It may have been about one of these; else the next answer says it again.
+    // It may have been about one of these; otherwise the next response reports it again.
     this.#problems.clear('security', 'reader')
-    this.#showBlocked()
+    this.#problems.reportBlocked(this.#states.values())
     this.#options.onRevoked?.(states.map(({ topic, partition }) => ({ topic, partition })))
   }
 
   #addState({ topic, partition }: TopicPartition): void {
-    const facts = this.#facts.topics.get(topic)
+    const metadata = this.#metadata.topics.get(topic)
     const state = newPartitionState({
       topic,
       partition,
-      topicId: facts?.topicId ?? '',
-      leader: facts?.leaders[partition] ?? -1,
+      topicId: metadata?.topicId ?? '',
+      leader: metadata?.leaders[partition] ?? -1,
     })
     this.#states.set(partitionKey(state), state)
   }
 
-  #askAgain(state: PartitionState): void {
-    state.phase = 'asking'
-    this.#look.notify()
-  }
-
-  /** Asks the owner where to start, for all partitions that wait for it. One question at a time; it may take long. */
-  async #ask(): Promise<void> {
-    const waiting = [...this.#states.values()].filter((state) => state.phase === 'asking')
-    if (waiting.length === 0 || this.#asking || performance.now() < this.#askNotBeforeMs) return
-    this.#asking = true
+  /** Requests start positions from the owner, for all partitions in phase `starting`. One request at a time; it may take long. */
+  async #requestStarts(): Promise<void> {
+    const waiting = [...this.#states.values()].filter((state) => state.phase === 'starting')
+    if (waiting.length === 0 || this.#startsRequested || performance.now() < this.#requestNotBeforeMs) return
+    this.#startsRequested = true
     try {
-      const questions = await describePartitions(this.#context.cluster, this.#options.group, waiting)
-      const decisions = await this.#options.onAssigned(questions)
+      const described = await this.#context.cluster.describe(this.#options.group, waiting)
+      const decisions = await this.#options.onAssigned(described)
       if (this.#closing) return
-      for (const [i, state] of waiting.entries()) this.#decide(state, questions[i]!, decisions[i])
-      this.#showBlocked()
+      for (const [i, state] of waiting.entries()) start(state, described[i]!, decisions[i])
+      this.#problems.reportBlocked(this.#states.values())
       this.#arrived.notify()
     } catch (error) {
       if (this.#closing) return
-      this.#askNotBeforeMs = performance.now() + this.#settings.retryMs
+      this.#requestNotBeforeMs = performance.now() + this.#settings.retryMs
       this.#settings.log.warn(
         { group: this.#options.group, reason: this.#explain(error) },
         'Cannot start partitions yet',
       )
     } finally {
-      this.#asking = false
+      this.#startsRequested = false
     }
-    // Some may have come meanwhile, or the question failed.
-    if ([...this.#states.values()].some((state) => state.phase === 'asking')) {
-      setTimeout(() => this.#look.notify(), this.#settings.retryMs)
+    // More may have been assigned meanwhile, or the request failed.
+    if ([...this.#states.values()].some((state) => state.phase === 'starting')) {
+      setTimeout(() => this.#refresh.notify(), this.#settings.retryMs)
     }
-  }
-
-  #decide(state: PartitionState, question: AssignedPartition, decision: StartDecision | undefined): void {
-    state.askedAtMs = performance.now()
-    state.endOffset = question.endOffset
-    state.stableEndOffset = question.endOffset
-    const start = checkedStart(question, decision)
-    if ('blocked' in start) {
-      this.#block(state, start.blocked)
-      return
-    }
-    state.phase = 'reading'
-    state.position = start.offset
-    state.fetchOffset = start.offset
-    state.movedAtMs = performance.now()
-  }
-
-  #block(state: PartitionState, reason: string): void {
-    state.phase = 'blocked'
-    state.reason = reason
-    state.askedAtMs = performance.now()
-  }
-
-  #showBlocked(): void {
-    const blocked = [...this.#states.values()].filter((state) => state.reason !== '' && state.phase !== 'reading')
-    if (blocked.length === 0) {
-      this.#problems.clear('position_invalid')
-      return
-    }
-    const named = blocked.slice(0, 3).map((state) => `${state.topic}-${state.partition}: ${state.reason}`)
-    const more = blocked.length > 3 ? `; and ${blocked.length - 3} more` : ''
-    this.#problems.set('position_invalid', `Partitions are not read: ${named.join('; ')}${more}`)
   }
 
   #watchForStall(group: string): void {
-    const nowMs = performance.now()
-    const inUse = nowMs - this.#nextCalledAtMs < IN_USE_MS
-    const stalled = [...this.#states.values()].filter((state) => {
-      const behind = state.phase === 'reading' && state.position < state.stableEndOffset
-      if (!behind || !inUse) state.movedAtMs = nowMs
-      return nowMs - state.movedAtMs > this.#settings.stalledMs
-    })
+    const inUse = performance.now() - this.#nextCalledAtMs < IN_USE_MS
+    const stalled = stalledOf(this.#states.values(), { inUse, stalledMs: this.#settings.stalledMs })
     if (stalled.length === 0) {
       this.#problems.clear('stalled')
       return
     }
     const named = stalled.slice(0, 3).map((state) => `${state.topic}-${state.partition} at ${state.position}`)
     this.#problems.set('stalled', `Group "${group}" does not move although there are records: ${named.join(', ')}`)
-    this.#fetcher.reset()
+    this.#fetchLoop.reset()
   }
 }

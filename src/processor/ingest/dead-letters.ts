@@ -5,10 +5,11 @@
 
 import { createHash } from 'node:crypto'
 import { crc32 } from 'node:zlib'
+import { REDRIVE_ID_HEADER } from '../../domain/events/cloudevents.ts'
 import { logEventId, logIdPrefix } from '../../domain/events/event-id.ts'
 import { type EventLog, LogError, type NewRecord } from '../../log/event-log.ts'
 import { DEAD_LETTER_COPY_BYTES, type DeadLetter, type EventStore } from '../../store/event-store.ts'
-import { REDRIVE_ID_HEADER, type RejectedRecord } from './step.ts'
+import type { RejectedRecord } from './step.ts'
 
 const EMPTY = Buffer.alloc(0)
 /** Longest header value that is copied from a refused record, characters. */

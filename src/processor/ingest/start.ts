@@ -7,8 +7,12 @@
 // deployment might hold the log's records already, or not: nobody can tell, so a person says it, once (`--from`), and the
 // store keeps it as positions of all partitions.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { AssignedPartition, EventLog, Position, StartDecision, TopicDescription } from '../../log/event-log.ts'
+import type { Logger } from '../../runtime/logger.ts'
 import type { EventStore } from '../../store/event-store.ts'
+import type { DayGate } from '../day-gate.ts'
+import type { Retrier } from '../retry.ts'
 
 const REMEDY = 'stop the processor and run `pertoken topics seek --to earliest` (or latest, or a time)'
 
@@ -43,8 +47,9 @@ export function startOf(partition: AssignedPartition, stored: readonly Position[
 }
 
 /**
- * What a start at the group's committed offset leaves out, for the log; null for nothing. Where the log has dropped it
- * there is no other place to start than the beginning, and the records between are gone for everybody: said, not asked.
+ * What a start at the group's committed offset leaves out, as a log line; null for nothing. Where the log has deleted it
+ * there is no other place to start than the beginning, and the records between are lost to every reader: reported, not
+ * asked about.
  */
 export function lossAtStart(partition: AssignedPartition, stored: readonly Position[]): string | null {
   const { topic, partition: number, committedOffset, earliestOffset } = partition
@@ -127,4 +132,57 @@ async function positionsFrom(log: EventLog, topic: TopicDescription, from: Start
     const offset = from === 'earliest' ? earliestOffset : from === 'latest' ? endOffset : atTime
     return { topic: topic.name, topicId: topic.topicId, partition, offset }
   })
+}
+
+export interface StartUp {
+  eventLog: EventLog
+  store: EventStore
+  closedDays: DayGate
+  group: string
+  topicMetric: string
+  topicToken: string
+  topicDead: string
+  partitions: number
+  from?: StartFrom | undefined
+  log: Logger
+}
+
+/** How long reading waits for the topics to be created, milliseconds. */
+const TOPICS_PATIENCE_MS = 2000
+
+/**
+ * Prepares store and topics and settles where a first start begins, each repeated until it succeeds or the signal aborts.
+ * Throws StartUndecided where an operator has not said where to begin, and GaveUp when `giveUp` aborts first.
+ */
+export async function startUp(
+  { eventLog, store, closedDays, group, topicMetric, topicToken, topicDead, partitions, log, ...start }: StartUp,
+  { retrier, signal, giveUp }: { retrier: Retrier; signal: AbortSignal; giveUp: AbortSignal },
+): Promise<void> {
+  const whileStarting = AbortSignal.any([signal, giveUp])
+  try {
+    const { warnings } = await retrier.run('prepare the store', whileStarting, () => store.prepare())
+    for (const warning of warnings) log.warn({}, warning)
+    await retrier.run('read the closed days', whileStarting, () => closedDays.refreshIfOlderThan(0))
+    const from = start.from ?? null
+    const begun = await retrier.run('look where to begin', whileStarting, () =>
+      settleFirstStart(eventLog, store, { group, topics: [topicMetric, topicToken], from }).catch((error: unknown) => {
+        // Waiting does not help against this one.
+        if (error instanceof StartUndecided) return error
+        throw error
+      }),
+    )
+    if (begun instanceof StartUndecided) throw begun
+    if (begun.length > 0) log.info({ topics: begun, from }, 'Begins these topics where it was told to')
+    else if (from !== null) log.info({ from }, 'Goes on where it stopped: where to begin was decided before')
+  } catch (error) {
+    if (!signal.aborted) throw error
+    return
+  }
+  const topics = [topicMetric, topicToken, topicDead].map((name) => ({ name, partitions }))
+  const created = retrier
+    .run('make topics', whileStarting, () => eventLog.ensureTopics(topics))
+    .then((names) => void (names.length > 0 && log.info({ topics: names, partitions }, 'Made topics')))
+    .catch(() => {})
+  // Topics that may not be created here may be created by others: reading begins, the failure stays visible.
+  await Promise.race([created, sleep(TOPICS_PATIENCE_MS, undefined, { ref: false })])
 }

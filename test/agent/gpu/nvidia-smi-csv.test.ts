@@ -14,7 +14,6 @@ const NOTHING: GpuReading = {
   gpuIndex: 0,
   uuid: null,
   name: null,
-  pciBusId: null,
   utilization: null,
   memUsedMb: null,
   memTotalMb: null,
@@ -28,7 +27,6 @@ const L40S = [
     ...NOTHING,
     uuid: 'GPU-5a0e1c11-0000-4000-8000-000000000001',
     name: 'NVIDIA L40S',
-    pciBusId: '00000000:17:00.0',
     utilization: 0.83,
     memUsedMb: 30_211,
     memTotalMb: 46_068,
@@ -39,7 +37,6 @@ const L40S = [
     gpuIndex: 1,
     uuid: 'GPU-5a0e1c11-0000-4000-8000-000000000002',
     name: 'NVIDIA L40S',
-    pciBusId: '00000000:31:00.0',
     utilization: 0,
     memUsedMb: 1,
     memTotalMb: 46_068,
@@ -48,7 +45,7 @@ const L40S = [
 ]
 
 test('values are read by the names of their columns, with units and without, with a header and without', () => {
-  const whole = { readings: L40S, problems: [], splitGpus: [] }
+  const whole = { readings: L40S, faults: [], splitGpus: [] }
   assert.deepEqual(parseNvidiaSmi(fixture('two-gpus.csv')), whole)
   assert.deepEqual(parseNvidiaSmi(fixture('two-gpus.csv').replaceAll('\n', '\r\n')), whole)
   const columns = [
@@ -65,18 +62,18 @@ test('values are read by the names of their columns, with units and without, wit
   assert.deepEqual(parseNvidiaSmi(fixture('two-gpus.noheader-nounits.csv'), columns), whole)
   const [old] = parseNvidiaSmi(fixture('old-names.csv')).readings
   assert.deepEqual(
-    [old?.uuid, old?.name, old?.pciBusId, old?.utilization, old?.powerW],
-    ['GPU-5a0e1c11-0000-4000-8000-000000000003', 'Tesla K80', '0000:05:00.0', 0.12, 61.17],
+    [old?.uuid, old?.name, old?.utilization, old?.powerW],
+    ['GPU-5a0e1c11-0000-4000-8000-000000000003', 'Tesla K80', 0.12, 61.17],
   )
 })
 
 test('every way of saying that something is not known is null, and nothing is wrong', () => {
-  const { readings, problems } = parseNvidiaSmi(fixture('absent.csv'))
+  const { readings, faults } = parseNvidiaSmi(fixture('absent.csv'))
   assert.deepEqual(
     readings,
     [0, 1, 2, 3].map((gpuIndex) => ({ ...NOTHING, gpuIndex, name: gpuIndex === 3 ? 'Some GPU' : null })),
   )
-  assert.deepEqual(problems, [])
+  assert.deepEqual(faults, [])
 })
 
 test('a split GPU has no utilization; its profiles are in the list', () => {
@@ -94,7 +91,7 @@ test('a split GPU has no utilization; its profiles are in the list', () => {
 })
 
 test('rows that cannot be right are left out and named, figures are unknown and named, the rest is kept', () => {
-  const { readings, problems } = parseNvidiaSmi(fixture('odd-rows.csv'))
+  const { readings, faults } = parseNvidiaSmi(fixture('odd-rows.csv'))
   const figures = { utilization: 0.05, memUsedMb: 1, memTotalMb: 10, powerW: 20 }
   assert.deepEqual(readings, [
     { ...NOTHING, gpuIndex: 1, uuid: 'GPU-b', name: 'Good', ...figures },
@@ -111,8 +108,8 @@ test('rows that cannot be right are left out and named, figures are unknown and 
     /^GPU 2: memory.total is "lots"/,
     /^GPU 2: power.draw is "-5 W"/,
   ]
-  assert.equal(problems.length, expected.length, problems.join('\n'))
-  for (const [i, pattern] of expected.entries()) assert.match(problems[i]!, pattern)
+  assert.equal(faults.length, expected.length, faults.join('\n'))
+  for (const [i, pattern] of expected.entries()) assert.match(faults[i]!, pattern)
 })
 
 test('what is no table of GPUs is an error, never no GPUs', () => {
@@ -154,7 +151,7 @@ test('every capture of a query gives what the index of the captures says', { ski
         .map((cell) => cell.trim()),
     )
   assert.equal(rows.length, 10)
-  for (const [stem, name, bus, driver, util, memUtil, memory, watts, celsius, mig, pstate] of rows as string[][]) {
+  for (const [stem, name, , driver, util, memUtil, memory, watts, celsius, mig, pstate] of rows as string[][]) {
     const [used, total, reserved] = memory!.match(/\d+/g)!
     const [draw, average, instant, limit] = watts!.split(' / ')
     for (const kind of ['full', 'cut-units', 'cut-noheader-nounits']) {
@@ -170,20 +167,19 @@ test('every capture of a query gives what the index of the captures says', { ski
               ...NOTHING,
               uuid: 'GPU-00000000-0000-0000-0000-000000000000',
               name,
-              pciBusId: bus,
               utilization: numberOrNull(util!),
               memUsedMb: Number(used),
               memTotalMb: Number(total),
               powerW: Number(draw),
             },
           ],
-          problems: [],
+          faults: [],
           splitGpus: isSplit ? [0] : [],
         },
         at,
       )
       const table = parseSmiTable(text, 'index', columns)
-      assert.deepEqual([table.rows.length, table.problems], [1, []], at)
+      assert.deepEqual([table.rows.length, table.faults], [1, []], at)
       const [row] = table.rows as [SmiRow]
       const others = [row['driver_version'], row['mig.mode.current'], row['pstate']]
       assert.deepEqual(others, [driver, textOrNull(mig!), textOrNull(pstate!)], at)

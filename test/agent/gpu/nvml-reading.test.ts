@@ -16,7 +16,6 @@ const GPU_0: GpuReading = {
   gpuIndex: 0,
   uuid: 'GPU-00000000-0000-4000-8000-000000000000',
   name: 'NVIDIA H100 80GB HBM3',
-  pciBusId: '00000000:0C:00.0',
   utilization: 0.1,
   memUsedMb: 20_000,
   memTotalMb: 81_559,
@@ -31,7 +30,6 @@ const CALLS: Record<string, Partial<GpuReading> | null> = {
   nvmlDeviceGetHandleByIndex_v2: null,
   nvmlDeviceGetName: { name: null, migProfile: null },
   nvmlDeviceGetUUID: { uuid: null },
-  nvmlDeviceGetPciInfo_v3: { pciBusId: null },
   nvmlDeviceGetUtilizationRates: { utilization: null },
   nvmlDeviceGetMemoryInfo_v2: { memUsedMb: null, memTotalMb: null },
   nvmlDeviceGetPowerUsage: { powerW: null },
@@ -53,12 +51,11 @@ async function open(variant?: Variant): Promise<NvmlLibrary> {
 test('every figure is read from its place, in its unit', { skip }, async () => {
   standIn.show('count=2')
   const library = await open()
-  assert.deepEqual(readGpu(library, 0), { gpuIndex: 0, reading: GPU_0, problems: [] })
+  assert.deepEqual(readGpu(library, 0), { gpuIndex: 0, reading: GPU_0, faults: [] })
   assert.deepEqual(readGpu(library, 1).reading, {
     ...GPU_0,
     gpuIndex: 1,
     uuid: 'GPU-00000001-0000-4000-8000-000000000000',
-    pciBusId: '00000000:0D:00.0',
     utilization: 0.11,
     powerW: 631.951,
   })
@@ -90,9 +87,9 @@ test('all ones mean not available, and a utilization above 100 % is unknown and 
   )
   const library = await open()
   const unknown = { utilization: null, memUsedMb: null, powerW: null, energyJ: null }
-  assert.deepEqual(readGpu(library, 0), { gpuIndex: 0, reading: { ...GPU_0, ...unknown }, problems: [] })
+  assert.deepEqual(readGpu(library, 0), { gpuIndex: 0, reading: { ...GPU_0, ...unknown }, faults: [] })
   assert.deepEqual(readGpu(library, 1).reading?.utilization, null)
-  assert.match(readGpu(library, 1).problems.join(), /^GPU 1: the driver says 101 % utilization/)
+  assert.match(readGpu(library, 1).faults.join(), /^GPU 1: the driver says 101 % utilization/)
   library.shutdown()
 })
 
@@ -100,7 +97,7 @@ test('a split GPU has no utilization, and tells the profiles of the instances th
   standIn.show('mig.0=3g.40gb,2g.20gb,,1g.10gb+me', 'mig.1=')
   const library = await open()
   const split = { ...GPU_0, utilization: null, migProfile: '3g.40gb,2g.20gb,1g.10gb+me' }
-  assert.deepEqual(readGpu(library, 0), { gpuIndex: 0, reading: split, problems: [] })
+  assert.deepEqual(readGpu(library, 0), { gpuIndex: 0, reading: split, faults: [] })
   assert.equal(readGpu(library, 1).reading?.migProfile, null)
   library.shutdown()
 })
@@ -121,15 +118,15 @@ test('every code of every call costs what it concerns and nothing else', { skip 
           message: new RegExp(`${call} failed with ${code}\\b`),
         })
       } else {
-        const { reading, problems } = readGpu(library, 0)
+        const { reading, faults } = readGpu(library, 0)
         const isOut = lost === null || OF_GPU.includes(code)
         // Older drivers' call stands in where the newer one is not known.
         const isReplaced = call === 'nvmlDeviceGetMemoryInfo_v2' && [...QUIET, 25].includes(code)
         const expected = isReplaced ? { ...GPU_0, memUsedMb: 20_479 } : { ...GPU_0, ...lost }
         assert.deepEqual(reading, isOut ? null : expected, at)
         const isNamed = !isReplaced && (lost === null || !QUIET.includes(code))
-        assert.equal(problems.length, isNamed ? 1 : 0, `${at}: ${problems.join()}`)
-        if (isNamed) assert.match(problems[0]!, new RegExp(`^GPU 0: ${call} failed with ${code}\\b`))
+        assert.equal(faults.length, isNamed ? 1 : 0, `${at}: ${faults.join()}`)
+        if (isNamed) assert.match(faults[0]!, new RegExp(`^GPU 0: ${call} failed with ${code}\\b`))
       }
     }
   }
@@ -143,10 +140,10 @@ test('every code of the calls of a split GPU leaves the rest of its reading', { 
   for (const call of MIG_CALLS) {
     for (const code of CODES.filter((one) => ![1, ...OF_DRIVER, ...OF_GPU].includes(one))) {
       standIn.show('mig.0=3g.40gb,1g.10gb', `code.${call}=${code}`)
-      const { reading, problems } = readGpu(library, 0)
+      const { reading, faults } = readGpu(library, 0)
       assert.deepEqual(reading, { ...GPU_0, utilization: null }, `${call} answers ${code}`)
       const isQuiet = QUIET.includes(code) || (code === 6 && call === 'nvmlDeviceGetMigDeviceHandleByIndex')
-      assert.equal(problems.length > 0, !isQuiet, `${call} answers ${code}: ${problems.join()}`)
+      assert.equal(faults.length > 0, !isQuiet, `${call} answers ${code}: ${faults.join()}`)
     }
   }
   standIn.show()
@@ -183,8 +180,8 @@ test('what an old driver lacks is null, and nothing is wrong', { skip }, async (
   standIn.show('count=1')
   const library = await open('OLD_DRIVER')
   // The old call counts what the driver reserves as used.
-  const expected = { ...GPU_0, pciBusId: null, energyJ: null, memUsedMb: 20_479 }
-  assert.deepEqual(readGpu(library, 0), { gpuIndex: 0, reading: expected, problems: [] })
+  const expected = { ...GPU_0, energyJ: null, memUsedMb: 20_479 }
+  assert.deepEqual(readGpu(library, 0), { gpuIndex: 0, reading: expected, faults: [] })
   library.shutdown()
 })
 

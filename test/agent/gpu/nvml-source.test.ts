@@ -2,11 +2,11 @@
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { GpuSourceError } from '../../../src/agent/gpu/gpu-source.ts'
-import type { NvmlChild } from '../../../src/agent/gpu/nvml/nvml-child.ts'
+import type { NvmlChild } from '../../../src/agent/gpu/nvml/nvml-session.ts'
 import { type NvmlOptions, NvmlSource, NvmlStillReading } from '../../../src/agent/gpu/nvml/nvml-source.ts'
 import { standInForTests } from './stand-in.ts'
 
@@ -57,7 +57,7 @@ test('reads all GPUs again and again in one process, which initialises NVML once
   const [first, same] = await Promise.all([source.read(), source.read()])
   assert.deepEqual(first, same)
   assert.deepEqual(await indices(source), [0, 1, 2, 3, 4, 5, 6, 7])
-  assert.deepEqual(source.problems, [])
+  assert.deepEqual(source.faults, [])
   assert.equal(calls('nvmlInit_v2').count, 1)
   assert.equal(calls('nvmlDeviceGetPowerUsage').count, 16)
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.kill(calls('nvmlInit_v2').pids[0]!, signal)
@@ -71,7 +71,7 @@ test('reads all GPUs again and again in one process, which initialises NVML once
 
 test('a call that hangs is cut off, its GPU left out, and the others go on', { skip }, async (t) => {
   show('count=3')
-  const source = open(t, { timeoutMs: 1_000, asideMs: 1_500 })
+  const source = open(t, { timeoutMs: 1_000, gpuRetryMs: 1_500 })
   assert.deepEqual(await indices(source), [0, 1, 2])
   show('count=3', `hang.nvmlDeviceGetPowerUsage.1=${FOR_EVER}`)
   let ticks = 0
@@ -81,7 +81,7 @@ test('a call that hangs is cut off, its GPU left out, and the others go on', { s
   clearInterval(ticking)
   assert.ok(performance.now() - startMs < 3_000, 'in time')
   assert.ok(ticks > 10, `the event loop went on: ${ticks} ticks`)
-  assert.deepEqual(source.problems, [
+  assert.deepEqual(source.faults, [
     'GPU 1: the driver has not answered for 0.8 s; left out and tried again every 1.5 s; look for NVRM and Xid in dmesg, and restart the machine',
     'GPU 2: not read this time, as the driver failed before',
   ])
@@ -89,15 +89,15 @@ test('a call that hangs is cut off, its GPU left out, and the others go on', { s
   assert.deepEqual(await indices(source), [0, 2])
   assert.ok(!isAlive(hung!), 'the process that hung has gone')
   assert.equal(calls('nvmlInit_v2').pids.length, 2)
-  assert.deepEqual(source.problems.length, 1)
+  assert.deepEqual(source.faults.length, 1)
   show('count=3')
   await until(async () => (await indices(source)).length === 3, 'GPU 1 is tried again')
-  assert.deepEqual(source.problems, [])
+  assert.deepEqual(source.faults, [])
 })
 
 test('a driver that hangs from the start fails each reading in time, with one call under way', { skip }, async (t) => {
   show(`hang.nvmlInit_v2=${FOR_EVER}`)
-  const source = open(t, { timeoutMs: 300, retryMs: 1_000 })
+  const source = open(t, { timeoutMs: 300, driverRetryMs: 1_000 })
   for (let i = 0; i < 3; i++) {
     const startMs = performance.now()
     await assert.rejects(source.read(), NvmlStillReading)
@@ -115,17 +115,17 @@ test('a driver that hangs from the start fails each reading in time, with one ca
 
 test('nothing is asked while a process that no signal ends is still there', async (t) => {
   let started = 0
-  const gone = Promise.withResolvers<string>()
+  const exited = Promise.withResolvers<string>()
   const unending = (): NvmlChild => {
     started++
-    return { ask: () => {}, gone: gone.promise, leave: () => {}, kill: () => {} }
+    return { send: () => {}, exited: exited.promise, disconnect: () => {}, kill: () => {} }
   }
-  const source = new NvmlSource({ timeoutMs: 20, retryMs: 0, start: unending })
+  const source = new NvmlSource({ timeoutMs: 20, driverRetryMs: 0, start: unending })
   t.after(() => source.close())
   await until(async () => /hanging call/.test((await source.read().catch((error) => error)).message), 'it is said')
   await assert.rejects(source.read(), { message: /nothing is asked before it returns; .* restart the machine/ })
   assert.equal(started, 1)
-  gone.resolve('ended at last')
+  exited.resolve('ended at last')
   await until(async () => {
     await source.read().catch(() => {})
     return started === 2
@@ -136,7 +136,7 @@ test('a driver that crashes takes nobody with it', { skip }, async (t) => {
   show('count=3', 'crash.nvmlDeviceGetPowerUsage.2=1')
   const source = open(t)
   assert.deepEqual(await indices(source), [0, 1])
-  assert.match(source.problems.join(), /^GPU 2: the process that calls NVML ended by SIGSEGV; left out and tried again/)
+  assert.match(source.faults.join(), /^GPU 2: the process that calls NVML ended by SIGSEGV; left out and tried again/)
   assert.deepEqual(await indices(source), [0, 1])
 })
 
@@ -146,22 +146,22 @@ test('a GPU that disappears is named by its UUID, the others go on, and it is fo
   assert.deepEqual(await indices(source), [0, 1, 2])
   show('count=3', 'code.nvmlDeviceGetHandleByIndex_v2.2=15')
   assert.deepEqual(await indices(source), [0, 1])
-  assert.match(source.problems.join('|'), /^GPU 2: nvmlDeviceGetHandleByIndex_v2 failed with 15, GPU is lost: [^|]*$/)
-  const once = source.problems
+  assert.match(source.faults.join('|'), /^GPU 2: nvmlDeviceGetHandleByIndex_v2 failed with 15, GPU is lost: [^|]*$/)
+  const once = source.faults
   await indices(source)
-  assert.deepEqual(source.problems, once, 'the same words each time, so that a log can say it once')
+  assert.deepEqual(source.faults, once, 'the same words each time, so that a log can say it once')
   show('count=2', 'code.nvmlDeviceGetHandleByIndex_v2.2=15')
   await until(async () => {
     await source.read()
-    return source.problems.some((one) => one.includes('is gone'))
+    return source.faults.some((one) => one.includes('is gone'))
   }, 'NVML is initialised anew')
   assert.deepEqual(await indices(source), [0, 1])
-  assert.deepEqual(source.problems, [
+  assert.deepEqual(source.faults, [
     'GPU 2 (NVIDIA H100 80GB HBM3, GPU-00000002-0000-4000-8000-000000000000) is gone: it was read before and is not listed now; look for Xid in dmesg',
   ])
   show('count=3')
   await until(async () => (await indices(source)).length === 3, 'it is found again')
-  assert.deepEqual(source.problems, [])
+  assert.deepEqual(source.faults, [])
   const { count } = calls('nvmlInit_v2')
   await indices(source)
   assert.equal(calls('nvmlInit_v2').count, count, 'NVML is left as it is once all are there')
@@ -171,7 +171,7 @@ test('NVML that was shut down under our feet is initialised again', { skip }, as
   show('count=3', 'forget.nvmlDeviceGetPowerUsage.1=1')
   const source = open(t)
   assert.deepEqual(await indices(source), [0, 1, 2])
-  assert.deepEqual(source.problems, [])
+  assert.deepEqual(source.faults, [])
   assert.equal(calls('nvmlInit_v2').count, 2)
   show('code.nvmlDeviceGetPowerUsage=1')
   await assert.rejects(source.read(), { name: 'GpuSourceError', message: /failed with 1\b/ })
@@ -179,13 +179,13 @@ test('NVML that was shut down under our feet is initialised again', { skip }, as
 
 test('a driver that fails as a whole is left alone for a while, then loaded by a new process', { skip }, async (t) => {
   show()
-  const source = open(t, { retryMs: 400 })
+  const source = open(t, { driverRetryMs: 400 })
   assert.equal((await source.read()).length, 2)
   show('code.nvmlDeviceGetUUID.0=18')
   await assert.rejects(source.read(), {
     message: /failed with 18, Driver\/library version mismatch: .* restart the machine/,
   })
-  assert.equal(source.problems.length, 1)
+  assert.equal(source.faults.length, 1)
   show()
   await assert.rejects(source.read(), { message: /failed with 18/ })
   assert.equal(calls('nvmlInit_v2').count, 1, 'nothing was tried meanwhile')
@@ -200,28 +200,6 @@ test('when no GPU can be read, the error says why of each', { skip }, async (t) 
     name: 'GpuSourceError',
     message: /^Cannot read any GPU by NVML: GPU 0: .*--gpu-reset.*; GPU 1: .*\/dev\/nvidia\*; left out$/,
   })
-})
-
-test('a GPU that may sleep is let go when idle, and left alone while it sleeps', { skip }, async (t) => {
-  const [procRoot, sysRoot] = [join(standIn.directory, 'proc'), join(standIn.directory, 'sys')]
-  const power = join(sysRoot, '0000:0c:00.0/power')
-  mkdirSync(join(procRoot, '0000:0c:00.0'), { recursive: true })
-  mkdirSync(power, { recursive: true })
-  writeFileSync(join(procRoot, '0000:0c:00.0/power'), 'Runtime D3 status:          Enabled (fine-grained)\n')
-  writeFileSync(join(power, 'runtime_status'), 'active\n')
-  show('count=2', 'value.nvmlDeviceGetUtilizationRates=0')
-  const source = open(t, { rest: { procRoot, sysRoot, idleMs: 0, restMs: 60_000 } })
-  assert.deepEqual(await indices(source), [0, 1])
-  assert.deepEqual(await indices(source), [1], 'idle: let go')
-  assert.equal(calls('nvmlShutdown').count, 1, 'NVML has closed it')
-  assert.deepEqual(source.problems, [])
-  writeFileSync(join(power, 'runtime_status'), 'suspended\n')
-  const [asleep, awake] = await source.read()
-  assert.deepEqual([asleep?.gpuIndex, asleep?.utilization, asleep?.powerW, asleep?.memTotalMb], [0, 0, null, 81_559])
-  assert.deepEqual([awake?.gpuIndex, awake?.powerW], [1, 631.951])
-  assert.equal(calls('nvmlShutdown').count, 1)
-  writeFileSync(join(power, 'runtime_status'), 'active\n')
-  assert.deepEqual(await indices(source), [0, 1], 'awake again')
 })
 
 for (const way of ['close', 'exit', 'return']) {

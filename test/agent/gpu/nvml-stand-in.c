@@ -29,16 +29,10 @@ typedef struct {
   uint32_t version;
   uint64_t total, reserved, free, used;
 } nvmlMemory_v2_t;
-typedef struct {
-  char busIdLegacy[16];
-  uint32_t domain, bus, device, pciDeviceId, pciSubSystemId;
-  char busId[32];
-} nvmlPciInfo_t;
 _Static_assert(sizeof(nvmlUtilization_t) == 8, "size");
 _Static_assert(sizeof(nvmlMemory_t) == 24 && offsetof(nvmlMemory_t, used) == 16, "layout");
 _Static_assert(sizeof(nvmlMemory_v2_t) == 40 && offsetof(nvmlMemory_v2_t, total) == 8, "layout");
 _Static_assert(offsetof(nvmlMemory_v2_t, reserved) == 16 && offsetof(nvmlMemory_v2_t, used) == 32, "layout");
-_Static_assert(sizeof(nvmlPciInfo_t) == 68 && offsetof(nvmlPciInfo_t, busId) == 36, "layout");
 
 #ifdef NOT_NVML
 int nothingOfNvml(void) { return 0; }
@@ -219,13 +213,6 @@ int nvmlDeviceGetPowerUsage(const device_t *device, uint32_t *out) {
 }
 
 #ifndef OLD_DRIVER
-int nvmlDeviceGetPciInfo_v3(const device_t *device, nvmlPciInfo_t *out) {
-  BEGIN(device);
-  memset(out, 0xee, sizeof *out);
-  snprintf(out->busId, sizeof out->busId, "00000000:%02X:00.0", 0x0c + device->gpu);
-  return 0;
-}
-
 int nvmlDeviceGetMemoryInfo_v2(const device_t *device, nvmlMemory_v2_t *out) {
   BEGIN(device);
   if (out->version != (2u << 24 | sizeof *out)) return VERSION_MISMATCH;

@@ -2,26 +2,45 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
-import { decodeRecord, type RawRecord } from '../../../src/domain/events/decode.ts'
+import type { CloudEventAttributes } from '../../../src/domain/events/cloudevents.ts'
+import { decodeRecord, type SourceRecord } from '../../../src/domain/events/decode.ts'
 import type { EventKind } from '../../../src/domain/events/documents.ts'
 import { logIdPrefix } from '../../../src/domain/events/event-id.ts'
 import { Rejection } from '../../../src/domain/events/rejection.ts'
-import { type Step, type StepContext, stepsOf } from '../../../src/processor/ingest/step.ts'
+import { type StepContext, stepsOf } from '../../../src/processor/ingest/processor.ts'
+import type { Step } from '../../../src/processor/ingest/step.ts'
 import { badRecords, goodSample, goodToken } from '../../bad-records.ts'
 
 const NOW = Date.UTC(2026, 10, 22, 12)
 const PLACE = logIdPrefix({ topicId: 'topic-id', partition: 3 })
 
-function decode(kind: EventKind, value: unknown, change: Partial<RawRecord> = {}) {
+interface Change {
+  offset?: number
+  cloudEvent?: CloudEventAttributes
+  structured?: boolean
+  id?: string
+}
+
+function decode(kind: EventKind, value: unknown, { offset = 7, cloudEvent, structured, id }: Change = {}) {
   const bytes =
     Buffer.isBuffer(value) || value === null
       ? value
       : Buffer.from(typeof value === 'string' ? value : JSON.stringify(value))
-  const record = { offset: 7, timestampMs: NOW, value: bytes, cloudEvent: null, structured: false, id: null, ...change }
-  return decodeRecord(kind, PLACE, record as RawRecord, crc32)
+  const headers = new Map<string, Buffer>()
+  for (const [name, text] of Object.entries(cloudEvent === undefined ? {} : { specversion: '1.0', ...cloudEvent }))
+    headers.set(`ce_${name}`, Buffer.from(text))
+  if (structured) headers.set('content-type', Buffer.from('application/cloudevents+json'))
+  if (id !== undefined) headers.set('pertoken_id', Buffer.from(id))
+  const record: SourceRecord = {
+    offset,
+    timestampMs: NOW,
+    value: bytes,
+    headers: headers.size === 0 ? null : headers,
+  }
+  return decodeRecord(kind, PLACE, record, crc32)
 }
 
-function accepted(kind: EventKind, value: unknown, change: Partial<RawRecord> = {}) {
+function accepted(kind: EventKind, value: unknown, change: Change = {}) {
   const document = decode(kind, value, change)
   if (document instanceof Rejection) assert.fail(document.message)
   return document as unknown as Record<string, unknown>
@@ -51,10 +70,10 @@ for (const bad of badRecords(NOW)) {
     }
     const context: StepContext = {
       kindOf: (topic) => topic as EventKind,
-      crc32,
       keepsOrigins: true,
-      admitSample: () => {},
-      admitToken: () => {},
+      live: { observe: () => {}, price: () => {} },
+      ownsAll: true,
+      now: () => NOW,
     }
     const steps = [...stepsOf([batch], context)] as [Step]
     assert.equal(steps.length, 1)
@@ -100,7 +119,7 @@ test('unknown fields are kept, whatever their names and values', () => {
 })
 
 test('ids are deterministic, scoped and tell apart what differs', () => {
-  const id = (value: unknown, change: Partial<RawRecord> = {}) => accepted('token', value, change)['_id']
+  const id = (value: unknown, change: Change = {}) => accepted('token', value, change)['_id']
   const event = goodToken(NOW)
   assert.equal(id(event), id(event))
   assert.match(id(event) as string, /^pt1l:topic-id:3:7:[0-9a-z]+$/)

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { rmSync, writeFileSync } from 'node:fs'
 import { type TestContext, test } from 'node:test'
 import Fastify, { type InjectOptions } from 'fastify'
-import { addAuth, REFUSALS } from '../../../src/http/access/auth.ts'
+import { addAuth, DENIAL_REASONS } from '../../../src/http/access/auth.ts'
 import { goodSample } from '../../bad-records.ts'
 import { NOW_MS, openServer } from '../fixture.ts'
 import { accessOf, bearer, makeToken, writeTokens } from './tokens-fixture.ts'
@@ -158,7 +158,7 @@ test('what is refused says why and what to do, as problem details with the chall
       ...([403, 'forbidden', /Origin header is "https:\/\/elsewhere.example"/, 'foreign_origin'] as const),
     ],
   ]
-  const counts: Record<string, number> = Object.fromEntries(REFUSALS.map((reason) => [reason, 0]))
+  const counts: Record<string, number> = Object.fromEntries(DENIAL_REASONS.map((reason) => [reason, 0]))
   for (const [options, status, type, detail, reason] of cases) {
     const answer = await app.inject(options)
     counts[reason]!++
@@ -172,7 +172,7 @@ test('what is refused says why and what to do, as problem details with the chall
       assert.match(String(challenge), /error="invalid_token"/)
     if (reason === 'missing_scope') assert.match(String(challenge), /error="insufficient_scope", scope="\w+"/)
   }
-  assert.deepEqual(access.refused, counts)
+  assert.deepEqual(access.denied, counts)
   const metrics = (await app.inject({ url: '/metrics', headers: bearer(tokens.reader) })).body
   for (const [reason, count] of Object.entries(counts))
     assert.match(metrics, new RegExp(`^pertoken_http_refused_total\\{reason="${reason}"\\} ${count}$`, 'm'))

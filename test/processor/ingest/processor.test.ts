@@ -7,11 +7,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { REDRIVE_ID_HEADER } from '../../../src/domain/events/cloudevents.ts'
 import type { TokenDocument } from '../../../src/domain/events/documents.ts'
 import { SqliteLog } from '../../../src/log/sqlite/sqlite-log.ts'
 import { redrive } from '../../../src/processor/ingest/dead-letters.ts'
+import { LivePrices } from '../../../src/processor/ingest/live-prices.ts'
 import { Processor, type ProcessorOptions } from '../../../src/processor/ingest/processor.ts'
-import { REDRIVE_ID_HEADER } from '../../../src/processor/ingest/step.ts'
+import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import { SqliteStore } from '../../../src/store/sqlite/sqlite-store.ts'
 import { goodSample, goodToken } from '../../bad-records.ts'
 
@@ -45,15 +47,20 @@ class Bench {
   }
 
   /** Runs a processor until everything that was sent has an outcome, then drains it. */
-  async process(options: Partial<ProcessorOptions> = {}): Promise<Processor> {
+  async process({
+    defaultHost = null,
+    ...options
+  }: Partial<ProcessorOptions> & { defaultHost?: string | null } = {}): Promise<Processor> {
     const processor = new Processor(this.log, this.store, {
       ...NAMES,
       group: 'g',
       partitions: 1,
-      windowSeconds: 30,
-      allowedLatenessSeconds: 10,
-      defaultHost: null,
-      priceOf: (_slot, sample) => sample?.price_per_hour_usd ?? 3.6,
+      live: new LivePrices(new PriceBookVersions(this.store.ledger), {
+        windowSeconds: 30,
+        allowedLatenessSeconds: 10,
+        defaultHost,
+        defaultUsdPerHour: 3.6,
+      }),
       log: quiet,
       now: () => T0,
       ...options,

@@ -1,22 +1,31 @@
 // libnvidia-ml.so.1, the driver's own library, through koffi: one function for each call that a reading needs, by its
-// versioned symbol, with results as they lie in memory on 64-bit machines (nvml.h, API 13; little-endian). A call answers
-// with NVML's return code; a symbol that an old library lacks answers "function not found", as NVML itself does for what
-// its driver lacks. All ones in a figure mean that it is not available. Only reading calls: nothing here changes a GPU's
-// state (persistence mode, clocks), and no CUDA context is made. Calls block their thread: see nvml-process.ts.
+// versioned symbol, with results as laid out in memory on 64-bit machines (nvml.h, API 13; little-endian). A call
+// returns NVML's return code; a symbol that an old library lacks returns "function not found", as NVML itself does for
+// what its driver lacks. A figure of all ones is not available. Read-only calls: nothing here changes a GPU's state
+// (persistence mode, clocks), and no CUDA context is created. Calls block their thread: see nvml-process.ts.
 
 import { constants } from 'node:os'
 import type { LibraryHandle } from 'koffi'
 import { GpuSourceError } from '../gpu-source.ts'
-import { FUNCTION_NOT_FOUND, SUCCESS } from './nvml-codes.ts'
 
-/** What the library answers to one call; the value is null where the code is not 0, or means "not available". */
-export interface Answer<T> {
+// Return codes (nvmlReturn_t) that have a name here; what each means for a reading is in nvml-reading.ts.
+export const SUCCESS = 0
+export const UNINITIALIZED = 1
+export const NO_PERMISSION = 4
+export const NOT_FOUND = 6
+/** Also returned here for a symbol that an old library lacks. */
+export const FUNCTION_NOT_FOUND = 13
+/** The driver does not know this version of a structure. */
+export const VERSION_MISMATCH = 25
+
+/** The result of one call; the value is null where the code is not 0, or the figure is not available. */
+export interface CallResult<T> {
   call: string
   code: number
   value: T | null
 }
 
-/** A device (nvmlDevice_t): an address that only the library understands. */
+/** A device (nvmlDevice_t): an opaque address. */
 export type Device = bigint
 
 export interface Memory {
@@ -24,41 +33,40 @@ export interface Memory {
   totalBytes: number | null
 }
 
-type OfDevice<T> = (device: Device) => Answer<T>
+type DeviceCall<T> = (device: Device) => CallResult<T>
 
 export interface NvmlLibrary {
-  init(): Answer<never>
-  shutdown(): Answer<never>
-  /** The library's words for a code; null when it has none. */
+  init(): CallResult<never>
+  shutdown(): CallResult<never>
+  /** The library's text for a code; null when it has none. */
   errorText(code: number): string | null
   /** GPUs as of `init`. */
-  count(): Answer<number>
-  device(index: number): Answer<Device>
-  name: OfDevice<string>
-  uuid: OfDevice<string>
-  pciBusId: OfDevice<string>
+  count(): CallResult<number>
+  device(index: number): CallResult<Device>
+  name: DeviceCall<string>
+  uuid: DeviceCall<string>
   /** Per cent of the last sample period in which a kernel ran. */
-  utilizationPercent: OfDevice<number>
+  utilizationPercent: DeviceCall<number>
   /** Used memory without what the driver reserves for itself. */
-  memory: OfDevice<Memory>
-  /** Of older drivers; used memory includes what the driver reserves. */
-  memoryV1: OfDevice<Memory>
-  powerMilliwatts: OfDevice<number>
+  memory: DeviceCall<Memory>
+  /** For older drivers; used memory includes what the driver reserves. */
+  memoryV1: DeviceCall<Memory>
+  powerMilliwatts: DeviceCall<number>
   /** Since the driver was loaded. */
-  energyMillijoules: OfDevice<number>
+  energyMillijoules: DeviceCall<number>
   /** 1: the GPU is split into instances. */
-  migMode: OfDevice<number>
-  migMaxCount: OfDevice<number>
-  migDevice(device: Device, index: number): Answer<Device>
+  migMode: DeviceCall<number>
+  migMaxCount: DeviceCall<number>
+  migDevice(device: Device, index: number): CallResult<Device>
 }
 
-/** Kinds of C parameters. `out` is where the result goes, `second` takes one that nobody asks for. */
+/** Kinds of C parameters. `out` receives the result, `second` one that is not used. */
 type Parameter = 'device' | 'index' | 'out' | 'second' | 'length'
 
 const C_TYPES = { device: 'void *', index: 'uint32_t', out: 'void *', second: 'void *', length: 'uint32_t' } as const
 /** NVML_DEVICE_NAME_V2_BUFFER_SIZE and NVML_DEVICE_UUID_V2_BUFFER_SIZE; no structure that is read here is larger. */
 const OUT_BYTES = 96
-/** nvmlMemory_v2_t says its version and size in its first field. */
+/** nvmlMemory_v2_t has its version and size in its first field. */
 const MEMORY_V2 = 0x0200_0000 | 40
 
 /** @throws GpuSourceError when koffi is not installed or `path` cannot be loaded. */
@@ -78,8 +86,8 @@ export async function openNvmlLibrary(path: string): Promise<NvmlLibrary> {
 }
 
 /**
- * Asks Linux to end this process when its parent does: one that hangs in the driver hears of nothing else, and a new
- * agent would start a second one beside it. Elsewhere, and without koffi, nothing happens.
+ * Asks Linux to kill this process when its parent ends: one that hangs in the driver reacts to nothing else, and a new
+ * agent would start a second one beside it. Without effect on other systems, and without koffi.
  */
 export async function dieWithParent(): Promise<void> {
   const PR_SET_PDEATHSIG = 1
@@ -96,7 +104,7 @@ function bind(library: LibraryHandle): NvmlLibrary {
   function call<T>(name: string, parameters: readonly Parameter[], decode: (bytes: Buffer) => T | null, version = 0) {
     const types = parameters.map((kind) => C_TYPES[kind])
     const native = optional(() => library.func(name, 'int', types))
-    return (device: Device | null = null, index = 0): Answer<T> => {
+    return (device: Device | null = null, index = 0): CallResult<T> => {
       if (native === null) return { call: name, code: FUNCTION_NOT_FOUND, value: null }
       out.fill(0)
       out.writeUInt32LE(version)
@@ -113,10 +121,8 @@ function bind(library: LibraryHandle): NvmlLibrary {
     errorText: (code) => errorString?.(code) ?? null,
     count: call('nvmlDeviceGetCount_v2', ['out'], figureIn),
     device: (index) => deviceAt(null, index),
-    name: call('nvmlDeviceGetName', ['device', 'out', 'length'], (bytes) => textIn(bytes, 0)),
-    uuid: call('nvmlDeviceGetUUID', ['device', 'out', 'length'], (bytes) => textIn(bytes, 0)),
-    // nvmlPciInfo_t, 68 bytes: the bus id's long form is its last field.
-    pciBusId: call('nvmlDeviceGetPciInfo_v3', ['device', 'out'], (bytes) => textIn(bytes, 36)),
+    name: call('nvmlDeviceGetName', ['device', 'out', 'length'], textIn),
+    uuid: call('nvmlDeviceGetUUID', ['device', 'out', 'length'], textIn),
     // nvmlUtilization_t {u32 gpu, u32 memory}
     utilizationPercent: call('nvmlDeviceGetUtilizationRates', ['device', 'out'], figureIn),
     // nvmlMemory_v2_t {u32 version, u64 total, reserved, free, used}
@@ -164,10 +170,10 @@ function memoryIn(bytes: Buffer, totalOffset: number, usedOffset: number): Memor
   return { totalBytes: longFigureIn(bytes, totalOffset), usedBytes: longFigureIn(bytes, usedOffset) }
 }
 
-/** The text that begins at `offset`, null when it is empty. */
-function textIn(bytes: Buffer, offset: number): string | null {
-  const end = bytes.indexOf(0, offset)
-  const text = bytes.toString('utf8', offset, end === -1 ? bytes.length : end).trim()
+/** Null when it is empty. */
+function textIn(bytes: Buffer): string | null {
+  const end = bytes.indexOf(0)
+  const text = bytes.toString('utf8', 0, end === -1 ? bytes.length : end).trim()
   return text === '' ? null : text
 }
 

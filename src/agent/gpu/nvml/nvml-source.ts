@@ -1,41 +1,40 @@
-// GPU figures by NVML, and what has to be remembered from one reading to the next: that the driver failed as a whole (it is
-// left alone for a while), that it hung at one GPU (which is left out for a while, so that the others are read), that a GPU
-// which was here is gone (NVML is initialised anew now and then, to find it again), and that a GPU may sleep
-// (gpu-rest.ts). NVML stays initialised between readings: else the driver would initialise idle GPUs anew every second
-// where no persistence daemon keeps them so, and an open GPU clocks down all the same. A process of its own makes the calls,
-// as a call may never return, and a process cannot exit while one of its threads hangs (tried with koffi's asynchronous
-// calls and with a worker thread). Measured with 8 GPUs at 1 Hz, both processes: 0.4 % of a core; the second one adds 11 MB
-// of its own to what it shares with the agent's Node.
+// GPU figures by NVML, and the state that outlives a reading: that the driver failed as a whole (it is not called for a
+// while), that it hung at one GPU (which is left out for a while, so that the others are read), and that a GPU has
+// disappeared (NVML is re-initialised now and then, to find it again). NVML stays initialised between readings:
+// otherwise the driver would initialise idle GPUs every second where no persistence daemon keeps them so, and an open
+// GPU clocks down all the same. A process of its own makes the calls, as a call may never return, and a process cannot
+// exit while one of its threads hangs (tried with koffi's asynchronous calls and with a worker thread). Measured with 8
+// GPUs at 1 Hz, both processes: 0.4 % of a core; the second one adds 11 MB of its own to what it shares with the
+// agent's Node.
 
-import { type GpuRest, type GpuRestOptions, gpuRest } from '../gpu-rest.ts'
+import { settlesWithin } from '../../../runtime/waiting.ts'
 import { type GpuReading, type GpuSource, GpuSourceError } from '../gpu-source.ts'
-import { isWithin } from '../is-within.ts'
 import { KnownGpus } from '../known-gpus.ts'
-import { startNvmlChild } from './nvml-child.ts'
-import { NvmlSession, type PassResult } from './nvml-session.ts'
+import { NvmlSession, type PassResult, startNvmlChild } from './nvml-session.ts'
 
 export interface NvmlOptions {
   /** The driver's library: a name that the loader finds, or a path. */
   library?: string
-  /** A reading answers or fails within this. */
+  /** A reading succeeds or fails within this. */
   timeoutMs?: number
   /** A driver that failed as a whole is tried again after this. */
-  retryMs?: number
+  driverRetryMs?: number
   /** A GPU at which the driver hung or crashed is tried again after this. */
-  asideMs?: number
-  /** While a GPU is missing, NVML is initialised anew this often. */
+  gpuRetryMs?: number
+  /** While a GPU is missing, NVML is re-initialised this often. */
   reopenMs?: number
-  rest?: GpuRestOptions
   /** Starts the process; for tests of what cannot be provoked: a process that no signal ends. */
   start?: typeof startNvmlChild
 }
 
-/** The driver is slow, as when it initialises GPUs: what is under way goes on, and the next `read` waits for the same. */
+/** The driver is slow, as when it initialises GPUs: the pass under way continues, and the next `read` waits for it. */
 export class NvmlStillReading extends GpuSourceError {
   override name = 'NvmlStillReading'
 }
 
-/** Share of timeoutMs in which the driver may be silent: below 1, so that a reading can still tell of the GPUs before. */
+/**
+ * Share of timeoutMs in which the driver may be silent: below 1, so that a reading can still return the GPUs before.
+ */
 const SILENCE_SHARE = 0.8
 /** Initialising one GPU takes seconds. */
 const OPENING_FACTOR = 6
@@ -43,35 +42,32 @@ const RESTART_REMEDY = 'look for NVRM and Xid in dmesg, and restart the machine'
 
 export class NvmlSource implements GpuSource {
   readonly name = 'nvml'
-  problems: readonly string[] = []
-  readonly #options: Required<Omit<NvmlOptions, 'rest' | 'start'>>
+  faults: readonly string[] = []
+  readonly #options: Required<Omit<NvmlOptions, 'start'>>
   readonly #session: NvmlSession
-  readonly #rest: GpuRest
   #reading: Promise<GpuReading[]> | null = null
   #pass: Promise<PassResult> | null = null
   #isClosed = false
-  #refusal: { error: GpuSourceError; untilMs: number } | null = null
+  #driverFault: { error: GpuSourceError; untilMs: number } | null = null
   /** GPUs at which the driver hung, by index. */
-  readonly #aside = new Map<number, { problem: string; untilMs: number }>()
+  readonly #leftOut = new Map<number, { fault: string; untilMs: number }>()
   readonly #known = new KnownGpus()
   /** When NVML was last initialised to find GPUs that are missing; null while none is. */
   #missingSinceMs: number | null = null
-  #held: ReadonlyMap<number, GpuReading | null> = new Map()
 
-  constructor({ rest, start = startNvmlChild, ...options }: NvmlOptions = {}) {
-    const defaults = { library: 'libnvidia-ml.so.1', timeoutMs: 5_000, retryMs: 30_000 }
-    this.#options = { ...defaults, asideMs: 60_000, reopenMs: 60_000, ...options }
+  constructor({ start = startNvmlChild, ...options }: NvmlOptions = {}) {
+    const defaults = { library: 'libnvidia-ml.so.1', timeoutMs: 5_000, driverRetryMs: 30_000 }
+    this.#options = { ...defaults, gpuRetryMs: 60_000, reopenMs: 60_000, ...options }
     const { timeoutMs } = this.#options
     this.#session = new NvmlSession({
       silenceMs: timeoutMs * SILENCE_SHARE,
       openingSilenceMs: timeoutMs * OPENING_FACTOR,
       start,
     })
-    this.#rest = gpuRest(rest)
   }
 
   read(): Promise<GpuReading[]> {
-    this.#reading ??= this.#readAndExplain().finally(() => {
+    this.#reading ??= this.#readAndReport().finally(() => {
       this.#reading = null
     })
     return this.#reading
@@ -82,91 +78,79 @@ export class NvmlSource implements GpuSource {
     await this.#session.close()
   }
 
-  async #readAndExplain(): Promise<GpuReading[]> {
+  async #readAndReport(): Promise<GpuReading[]> {
     try {
-      const { readings, problems } = await this.#readOnce()
-      if (readings.length === 0 && problems.length > 0) {
-        throw new GpuSourceError(`Cannot read any GPU by NVML: ${problems.join('; ')}`)
+      const { readings, faults } = await this.#readOnce()
+      if (readings.length === 0 && faults.length > 0) {
+        throw new GpuSourceError(`Cannot read any GPU by NVML: ${faults.join('; ')}`)
       }
-      this.problems = problems
+      this.faults = faults
       return readings
     } catch (error) {
-      this.problems = [(error as Error).message]
+      this.faults = [(error as Error).message]
       throw error
     }
   }
 
-  async #readOnce(): Promise<{ readings: GpuReading[]; problems: string[] }> {
+  async #readOnce(): Promise<{ readings: GpuReading[]; faults: string[] }> {
     if (this.#isClosed) throw new GpuSourceError('Cannot read GPUs by NVML: the source is closed')
     const nowMs = performance.now()
-    if (this.#refusal !== null && nowMs < this.#refusal.untilMs) throw this.#refusal.error
+    if (this.#driverFault !== null && nowMs < this.#driverFault.untilMs) throw this.#driverFault.error
     this.#pass ??= this.#startPass(nowMs)
-    if (!(await isWithin(this.#options.timeoutMs, this.#pass))) throw this.#slowness()
+    if (!(await settlesWithin(this.#options.timeoutMs, this.#pass))) throw this.#timeoutError()
     const result = await this.#pass
     this.#pass = null
-    return this.#take(result)
+    return this.#evaluate(result)
   }
 
   #startPass(nowMs: number): Promise<PassResult> {
-    const held = this.#rest.held(nowMs)
-    // Shut down first, NVML has only those GPUs open that are asked for afterwards.
-    const isLettingGo = [...held.keys()].some((index) => !this.#held.has(index))
-    this.#held = held
     const { library, reopenMs } = this.#options
-    if (this.#known.areAllIn(held)) {
-      if (isLettingGo) this.#session.release({ library })
-      return Promise.resolve({ order: [], parts: [], cut: null, failed: null })
-    }
-    const isLooking = this.#missingSinceMs !== null && nowMs - this.#missingSinceMs >= reopenMs
-    if (isLooking) this.#missingSinceMs = nowMs
-    const aside = [...this.#aside]
-    const leaveOut = [...held.keys(), ...aside.filter(([, { untilMs }]) => nowMs < untilMs).map(([index]) => index)]
+    const reopen = this.#missingSinceMs !== null && nowMs - this.#missingSinceMs >= reopenMs
+    if (reopen) this.#missingSinceMs = nowMs
+    const leftOut = [...this.#leftOut]
     return this.#session.pass({
       library,
-      reopen: isLettingGo || isLooking,
-      read: { leaveOut, last: aside.map(([index]) => index) },
+      reopen,
+      leaveOut: leftOut.filter(([, { untilMs }]) => nowMs < untilMs).map(([index]) => index),
+      last: leftOut.map(([index]) => index),
     })
   }
 
-  /** What is to be told of a pass, and kept of it. */
-  #take({ order, parts, cut, failed }: PassResult): { readings: GpuReading[]; problems: string[] } {
+  /** The readings and faults of a pass; remembers what the next pass depends on. */
+  #evaluate({ order, gpus, aborted, failed }: PassResult): { readings: GpuReading[]; faults: string[] } {
     const nowMs = performance.now()
-    for (const { gpuIndex } of parts) this.#aside.delete(gpuIndex)
-    const unread = order.slice(parts.length)
-    if (cut !== null && unread.length > 0) this.#setAside(unread[0]!, cut, nowMs)
-    if (failed !== null || (cut !== null && order.length === 0)) {
-      const error = new GpuSourceError(failed ?? `Cannot read GPUs by NVML: ${cut}; ${RESTART_REMEDY}`)
-      this.#refusal = { error, untilMs: nowMs + this.#options.retryMs }
+    for (const { gpuIndex } of gpus) this.#leftOut.delete(gpuIndex)
+    const unread = order.slice(gpus.length)
+    if (aborted !== null && unread.length > 0) this.#leaveOut(unread[0]!, aborted, nowMs)
+    if (failed !== null || (aborted !== null && order.length === 0)) {
+      const error = new GpuSourceError(failed ?? `Cannot read GPUs by NVML: ${aborted}; ${RESTART_REMEDY}`)
+      this.#driverFault = { error, untilMs: nowMs + this.#options.driverRetryMs }
       throw error
     }
-    const read = parts.flatMap(({ reading }) => reading ?? [])
-    this.#known.add(read)
-    this.#rest.saw(read, nowMs)
-    const asleep = [...this.#held.values()].flatMap((reading) => reading ?? [])
-    const problems = [
-      ...parts.flatMap((part) => part.problems),
-      ...[...this.#aside.values()].map(({ problem }) => problem),
+    const readings = gpus.flatMap(({ reading }) => reading ?? [])
+    this.#known.add(readings)
+    const faults = [
+      ...gpus.flatMap((gpu) => gpu.faults),
+      ...[...this.#leftOut.values()].map(({ fault }) => fault),
       ...(unread.length > 1
         ? [`GPU ${unread.slice(1).join(', ')}: not read this time, as the driver failed before`]
         : []),
     ]
-    const untold = parts.flatMap(({ gpuIndex, reading }) => (reading === null || reading.uuid === null ? gpuIndex : []))
-    const gone = this.#known.problemsWithout(
-      read,
-      new Set([...this.#held.keys(), ...this.#aside.keys(), ...unread, ...untold]),
-    )
-    const isMissing = gone.length > 0 || parts.some(({ reading }) => reading === null)
+    const unidentified = gpus.filter(({ reading }) => reading === null || reading.uuid === null)
+    const explained = [...this.#leftOut.keys(), ...unread, ...unidentified.map(({ gpuIndex }) => gpuIndex)]
+    const missing = this.#known.missingFrom(readings, new Set(explained))
+    const isMissing = missing.length > 0 || gpus.some(({ reading }) => reading === null)
     this.#missingSinceMs = isMissing ? (this.#missingSinceMs ?? nowMs) : null
-    return { readings: [...read, ...asleep].sort((a, b) => a.gpuIndex - b.gpuIndex), problems: [...problems, ...gone] }
+    return { readings: readings.sort((a, b) => a.gpuIndex - b.gpuIndex), faults: [...faults, ...missing] }
   }
 
-  #setAside(gpuIndex: number, why: string, nowMs: number): void {
-    const { asideMs } = this.#options
-    const problem = `GPU ${gpuIndex}: ${why}; left out and tried again every ${asideMs / 1000} s; ${RESTART_REMEDY}`
-    this.#aside.set(gpuIndex, { problem, untilMs: nowMs + asideMs })
+  #leaveOut(gpuIndex: number, why: string, nowMs: number): void {
+    const { gpuRetryMs } = this.#options
+    const fault = `GPU ${gpuIndex}: ${why}; left out and tried again every ${gpuRetryMs / 1000} s; ${RESTART_REMEDY}`
+    this.#leftOut.set(gpuIndex, { fault, untilMs: nowMs + gpuRetryMs })
   }
 
-  #slowness(): GpuSourceError {
+  #timeoutError(): GpuSourceError {
     if (this.#session.isStuck) {
       return new GpuSourceError(
         `Cannot read GPUs by NVML: the driver holds on to a hanging call, and nothing is asked before it returns; ${RESTART_REMEDY}`,

@@ -1,25 +1,17 @@
-// GPUs: the latest stored document of one, all slots of the last hour with their live figures and what contradicts in
-// them, and the live windows. "Last" is event time, so that a replayed past shows its own GPUs.
+// GPUs: the latest stored document of one, all slots of the last hour with their live figures and the conflicts in
+// their identity, and the live windows.
 
 import type { FastifyInstance } from 'fastify'
 import type { GpuDocument } from '../../domain/events/documents.ts'
-import type { LiveSlot } from '../../domain/live/sliding-window.ts'
+import { bySlot } from '../../domain/ledger/gpu-conflicts.ts'
+import type { LiveSlot } from '../../domain/live/live-figures.ts'
+import { readRecentGpus } from '../../processor/recent-gpus.ts'
 import type { HttpDependencies } from '../dependencies.ts'
-import { GpuConflicts } from '../gpu-conflicts.ts'
-import { bySlot, liveView } from '../live-view.ts'
-import { answer, nullable, object, problemAnswer } from '../open-api.ts'
+import { liveView } from '../live-view.ts'
+import { jsonResponse, nullable, object, problemResponse } from '../open-api.ts'
+import { gpuIndexParameter, hostParameter } from '../parameters.ts'
 import { HttpProblem } from '../problem.ts'
-import { defined, integer, NO_QUERY, optional, Query, text } from '../query.ts'
-
-const HOUR_MS = 3_600_000
-/** Most slots in an answer. */
-const MAX_SLOTS = 10_000
-/** What conflicts are looked for in: the newest samples, as long as one sample covers, and not too many. */
-const CONFLICT_SPAN_MS = 90_000
-const MAX_CONFLICT_SAMPLES = 20_000
-
-export const hostParameter = text(256, 'Name of the host')
-export const gpuIndexParameter = integer(0, 1023, 'Index of the GPU on its host')
+import { defined, NO_QUERY, optional, Query } from '../query.ts'
 
 const slotName = { host: nullable('string', 'Host'), gpu_index: { type: 'integer' } }
 const LiveSlotSchema = object({
@@ -45,30 +37,36 @@ const liveHead = {
   stale: { type: 'boolean', description: 'The figures are of the past' },
 }
 
-export function addGpuRoutes(app: FastifyInstance, parts: HttpDependencies): void {
-  const { processor, store } = parts
+export function addGpuRoutes(app: FastifyInstance, dependencies: HttpDependencies): void {
+  addInfo(app, dependencies)
+  addSlots(app, dependencies)
+  addLive(app, dependencies)
+}
 
-  const infoQuery = new Query({ host: optional(hostParameter), gpu_index: optional(gpuIndexParameter) })
-  const infoSchema = {
+function addInfo(app: FastifyInstance, { store }: HttpDependencies): void {
+  const query = new Query({ host: optional(hostParameter), gpu_index: optional(gpuIndexParameter) })
+  const schema = {
     tags: ['live'],
     summary: 'The latest document of a GPU, as it is stored',
-    querystring: infoQuery.schema,
-    response: { 200: answer({ $ref: 'gpu.metrics.v1#' }, 'The document'), default: problemAnswer },
+    querystring: query.schema,
+    response: { 200: jsonResponse({ $ref: 'gpu.metrics.v1#' }, 'The document'), default: problemResponse },
   }
-  app.get('/gpu/info', { schema: infoSchema, config: { scope: 'read' } }, async (request) => {
-    const { host, gpu_index: gpuIndex } = infoQuery.parse(request.query)
+  app.get('/gpu/info', { schema, config: { scope: 'read' } }, async (request) => {
+    const { host, gpu_index: gpuIndex } = query.parse(request.query)
     const sample = await store.latestSample(defined({ host, gpuIndex }))
     if (sample !== null) return sample
     const what = host === undefined && gpuIndex === undefined ? 'No GPU sample' : 'No sample of such a GPU'
     throw new HttpProblem(404, 'not-found', { detail: `${what} is stored: see /api/v1/gpus for what there is` })
   })
+}
 
-  const gpusSchema = {
+function addSlots(app: FastifyInstance, { processor, store }: HttpDependencies): void {
+  const schema = {
     tags: ['live'],
     summary: 'GPU slots of the last hour of event time, and what contradicts in their identity',
     querystring: NO_QUERY.schema,
     response: {
-      200: answer(
+      200: jsonResponse(
         object({
           ...liveHead,
           slots: {
@@ -87,25 +85,24 @@ export function addGpuRoutes(app: FastifyInstance, parts: HttpDependencies): voi
         }),
         'Slots by host and index',
       ),
-      default: problemAnswer,
+      default: problemResponse,
     },
   }
-  app.get('/api/v1/gpus', { schema: gpusSchema, config: { scope: 'read' } }, async (request) => {
+  app.get('/api/v1/gpus', { schema, config: { scope: 'read' } }, async (request) => {
     NO_QUERY.parse(request.query)
     const { as_of, stale, slots: live } = liveView(processor)
-    const newestMs = await store.newestMs('gpu')
-    if (newestMs === null) return { as_of, stale, slots: joinSlots([], live), conflicts: [], conflicts_complete: true }
-    const samples = await store.latestSamplePerSlot(newestMs - HOUR_MS, MAX_SLOTS)
-    const { conflicts, complete } = await findConflicts(parts, samples, newestMs)
-    return { as_of, stale, slots: joinSlots(samples, live), conflicts, conflicts_complete: complete }
+    const { samples, conflicts, areConflictsComplete } = await readRecentGpus(store)
+    return { as_of, stale, slots: joinSlots(samples, live), conflicts, conflicts_complete: areConflictsComplete }
   })
+}
 
-  const liveSchema = {
+function addLive(app: FastifyInstance, { processor }: HttpDependencies): void {
+  const schema = {
     tags: ['live'],
     summary: 'The current windows: cost and speed by model and by GPU slot',
     querystring: NO_QUERY.schema,
     response: {
-      200: answer(
+      200: jsonResponse(
         object({
           ...liveHead,
           window_s: { type: 'integer' },
@@ -114,10 +111,10 @@ export function addGpuRoutes(app: FastifyInstance, parts: HttpDependencies): voi
         }),
         'Models by name, slots by host and index',
       ),
-      default: problemAnswer,
+      default: problemResponse,
     },
   }
-  app.get('/api/v1/live', { schema: liveSchema, config: { scope: 'read' } }, (request) => {
+  app.get('/api/v1/live', { schema, config: { scope: 'read' } }, (request) => {
     NO_QUERY.parse(request.query)
     return liveView(processor)
   })
@@ -144,15 +141,4 @@ function joinSlots(samples: readonly GpuDocument[], live: readonly LiveSlot[]): 
     else slots.set(key, { host: slot.host, gpu_index: slot.gpu_index, live: slot, sample: null })
   }
   return [...slots.values()].sort(bySlot)
-}
-
-async function findConflicts({ store }: HttpDependencies, latest: readonly GpuDocument[], newestMs: number) {
-  const conflicts = new GpuConflicts()
-  for (const sample of latest) conflicts.add(sample)
-  let looked = 0
-  for await (const sample of store.readEvents('gpu', newestMs - CONFLICT_SPAN_MS, newestMs + 1)) {
-    if (++looked > MAX_CONFLICT_SAMPLES) break
-    conflicts.add(sample)
-  }
-  return { conflicts: conflicts.list(), complete: looked <= MAX_CONFLICT_SAMPLES }
 }

@@ -1,9 +1,11 @@
-// What listings have in common: a page and a cursor that continues it. Cursors are the store's own and say nothing to
-// anybody else; one that no page gave is the caller's mistake, not a failure of the store.
+// Query parameters that several routes take, and the paging that goes with `cursor`. Cursors are the store's own and
+// opaque to clients; one that no page returned is a wrong parameter of the client, not a failure of the store.
 
 import { type Page, StoreError } from '../store/event-store.ts'
-import { badParameters, text } from './query.ts'
+import { badParameters, integer, text } from './query.ts'
 
+export const hostParameter = text(256, 'Name of the host')
+export const gpuIndexParameter = integer(0, 1023, 'Index of the GPU on its host')
 /** A cursor holds the id that a page ended with, and ids may be long. */
 export const cursorParameter = text(8192, 'Where the page before ended: its `cursor`')
 

@@ -1,12 +1,13 @@
-// How the process is. /health is the truth for people and for container health checks: 503 as soon as anything is wrong.
-// /livez is about the process alone, never its dependencies: restarting it would not bring a broker back. /readyz is for
-// load balancers: not ready before partitions are assigned and while draining; a dependency that goes away later leaves
-// it ready, for otherwise an outage of the log would take the page that says so off the network, on all replicas at once.
+// State of the process. /health is for operators and container health checks: 503 as soon as anything is wrong. /livez
+// concerns the process alone, never its dependencies: restarting it would not bring a broker back. /readyz is for load
+// balancers: not ready before partitions are assigned and while draining; a dependency that fails later leaves it
+// ready, because otherwise an outage of the log would take the page that reports it off the network, on all replicas at
+// once.
 
 import type { FastifyInstance } from 'fastify'
 import type { Health } from '../../processor/ingest/health.ts'
-import type { HttpDependencies } from '../dependencies.ts'
-import { answer, nullable, object } from '../open-api.ts'
+import { type HttpDependencies, withFileFaults } from '../dependencies.ts'
+import { jsonResponse, nullable, object } from '../open-api.ts'
 
 const count = { type: 'integer', minimum: 0 }
 
@@ -34,14 +35,8 @@ const HealthSchema = object({
   uptime_s: count,
 })
 
-/** The processor's health with what is wrong with the server's own files; those never make it unready. */
-export function withFileProblems(health: Health, { access, certificate }: HttpDependencies): Health {
-  const problems = [access?.tokens.problem, certificate?.problem].filter((problem) => problem != null)
-  return problems.length === 0 ? health : { ...health, status: 'error', problems: [...health.problems, ...problems] }
-}
-
-export function addHealthRoutes(app: FastifyInstance, parts: HttpDependencies): void {
-  const { processor, log, store, version, now } = parts
+export function addHealthRoutes(app: FastifyInstance, dependencies: HttpDependencies): void {
+  const { processor, log, store, version, now } = dependencies
   const startedMs = now()
   let wasOk = false
   const health = (): Health => {
@@ -50,10 +45,13 @@ export function addHealthRoutes(app: FastifyInstance, parts: HttpDependencies): 
     return state
   }
 
-  const responses = { 200: answer(HealthSchema, 'All is well'), 503: answer(HealthSchema, 'Something is wrong') }
+  const responses = {
+    200: jsonResponse(HealthSchema, 'All is well'),
+    503: jsonResponse(HealthSchema, 'Something is wrong'),
+  }
   const healthSchema = { tags: ['operations'], summary: 'The truth about this process', response: responses }
   app.get('/health', { schema: healthSchema, config: { scope: 'probe' } }, (_request, reply) => {
-    const state = withFileProblems(health(), parts)
+    const state = withFileFaults(health(), dependencies)
     const uptimeS = Math.max(0, Math.floor((now() - startedMs) / 1000))
     reply.code(state.status === 'ok' ? 200 : 503)
     return { ...state, log: log.description, store: store.description, version, uptime_s: uptimeS }
@@ -63,14 +61,14 @@ export function addHealthRoutes(app: FastifyInstance, parts: HttpDependencies): 
   const livezSchema = {
     tags: ['operations'],
     summary: 'Whether the process runs',
-    response: { 200: answer(StatusSchema, 'It does') },
+    response: { 200: jsonResponse(StatusSchema, 'It does') },
   }
   app.get('/livez', { schema: livezSchema, config: { scope: 'probe' } }, () => ({ status: 'ok' }))
 
   const readyzSchema = {
     tags: ['operations'],
     summary: 'Whether traffic may be sent here',
-    response: { 200: answer(StatusSchema, 'Ready'), 503: answer(StatusSchema, 'Not ready') },
+    response: { 200: jsonResponse(StatusSchema, 'Ready'), 503: jsonResponse(StatusSchema, 'Not ready') },
   }
   app.get('/readyz', { schema: readyzSchema, config: { scope: 'probe' } }, (_request, reply) => {
     const { status, problems } = health()

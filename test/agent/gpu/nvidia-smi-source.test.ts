@@ -1,11 +1,11 @@
 // The nvidia-smi command, played by small scripts: each way in which it fails is its own error, in time, and passes.
 
 import assert from 'node:assert/strict'
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, type TestContext, test } from 'node:test'
-import { type NvidiaSmiOptions, NvidiaSmiSource } from '../../../src/agent/gpu/nvidia-smi.ts'
+import { type NvidiaSmiOptions, NvidiaSmiSource } from '../../../src/agent/gpu/nvidia-smi-source.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'pertoken-smi-'))
 after(() => rmSync(directory, { recursive: true, force: true }))
@@ -40,9 +40,9 @@ test('asks for all it needs in one run, and tells no energy', async (t) => {
       [1, 0, null],
     ],
   )
-  assert.deepEqual(source.problems, [])
+  assert.deepEqual(source.faults, [])
   assert.deepEqual(runs(), [
-    '--query-gpu=index,uuid,name,utilization.gpu,memory.used,memory.total,power.draw,pci.bus_id,mig.mode.current --format=csv',
+    '--query-gpu=index,uuid,name,utilization.gpu,memory.used,memory.total,power.draw,mig.mode.current --format=csv',
   ])
 })
 
@@ -54,7 +54,7 @@ test('the list is asked for the profiles of split GPUs only, and not each time',
   assert.equal(runs().length, 2)
   play(`if [ "$1" = -L ]; then echo no >&2; exit 4; else cat ${FIXTURES}/split.csv; fi`)
   assert.deepEqual(await profiles(), [null, null, null])
-  assert.match(source.problems.join(), /^MIG profiles are not known: .* exited with 4: "no"; this user may not open/)
+  assert.match(source.faults.join(), /^MIG profiles are not known: .* exited with 4: "no"; this user may not open/)
 
   const remembering = fake(t, split)
   await remembering.source.read()
@@ -68,7 +68,7 @@ test('an old nvidia-smi that refuses a field is asked for the few that all know,
     `case "$1" in *mig.mode*) echo 'Field "mig.mode.current" is not a valid field to query.'; exit 2;; *) ${GPUS};; esac`,
   )
   assert.deepEqual(await utilizations(source), [0.83, 0])
-  assert.deepEqual(source.problems, [])
+  assert.deepEqual(source.faults, [])
   await source.read()
   assert.equal(runs().length, 3)
   assert.equal(
@@ -131,11 +131,11 @@ test('each way to fail is an error of its own, with what to do; and it passes', 
   for (const [name, script, message] of FAULTS) {
     const { source, play } = fake(t, script)
     await assert.rejects(source.read(), { name: 'GpuSourceError', message }, name)
-    assert.equal(source.problems.length, 1, name)
-    assert.ok(source.problems[0]!.length < 600, `${name}: ${source.problems[0]}`)
+    assert.equal(source.faults.length, 1, name)
+    assert.ok(source.faults[0]!.length < 600, `${name}: ${source.faults[0]}`)
     play(GPUS)
     assert.deepEqual(await utilizations(source), [0.83, 0], `${name}, then well`)
-    assert.deepEqual(source.problems, [])
+    assert.deepEqual(source.faults, [])
   }
 })
 
@@ -153,10 +153,10 @@ test('a command that is missing, may not be run or cannot exist says so', async 
 test('rows beside complaints are kept, and the complaints named', async (t) => {
   const { source, play } = fake(t, `${GPUS}; echo "WARNING: something is odd" >&2`)
   assert.deepEqual(await utilizations(source), [0.83, 0])
-  assert.match(source.problems.join(), /nvidia-smi complained: "WARNING: something is odd"/)
+  assert.match(source.faults.join(), /nvidia-smi complained: "WARNING: something is odd"/)
   play(`${GPUS}; echo "Unable to determine the device handle for GPU2: 0000:4B:00.0: GPU is lost."; exit 15`)
   assert.deepEqual(await utilizations(source), [0.83, 0])
-  assert.match(source.problems.join('|'), /Unable to determine .* left out\|.*exited with 15.*a GPU fell off the bus/)
+  assert.match(source.faults.join('|'), /Unable to determine .* left out\|.*exited with 15.*a GPU fell off the bus/)
 })
 
 test('one that hangs is ended in time with what it started, and the event loop goes on', async (t) => {
@@ -193,35 +193,12 @@ test('a GPU that is gone is named until it is back', async (t) => {
   await source.read()
   play(`${GPUS} | head -2`)
   assert.deepEqual(await utilizations(source), [0.83])
-  assert.deepEqual(source.problems, [
+  assert.deepEqual(source.faults, [
     'GPU 1 (NVIDIA L40S, GPU-5a0e1c11-0000-4000-8000-000000000002) is gone: it was read before and is not listed now; look for Xid in dmesg',
   ])
   play(GPUS)
   await source.read()
-  assert.deepEqual(source.problems, [])
-})
-
-test('a GPU that may sleep is not asked when idle; when all sleep, nothing is run', async (t) => {
-  const [procRoot, sysRoot] = [join(directory, 'proc'), join(directory, 'sys')]
-  const status = (address: string, text: string) =>
-    writeFileSync(join(sysRoot, address, 'power/runtime_status'), `${text}\n`)
-  for (const address of ['0000:17:00.0', '0000:31:00.0']) {
-    mkdirSync(join(procRoot, address), { recursive: true })
-    mkdirSync(join(sysRoot, address, 'power'), { recursive: true })
-    writeFileSync(join(procRoot, address, 'power'), 'Runtime D3 status:          Enabled (coarse-grained)\n')
-    status(address, 'active')
-  }
-  const { source } = fake(t, `case "$*" in *--id*) ${GPUS} | head -2;; *) ${GPUS};; esac`, {
-    rest: { procRoot, sysRoot, idleMs: 0, restMs: 60_000 },
-  })
-  assert.deepEqual(await utilizations(source), [0.83, 0])
-  assert.deepEqual(await utilizations(source), [0.83])
-  assert.match(runs()[1]!, / --id=00000000:17:00.0$/)
-  status('0000:17:00.0', 'suspended')
-  status('0000:31:00.0', 'suspended')
-  assert.deepEqual(await utilizations(source), [0, 0])
-  assert.deepEqual(source.problems, [])
-  assert.equal(runs().length, 2)
+  assert.deepEqual(source.faults, [])
 })
 
 function isAlive(pid: number): boolean {

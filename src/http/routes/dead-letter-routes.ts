@@ -1,13 +1,13 @@
-// Refused records: the list says why and where, one of them shows its bytes. Values are kept out of the list, which
-// would otherwise be megabytes of what nobody can read.
+// Rejected records: the list shows reason and position of each, a single one also its bytes. Values are not in the
+// list, which would otherwise be megabytes of unreadable data.
 
 import { isUtf8 } from 'node:buffer'
 import type { FastifyInstance } from 'fastify'
 import { REASON_CODES, type ReasonCode } from '../../domain/events/rejection.ts'
 import type { DeadLetter } from '../../store/event-store.ts'
 import type { HttpDependencies } from '../dependencies.ts'
-import { answer, nullable, object, page, problemAnswer } from '../open-api.ts'
-import { cursorParameter, readPage } from '../paging.ts'
+import { jsonResponse, nullable, object, page, problemResponse } from '../open-api.ts'
+import { cursorParameter, readPage } from '../parameters.ts'
 import { HttpProblem } from '../problem.ts'
 import { choice, defined, integer, NO_QUERY, optional, Query, text, withDefault } from '../query.ts'
 
@@ -38,7 +38,7 @@ export function addDeadLetterRoutes(app: FastifyInstance, { store }: HttpDepende
     tags: ['events'],
     summary: 'Refused records, newest first',
     querystring: query.schema,
-    response: { 200: answer(page(object(summaryFields)), 'A page, without values'), default: problemAnswer },
+    response: { 200: jsonResponse(page(object(summaryFields)), 'A page, without values'), default: problemResponse },
   }
   app.get('/api/v1/dead-letters', { schema: listSchema, config: { scope: 'read' } }, async (request) => {
     const { reason, topic, limit, cursor } = query.parse(request.query)
@@ -52,7 +52,7 @@ export function addDeadLetterRoutes(app: FastifyInstance, { store }: HttpDepende
     querystring: NO_QUERY.schema,
     params: { type: 'object', properties: { id: { type: 'string' } }, required: ['id'] },
     response: {
-      200: answer(
+      200: jsonResponse(
         object({
           ...summaryFields,
           headers: { type: 'object', additionalProperties: { type: 'string' } },
@@ -64,7 +64,7 @@ export function addDeadLetterRoutes(app: FastifyInstance, { store }: HttpDepende
         }),
         'The record',
       ),
-      default: problemAnswer,
+      default: problemResponse,
     },
   }
   const oneOptions = { schema: oneSchema, config: { scope: 'read' as const } }
@@ -78,8 +78,8 @@ export function addDeadLetterRoutes(app: FastifyInstance, { store }: HttpDepende
 
 function summaryOf(letter: DeadLetter): Record<string, unknown> {
   const { _id, reason, message, topic, partition, offset, record_time, time, value_length, value_sha256 } = letter
-  const place = { topic, partition, offset, record_time, time }
-  return { id: _id, reason, message, ...place, value_length, value_sha256, redriven_at: letter.redriven_at ?? null }
+  const position = { topic, partition, offset, record_time, time }
+  return { id: _id, reason, message, ...position, value_length, value_sha256, redriven_at: letter.redriven_at ?? null }
 }
 
 function fullOf(letter: DeadLetter): Record<string, unknown> {
@@ -96,7 +96,7 @@ function fullOf(letter: DeadLetter): Record<string, unknown> {
   }
 }
 
-/** Bytes as text where they are UTF-8. Cut ones may end inside a character: up to three bytes are left off. */
+/** Bytes as text where they are UTF-8. Truncated bytes may end inside a character: up to three bytes are dropped. */
 function textOf(bytes: Buffer | null, isCut: boolean): string | null {
   if (bytes === null) return null
   const missingAtMost = isCut ? Math.min(3, bytes.length) : 0

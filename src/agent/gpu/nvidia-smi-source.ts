@@ -1,11 +1,10 @@
-// GPU figures by the nvidia-smi command, for hosts where NVML cannot be called. One run a reading: that costs far more
-// than NVML, and without a persistence daemon the driver initialises the GPUs anew in each. A run has a time limit, and
-// a run that no signal ends keeps the next from starting. An older nvidia-smi that refuses a field is asked for the few
-// that all of them know. What it prints is read in nvidia-smi-csv.ts.
+// GPU figures by the nvidia-smi command, for hosts where NVML cannot be called. Each reading is a run of the command:
+// that costs far more than NVML, and without a persistence daemon the driver initialises the GPUs in each run. A run
+// has a time limit, and one that no signal ends prevents the next. An older nvidia-smi that rejects a field is queried
+// for the few that every version knows. Its output is parsed in nvidia-smi-csv.ts.
 
-import { type GpuRest, type GpuRestOptions, gpuRest } from './gpu-rest.ts'
+import { settlesWithin } from '../../runtime/waiting.ts'
 import { type GpuReading, type GpuSource, GpuSourceError } from './gpu-source.ts'
-import { isWithin } from './is-within.ts'
 import { KnownGpus } from './known-gpus.ts'
 import { parseMigProfiles, parseNvidiaSmi, quote, type SmiReadings } from './nvidia-smi-csv.ts'
 import { type RunResult, runBounded } from './run-bounded.ts'
@@ -13,20 +12,19 @@ import { type RunResult, runBounded } from './run-bounded.ts'
 export interface NvidiaSmiOptions {
   /** The command: a name on the PATH, or a path. */
   path?: string
-  /** A reading answers or fails within this. */
+  /** A reading succeeds or fails within this. */
   timeoutMs?: number
-  /** How long profiles of MIG instances, which change rarely, are taken as known. */
+  /** How long the profiles of MIG instances, which change rarely, are cached. */
   migMs?: number
-  rest?: GpuRestOptions
 }
 
 const MINIMAL_FIELDS = ['index', 'uuid', 'name', 'utilization.gpu', 'memory.used', 'memory.total', 'power.draw']
-const FIELDS = [...MINIMAL_FIELDS, 'pci.bus_id', 'mig.mode.current']
+const FIELDS = [...MINIMAL_FIELDS, 'mig.mode.current']
 /** A thousand GPUs are 150 KB. */
 const MAX_BYTES = 1024 * 1024
 
 const IN_CONTAINER = 'in a container start it with its GPUs (--gpus all)'
-/** What to do, by what nvidia-smi writes, or by the code that it exits with; the first that fits counts. */
+/** What to do, by the text that nvidia-smi writes, or else by its exit code; the first match counts. */
 const REMEDIES: readonly { text: RegExp; code: number; remedy: string }[] = [
   {
     text: /communicate with the NVIDIA driver|driver not loaded/i,
@@ -52,33 +50,31 @@ const REMEDIES: readonly { text: RegExp; code: number; remedy: string }[] = [
   { text: /libnvidia-ml/i, code: 12, remedy: `a library of the NVIDIA driver is missing; install it, ${IN_CONTAINER}` },
 ]
 
-/** Profiles by GPU, or why they are not known. */
+/** Profiles by GPU, or why they are unknown. */
 interface MigList {
   profiles: ReadonlyMap<number, string>
-  problems: string[]
+  faults: string[]
   untilMs: number
 }
 
 export class NvidiaSmiSource implements GpuSource {
   readonly name = 'nvidia-smi'
-  problems: readonly string[] = []
-  readonly #options: Required<Omit<NvidiaSmiOptions, 'rest'>>
-  readonly #rest: GpuRest
+  faults: readonly string[] = []
+  readonly #options: Required<NvidiaSmiOptions>
   readonly #known = new KnownGpus()
   readonly #closing = new AbortController()
   #reading: Promise<GpuReading[]> | null = null
   #fields: readonly string[] = FIELDS
   #mig: MigList | null = null
-  /** When the last run is there no more. */
-  #gone: Promise<void> = Promise.resolve()
+  /** Resolves when the process of the last run has exited. */
+  #exited: Promise<void> = Promise.resolve()
 
-  constructor({ rest, ...options }: NvidiaSmiOptions = {}) {
+  constructor(options: NvidiaSmiOptions = {}) {
     this.#options = { path: 'nvidia-smi', timeoutMs: 5_000, migMs: 60_000, ...options }
-    this.#rest = gpuRest(rest)
   }
 
   read(): Promise<GpuReading[]> {
-    this.#reading ??= this.#readAndExplain().finally(() => {
+    this.#reading ??= this.#readAndReport().finally(() => {
       this.#reading = null
     })
     return this.#reading
@@ -89,50 +85,40 @@ export class NvidiaSmiSource implements GpuSource {
     await this.#reading?.catch(() => {})
   }
 
-  async #readAndExplain(): Promise<GpuReading[]> {
+  async #readAndReport(): Promise<GpuReading[]> {
     try {
-      return await this.#readOnce(performance.now())
+      return await this.#readOnce()
     } catch (error) {
-      this.problems = [(error as Error).message]
+      this.faults = [(error as Error).message]
       throw error
     }
   }
 
-  async #readOnce(nowMs: number): Promise<GpuReading[]> {
-    const held = this.#rest.held(nowMs)
-    const asleep = [...held.values()].flatMap((reading) => reading ?? [])
-    if (this.#known.areAllIn(held)) {
-      this.problems = []
-      return asleep
-    }
-    const endMs = nowMs + this.#options.timeoutMs
-    const { readings, problems, splitGpus } = await this.#query(this.#known.addressesWithout(held), endMs)
+  async #readOnce(): Promise<GpuReading[]> {
+    const endMs = performance.now() + this.#options.timeoutMs
+    const { readings, faults, splitGpus } = await this.#query(endMs)
     const mig = splitGpus.length === 0 ? null : await this.#migProfiles(endMs)
     for (const reading of readings) {
       if (splitGpus.includes(reading.gpuIndex)) reading.migProfile = mig?.profiles.get(reading.gpuIndex) ?? null
     }
     this.#known.add(readings)
-    this.#rest.saw(readings, nowMs)
-    const gone = this.#known.problemsWithout(readings, new Set(held.keys()))
-    this.problems = [...problems, ...(mig?.problems ?? []), ...gone]
-    return [...readings, ...asleep].sort((a, b) => a.gpuIndex - b.gpuIndex)
+    this.faults = [...faults, ...(mig?.faults ?? []), ...this.#known.missingFrom(readings)]
+    return readings.sort((a, b) => a.gpuIndex - b.gpuIndex)
   }
 
-  /** `addresses`: only these GPUs; null: all. */
-  async #query(addresses: readonly string[] | null, endMs: number): Promise<SmiReadings> {
-    const only = addresses === null ? [] : [`--id=${addresses.join(',')}`]
-    const result = await this.#run([`--query-gpu=${this.#fields.join(',')}`, '--format=csv', ...only], endMs)
+  async #query(endMs: number): Promise<SmiReadings> {
+    const result = await this.#run([`--query-gpu=${this.#fields.join(',')}`, '--format=csv'], endMs)
     if (this.#fields === FIELDS && /is not a valid field to query/i.test(result.stdout + result.stderr)) {
       this.#fields = MINIMAL_FIELDS
-      return this.#query(addresses, endMs)
+      return this.#query(endMs)
     }
     const read = result.end === 'exit' ? readingsIn(result.stdout) : null
     if (read === null || read.readings.length === 0) {
-      const reasons = [this.#explain(result), ...(read?.problems ?? [])]
+      const reasons = [this.#explain(result), ...(read?.faults ?? [])]
       throw new GpuSourceError(`Cannot read GPUs by nvidia-smi: ${reasons.join('; ')}`)
     }
-    // What was read is good all the same.
-    if (result.code !== 0 || result.stderr.trim() !== '') read.problems.push(this.#explain(result))
+    // The readings are valid all the same.
+    if (result.code !== 0 || result.stderr.trim() !== '') read.faults.push(this.#explain(result))
     return read
   }
 
@@ -142,7 +128,7 @@ export class NvidiaSmiSource implements GpuSource {
       const isGood = result.end === 'exit' && result.code === 0
       this.#mig = {
         profiles: isGood ? parseMigProfiles(result.stdout) : new Map(),
-        problems: isGood ? [] : [`MIG profiles are not known: ${this.#explain(result)}`],
+        faults: isGood ? [] : [`MIG profiles are not known: ${this.#explain(result)}`],
         untilMs: performance.now() + this.#options.migMs,
       }
     }
@@ -152,28 +138,28 @@ export class NvidiaSmiSource implements GpuSource {
   async #run(args: readonly string[], endMs: number): Promise<RunResult> {
     const { path } = this.#options
     if (this.#closing.signal.aborted) throw new GpuSourceError('Cannot run nvidia-smi: the source is closed')
-    if (!(await isWithin(timeLeftMs(endMs), this.#gone))) {
+    if (!(await settlesWithin(timeLeftMs(endMs), this.#exited))) {
       throw new GpuSourceError(
         'Cannot run nvidia-smi again: the last run hangs inside the driver and cannot be ended; look for NVRM and Xid in dmesg, and restart the machine',
       )
     }
     const limits = { timeoutMs: timeLeftMs(endMs), maxBytes: MAX_BYTES, signal: this.#closing.signal }
     const result = await runBounded(path, args, limits)
-    this.#gone = result.gone
+    this.#exited = result.exited
     return result
   }
 
-  /** What went wrong with a run, and what to do. */
+  /** Why a run failed, and what to do. */
   #explain({ end, code, signal, errorCode, stdout, stderr }: RunResult): string {
     const { path, timeoutMs } = this.#options
     const complaint = stderr.trim()
-    const written = complaint === '' ? stdout.trim() : complaint
-    const said = written === '' ? '' : `: ${quote(written)}`
+    const output = complaint === '' ? stdout.trim() : complaint
+    const quoted = output === '' ? '' : `: ${quote(output)}`
     const fault = code !== 0 ? `exited with ${code}` : complaint === '' ? 'gave no GPU' : 'complained'
     const explained: Record<RunResult['end'], string> = {
-      exit: `nvidia-smi ${fault}${said}; ${remedyFor(stdout + stderr, code)}`,
-      signal: `nvidia-smi was killed by ${signal}${said}; see whether memory ran out (dmesg)`,
-      timeout: `nvidia-smi has not answered within ${timeoutMs / 1000} s and was ended${said}; the driver may hang: look for NVRM and Xid in dmesg`,
+      exit: `nvidia-smi ${fault}${quoted}; ${remedyFor(stdout + stderr, code)}`,
+      signal: `nvidia-smi was killed by ${signal}${quoted}; see whether memory ran out (dmesg)`,
+      timeout: `nvidia-smi has not answered within ${timeoutMs / 1000} s and was ended${quoted}; the driver may hang: look for NVRM and Xid in dmesg`,
       flood: `nvidia-smi wrote over ${MAX_BYTES} bytes and was ended, expected one row for each GPU; see what "${path}" is`,
       aborted: 'nvidia-smi was ended: the source is closed',
       'not-started':
@@ -185,12 +171,12 @@ export class NvidiaSmiSource implements GpuSource {
   }
 }
 
-function remedyFor(written: string, code: number | null): string {
-  const found = REMEDIES.find(({ text }) => text.test(written)) ?? REMEDIES.find((one) => one.code === code)
-  return found?.remedy ?? 'run it by hand to see what it says'
+function remedyFor(output: string, exitCode: number | null): string {
+  const match = REMEDIES.find(({ text }) => text.test(output)) ?? REMEDIES.find(({ code }) => code === exitCode)
+  return match?.remedy ?? 'run it by hand to see what it says'
 }
 
-/** Null when there is no table. */
+/** Null when the text is not a table. */
 function readingsIn(text: string): SmiReadings | null {
   try {
     return parseNvidiaSmi(text)

@@ -1,6 +1,6 @@
-// The price book: its versions and revisions, a new version, and why a GPU costs what it costs. A book is taken or refused
-// as a whole, with all that is wrong in it; it counts from the next minute on, and the past keeps its price until
-// somebody reprices it. Who may set prices is decided before a byte of the body is read, as for posted events.
+// The price book: its versions and revisions, a new version, and the explanation of a GPU's price. A book is accepted
+// or refused as a whole, with every issue listed; it is effective from the next minute on, and the past keeps its price
+// until it is repriced. Authorization to set prices is checked before a byte of the body is read, as for posted events.
 
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
@@ -11,12 +11,12 @@ import { PriceBookVersions } from '../../processor/prices/price-book-versions.ts
 import { explainPrice } from '../../processor/prices/price-explanation.ts'
 import type { PriceBookVersion, Revision } from '../../store/ledger-store.ts'
 import type { HttpDependencies } from '../dependencies.ts'
-import { answer, nullable, object, problemAnswer } from '../open-api.ts'
+import { jsonResponse, nullable, object, problemResponse } from '../open-api.ts'
+import { gpuIndexParameter, hostParameter } from '../parameters.ts'
 import { HttpProblem, unsupportedMediaType } from '../problem.ts'
 import { instant, NO_QUERY, optional, Query, required } from '../query.ts'
-import { gpuIndexParameter, hostParameter } from './gpu.ts'
 
-/** Largest price book, bytes: ten thousand rules with room. */
+/** Largest price book, bytes: ample for ten thousand rules. */
 const MAX_BOOK_BYTES = 8 * 1024 * 1024
 
 const versionFields = {
@@ -35,10 +35,10 @@ const revisionFields = {
   summary: { description: 'Before and after, by model and tenant' },
 }
 
-export function addPriceRoutes(app: FastifyInstance, parts: HttpDependencies): void {
-  addListing(app, parts)
-  addSetting(app, parts)
-  addExplaining(app, parts)
+export function addPriceRoutes(app: FastifyInstance, dependencies: HttpDependencies): void {
+  addListing(app, dependencies)
+  addSetting(app, dependencies)
+  addExplaining(app, dependencies)
 }
 
 function addListing(app: FastifyInstance, { store, now }: HttpDependencies): void {
@@ -47,7 +47,7 @@ function addListing(app: FastifyInstance, { store, now }: HttpDependencies): voi
     summary: 'The price book in force, its versions, and the revisions of the past',
     querystring: NO_QUERY.schema,
     response: {
-      200: answer(
+      200: jsonResponse(
         object({
           in_force: nullable('object', 'Version and book that price this minute; null while there is none'),
           versions: { type: 'array', items: object(versionFields) },
@@ -55,7 +55,7 @@ function addListing(app: FastifyInstance, { store, now }: HttpDependencies): voi
         }),
         'Versions and revisions in order',
       ),
-      default: problemAnswer,
+      default: problemResponse,
     },
   }
   app.get('/api/v1/prices', { schema, config: { scope: 'read' } }, async (request) => {
@@ -66,11 +66,11 @@ function addListing(app: FastifyInstance, { store, now }: HttpDependencies): voi
   })
 }
 
-/** What is said about all price books; the command line says the same. */
+/** The listing of all price books, for the API and the command line. */
 export function priceListing(books: PriceBookVersions, nowMs: number): object {
-  const inForce = books.versions.length === 0 ? null : books.bookFor(floorTo(CELL_MS, nowMs))
+  const effective = books.versions.length === 0 ? null : books.bookFor(floorTo(CELL_MS, nowMs))
   return {
-    in_force: inForce === null ? null : { version: inForce.version, book: inForce.data },
+    in_force: effective === null ? null : { version: effective.version, book: effective.data },
     versions: books.versions.map(versionView),
     revisions: books.revisions.map(revisionView),
   }
@@ -87,9 +87,12 @@ function addSetting(app: FastifyInstance, { store, now }: HttpDependencies): voi
     querystring: NO_QUERY.schema,
     body: { content: { 'application/json': { schema: PriceBookSchema } } },
     response: {
-      200: answer(object({ ...versionFields, is_new: { const: false } }), 'The newest version says the same already'),
-      201: answer(object({ ...versionFields, is_new: { const: true } }), 'The new version'),
-      default: problemAnswer,
+      200: jsonResponse(
+        object({ ...versionFields, is_new: { const: false } }),
+        'The newest version says the same already',
+      ),
+      201: jsonResponse(object({ ...versionFields, is_new: { const: true } }), 'The new version'),
+      default: problemResponse,
     },
   }
   app.route<{ Body: Buffer | undefined }>({
@@ -127,7 +130,7 @@ function addExplaining(app: FastifyInstance, { store, now }: HttpDependencies): 
     summary: 'Why a GPU costs what it costs: the rule that won, why the others did not, the parts of the price',
     querystring: query.schema,
     response: {
-      200: answer(
+      200: jsonResponse(
         object({
           host: nullable('string', 'Host; null where events name none'),
           gpu_index: { type: 'integer' },
@@ -145,7 +148,7 @@ function addExplaining(app: FastifyInstance, { store, now }: HttpDependencies): 
         }),
         'The price and its reasons',
       ),
-      default: problemAnswer,
+      default: problemResponse,
     },
   }
   app.get('/api/v1/explain', { schema, config: { scope: 'read' } }, async (request) => {

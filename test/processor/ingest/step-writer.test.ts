@@ -3,8 +3,8 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { TouchedCells } from '../../../src/domain/ledger/buckets.ts'
 import type { Position } from '../../../src/log/event-log.ts'
-import { InFlight, type StepWriters } from '../../../src/processor/ingest/in-flight.ts'
 import type { Step } from '../../../src/processor/ingest/step.ts'
+import { StepWriter, type StepWriters } from '../../../src/processor/ingest/step-writer.ts'
 
 function makeStep(offset: number, partition = 0): Step {
   const cells = new TouchedCells()
@@ -47,7 +47,7 @@ test('positions advance only when all before them is written and marked, whateve
   await fc.assert(
     fc.asyncProperty(fc.shuffledSubarray([0, 1, 2, 3, 4, 5], { minLength: 6 }), async (order) => {
       const { writers, told, finish } = makeWriters()
-      const inFlight = new InFlight(writers, { maxWrites: 10, maxOpen: 10, finishIntervalMs: 0 })
+      const inFlight = new StepWriter(writers, { maxWrites: 10, maxOpen: 10, finishIntervalMs: 0 })
       const steps = [0, 1, 2, 3, 4, 5].map((n) => makeStep(n + 1))
       for (const step of steps) await inFlight.add(step)
       for (const n of order) {
@@ -71,7 +71,7 @@ test('positions advance only when all before them is written and marked, whateve
 
 test('add waits while as many writes are under way as may be: the back-pressure', async () => {
   const { writers, finish } = makeWriters()
-  const inFlight = new InFlight(writers, { maxWrites: 2, maxOpen: 10, finishIntervalMs: 0 })
+  const inFlight = new StepWriter(writers, { maxWrites: 2, maxOpen: 10, finishIntervalMs: 0 })
   const steps = [makeStep(1), makeStep(2)]
   await inFlight.add(steps[0]!)
   let added = false
@@ -88,7 +88,7 @@ test('add waits while as many writes are under way as may be: the back-pressure'
 
 test('steps that are ready are finished together: one mark write, one position per partition, the furthest', async () => {
   const { writers, told, finish } = makeWriters()
-  const inFlight = new InFlight(writers, { maxWrites: 10, maxOpen: 10, finishIntervalMs: 0 })
+  const inFlight = new StepWriter(writers, { maxWrites: 10, maxOpen: 10, finishIntervalMs: 0 })
   const steps = [makeStep(1), makeStep(2), makeStep(7, 1)]
   for (const step of steps) await inFlight.add(step)
   finish(steps[1]!)
@@ -104,7 +104,7 @@ test('steps that are ready are finished together: one mark write, one position p
 test('a writer that gives up makes add and idle fail, and no position is stored', async () => {
   const { writers, told } = makeWriters()
   const failing: StepWriters = { ...writers, documents: () => Promise.reject(new Error('gave up')) }
-  const inFlight = new InFlight(failing, { maxWrites: 2, maxOpen: 2, finishIntervalMs: 0 })
+  const inFlight = new StepWriter(failing, { maxWrites: 2, maxOpen: 2, finishIntervalMs: 0 })
   await inFlight.add(makeStep(1)).catch(() => {})
   await assert.rejects(inFlight.idle(), /gave up/)
   assert.deepEqual(told.positions, [])

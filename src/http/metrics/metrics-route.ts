@@ -1,15 +1,13 @@
-// GET /metrics, for Prometheus: nothing is counted here, all figures are taken from the processor when they are asked
-// for, those of the ledger by ledger-gauges.ts and keeper-gauges.ts. Labels are bounded, since model and host names come
-// from outside: a hundred models (the busiest; the rest are summed as `other`) and a thousand slots (pertoken_live_slots
-// says how many there are).
+// GET /metrics, for Prometheus: nothing is counted here, all figures are read from the processor at each scrape, those
+// of the ledger by ledger-gauges.ts and keeper-gauges.ts. Labels are bounded, since model and host names are external:
+// a hundred models (the busiest; the rest are summed as `other`) and a thousand slots (pertoken_live_slots is their
+// number).
 
 import type { FastifyInstance } from 'fastify'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
-import type { LiveModel } from '../../domain/live/sliding-window.ts'
-import type { HttpDependencies } from '../dependencies.ts'
+import type { LiveModel } from '../../domain/live/live-figures.ts'
+import { costSourceOf, type HttpDependencies, withFileFaults } from '../dependencies.ts'
 import { byModel, type LiveView, liveView } from '../live-view.ts'
-import { costSourceOf } from '../routes/cost.ts'
-import { withFileProblems } from '../routes/health.ts'
 import { KeeperGauges } from './keeper-gauges.ts'
 import { LedgerGauges } from './ledger-gauges.ts'
 
@@ -17,8 +15,8 @@ const MAX_MODELS = 100
 const MAX_SLOTS = 1000
 const OTHER = 'other'
 
-export function addMetricsRoute(app: FastifyInstance, parts: HttpDependencies): void {
-  const metrics = new Metrics(parts)
+export function addMetricsRoute(app: FastifyInstance, dependencies: HttpDependencies): void {
+  const metrics = new Metrics(dependencies)
   const schema = {
     tags: ['operations'],
     summary: 'Metrics for Prometheus',
@@ -33,7 +31,7 @@ export function addMetricsRoute(app: FastifyInstance, parts: HttpDependencies): 
 }
 
 class Metrics {
-  readonly #parts: HttpDependencies
+  readonly #dependencies: HttpDependencies
   readonly #registry = new Registry()
   readonly #records = this.#counter('pertoken_records_total', 'Records of the log by what became of them', ['outcome'])
   readonly #rejected = this.#counter('pertoken_records_rejected_total', 'Refused records by reason', ['reason'])
@@ -53,26 +51,27 @@ class Metrics {
   readonly #price = this.#gauge('pertoken_gpu_price_per_hour_usd', 'Price of the GPU, USD per hour', SLOT)
   readonly #ledger: LedgerGauges
   readonly #keeper: KeeperGauges | null
-  readonly #refused: Counter<'reason'> | null
+  readonly #denied: Counter<'reason'> | null
 
-  constructor(parts: HttpDependencies) {
-    this.#parts = parts
+  constructor(dependencies: HttpDependencies) {
+    this.#dependencies = dependencies
     collectDefaultMetrics({ register: this.#registry })
     const [registry, costPerMillion] = [this.#registry, this.#cost]
-    this.#ledger = new LedgerGauges(costSourceOf(parts), { registry, costPerMillion, now: parts.now })
-    this.#keeper = parts.keeper === undefined ? null : new KeeperGauges(parts.keeper, registry)
+    this.#ledger = new LedgerGauges(costSourceOf(dependencies), { registry, costPerMillion, now: dependencies.now })
+    this.#keeper = dependencies.keeper === undefined ? null : new KeeperGauges(dependencies.keeper, registry)
     const help = 'Requests that were refused for their API token or for a limit, by reason'
-    this.#refused = parts.access === undefined ? null : this.#counter('pertoken_http_refused_total', help, ['reason'])
-    this.#gauge('pertoken_build_info', 'Version of the program', ['version']).set({ version: parts.version }, 1)
+    this.#denied =
+      dependencies.access === undefined ? null : this.#counter('pertoken_http_refused_total', help, ['reason'])
+    this.#gauge('pertoken_build_info', 'Version of the program', ['version']).set({ version: dependencies.version }, 1)
   }
 
   get contentType(): string {
     return this.#registry.contentType
   }
 
-  /** Takes all figures now and writes them out. */
+  /** Reads all figures now and renders them. */
   async scrape(): Promise<string> {
-    const health = withFileProblems(this.#parts.processor.health(), this.#parts)
+    const health = withFileFaults(this.#dependencies.processor.health(), this.#dependencies)
     const { outcomes } = health
     setTotal(this.#records, [
       [{ outcome: 'stored' }, outcomes.stored],
@@ -90,15 +89,15 @@ class Metrics {
     this.#steps.set(health.open_steps)
     this.#slots.set(health.slots)
     this.#healthy.set(health.status === 'ok' ? 1 : 0)
-    this.#setLive(liveView(this.#parts.processor))
+    this.#setLive(liveView(this.#dependencies.processor))
     await this.#ledger.refresh()
     this.#ledger.set()
     this.#keeper?.set()
-    const { access } = this.#parts
-    if (access !== undefined && this.#refused !== null) {
+    const { access } = this.#dependencies
+    if (access !== undefined && this.#denied !== null) {
       setTotal(
-        this.#refused,
-        Object.entries(access.refused).map(([reason, count]) => [{ reason }, count]),
+        this.#denied,
+        Object.entries(access.denied).map(([reason, count]) => [{ reason }, count]),
       )
     }
     return this.#registry.metrics()
@@ -129,7 +128,7 @@ class Metrics {
 
 const SLOT = ['host', 'gpu_index'] as const
 
-/** The busiest models by name, and the sum of all others; a model that is really called `other` is one of those. */
+/** The busiest models by name, and the sum of all others; a model that is itself named `other` is one of those. */
 export function boundedModels(
   models: readonly LiveModel[],
 ): Pick<LiveModel, 'model' | 'tokens_per_second' | 'usd_per_million_tokens'>[] {

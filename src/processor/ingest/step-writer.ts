@@ -1,17 +1,24 @@
-// Steps in flight. Documents of a few steps are written side by side; once written, steps are finished in the order they
-// were read: one mark write for all that are ready, then their positions, then the log's commit. So a position is
-// stored only when every record before it is durably stored or refused, and marked. Finishing is grouped (at most once
-// in `finishIntervalMs`): a mark and a position cost the same for one step as for twenty, and a crash between costs
-// only a re-delivery. Bounded: `maxWrites` side by side, `maxOpen` unfinished steps, then `add` waits: the back-pressure.
+// Writes steps. Documents of a few steps are written side by side; once written, steps are finished in the order they were
+// read: one mark write for all that are ready, then their positions, then the log's commit. So a position is stored only
+// when every record before it is durably stored or rejected, and marked. Finishing is grouped (at most once in
+// `finishIntervalMs`): a mark and a position cost the same for one step as for twenty, and a crash between costs only a
+// redelivery. Bounded: `maxWrites` side by side, `maxOpen` unfinished steps, then `add` waits: the back-pressure.
 
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
+import { Rejection } from '../../domain/events/rejection.ts'
 import { TouchedCells } from '../../domain/ledger/buckets.ts'
-import type { Position } from '../../log/event-log.ts'
-import type { Step } from './step.ts'
+import type { EventLog, Position } from '../../log/event-log.ts'
+import type { EventStore } from '../../store/event-store.ts'
+import { DAY_GATE_MAX_AGE_MS, DayGate } from '../day-gate.ts'
+import { writeDeadLetters } from './dead-letters.ts'
+import type { Outcomes } from './outcomes.ts'
+import type { Origin, Step } from './step.ts'
 
-/** Labels of the points between which a crash must be harmless; tests stop the process there. */
+/** Points between which a crash must be harmless; tests kill the process there. */
 export type Checkpoint = 'read' | 'documents' | 'dead-letters' | 'marks' | 'positions' | 'committed'
 
+/** The five writes of a step, in their order. Each is repeated until it succeeds, or rejects for good. */
 export interface StepWriters {
   documents(step: Step): Promise<void>
   deadLetters(step: Step): Promise<void>
@@ -20,16 +27,16 @@ export interface StepWriters {
   commit(positions: readonly Position[]): Promise<void>
 }
 
-export interface InFlightOptions {
+export interface StepWriterOptions {
   maxWrites: number
   maxOpen: number
   finishIntervalMs: number
   checkpoint?: ((label: Checkpoint) => void | Promise<void>) | undefined
 }
 
-export class InFlight {
+export class StepWriter {
   readonly #writers: StepWriters
-  readonly #options: InFlightOptions
+  readonly #options: StepWriterOptions
   /** Unfinished steps, oldest first. */
   readonly #open: Step[] = []
   #writing = 0
@@ -39,7 +46,7 @@ export class InFlight {
   #failure: unknown = null
   #waiters: (() => void)[] = []
 
-  constructor(writers: StepWriters, options: InFlightOptions) {
+  constructor(writers: StepWriters, options: StepWriterOptions) {
     this.#writers = writers
     this.#options = options
   }
@@ -161,4 +168,65 @@ export class InFlight {
   #throwFailure(): void {
     if (this.#failure !== null) throw this.#failure
   }
+}
+
+export interface StepTarget {
+  log: EventLog
+  store: EventStore
+  group: string
+  topicDead: string
+  closedDays: DayGate
+  outcomes: Outcomes
+  now: () => number
+  /** Repeats what fails for a passing reason; `what` names it in messages. */
+  repeat<T>(what: string, work: () => Promise<T>): Promise<T>
+  commit(positions: readonly Position[]): Promise<void>
+}
+
+/** The writes to log and store, counted by outcome. */
+export function stepWriters({ log, store, outcomes, repeat, ...target }: StepTarget): StepWriters {
+  return {
+    documents: (step) =>
+      repeat('write documents to the store', async () => {
+        // In every try: a processor that was stopped for long must not write into a day that was closed meanwhile.
+        await target.closedDays.refreshIfOlderThan(DAY_GATE_MAX_AGE_MS)
+        if (target.closedDays.hasClosedDays) rejectClosedDays(step, target.closedDays)
+        if (step.samples.length + step.tokens.length === 0) return
+        const { stored, duplicate } = await store.writeDocuments(step.samples, step.tokens, step.bytes)
+        outcomes.stored += stored
+        outcomes.duplicate += duplicate
+        for (const token of step.tokens) if (token.late === true) outcomes.late++
+      }),
+    deadLetters: (step) =>
+      repeat('write dead letters', async () => {
+        await writeDeadLetters(log, store, target.topicDead, step.rejected, new Date(target.now()))
+        for (const { refusal } of step.rejected) outcomes.reject(refusal.reason)
+      }),
+    marks: (cells) => repeat('write marks to the store', () => store.insertMarks(cells.dirtyMinutes(), target.now())),
+    positions: (positions) =>
+      repeat('write positions to the store', () => store.advancePositions(target.group, positions)),
+    commit: (positions) => target.commit(positions),
+  }
+}
+
+/** Removes the documents of closed days from a step and rejects their records. */
+function rejectClosedDays(step: Step, closedDays: DayGate): void {
+  const keep = <D extends GpuDocument | TokenDocument>(documents: D[], origins: Origin[]): [D[], Origin[]] => {
+    const days = documents.map(({ ts }) => closedDays.closedDay(ts.getTime()))
+    if (days.every((day) => day === null)) return [documents, origins]
+    if (origins.length < documents.length) {
+      // Another processor has retention, this one has not: it must read the events again to reject them with their bytes.
+      throw new Error(
+        'A day was closed while its events were in flight: set RAW_RETENTION_DAYS here as well and restart',
+      )
+    }
+    days.forEach((day, i) => {
+      if (day === null) return
+      step.rejected.push({ ...origins[i]!, refusal: Rejection.of('day_closed', DayGate.refusalText(day), '/ts') })
+    })
+    return [documents.filter((_, i) => days[i] === null), origins.filter((_, i) => days[i] === null)]
+  }
+  const [samples, sampleOrigins] = keep(step.samples, step.sampleOrigins)
+  const [tokens, tokenOrigins] = keep(step.tokens, step.tokenOrigins)
+  Object.assign(step, { samples, sampleOrigins, tokens, tokenOrigins })
 }

@@ -1,9 +1,9 @@
-// The published JSON Schemas of the two topics, made from the one definition in domain/schemas.ts. What is served is
-// byte for byte what the files of the package's schemas/ hold, which a test of theirs and one here compare with it.
+// The published JSON Schemas of the two topics, generated from the one definition in domain/events/schemas.ts. They are
+// byte for byte the files in the package's schemas/, which tests compare with both.
 
 import type { FastifyInstance } from 'fastify'
 import { GpuSampleSchema, TokenUsageSchema } from '../../domain/events/schemas.ts'
-import { answer, object } from '../open-api.ts'
+import { jsonResponse, object } from '../open-api.ts'
 
 /** The schemas by file name, in the order of the index. */
 const PUBLISHED_SCHEMAS = {
@@ -22,7 +22,7 @@ export function addSchemaRoutes(app: FastifyInstance): void {
   const indexSchema = {
     tags: ['events'],
     summary: 'The JSON Schemas of the events',
-    response: { 200: answer(object({ schemas: { type: 'array', items: item } }), 'Index') },
+    response: { 200: jsonResponse(object({ schemas: { type: 'array', items: item } }), 'Index') },
   }
   app.get('/schemas', { schema: indexSchema, config: { scope: 'open' } }, () => ({
     schemas: names.map((name) => {

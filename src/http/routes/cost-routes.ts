@@ -1,11 +1,12 @@
-// GET /api/v1/cost: what a range cost, by whom, in steps. JSON comes in pages with the totals of the whole; CSV and FOCUS
-// are streamed whole, however long they are. How many are worked on at once is bounded, for each reads much of the ledger.
+// GET /api/v1/cost: the cost of a range, by model, tenant, host and so on, in steps. JSON is paged, with the totals of
+// the whole; CSV and FOCUS are streamed whole, whatever their length. Concurrent requests are bounded, since each may
+// read much of the ledger.
 
 import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
 import { parseInstantMs } from '../../domain/prices/price-rule.ts'
-import { CostReading, type CostSource, costPage, UNKNOWN_PROGRESS } from '../../processor/cost/cost-reading.ts'
+import { CostReading, type CostSource, costPage } from '../../processor/cost/cost-reading.ts'
 import { FrozenDaysError } from '../../processor/recompute/ledger-as-of.ts'
 import { FIGURE_NAMES } from '../../report/cost-figures.ts'
 import { TooManyRows } from '../../report/cost-grouping.ts'
@@ -13,8 +14,9 @@ import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS 
 import { costCsv, PIECE_CHARS } from '../../report/csv.ts'
 import { focusFile, focusQuery } from '../../report/focus.ts'
 import { placeOf } from '../../report/page-cursor.ts'
-import type { HttpDependencies } from '../dependencies.ts'
-import { nullable, object, problemAnswer } from '../open-api.ts'
+import { costSourceOf, type HttpDependencies } from '../dependencies.ts'
+import { nullable, object, problemResponse } from '../open-api.ts'
+import { hostParameter } from '../parameters.ts'
 import { HttpProblem } from '../problem.ts'
 import {
   badParameters,
@@ -27,19 +29,18 @@ import {
   type ValueKind,
   withDefault,
 } from '../query.ts'
-import { hostParameter } from './gpu.ts'
+import { whenEnded } from '../when-ended.ts'
 
-export const FORMATS = ['json', 'csv', 'focus'] as const
-export const DEFAULT_LIMIT = 10_000
+const FORMATS = ['json', 'csv', 'focus'] as const
+const DEFAULT_LIMIT = 10_000
 const MAX_LIMIT = 50_000
-/** How late an event may be where nobody says it, milliseconds. */
-const DEFAULT_LATENESS_MS = 10_000
-/** Answers that are worked on at once. */
+/** Requests that are processed at once. */
 const MAX_READINGS = 16
-/** A streamed answer may take this long, milliseconds. */
+/** Longest time for a streamed response, milliseconds. */
 const STREAM_TIMEOUT_MS = 600_000
 
-const moment = (description: string): ValueKind<number> => {
+/** An instant, or a date as its first instant. */
+const instantOrDate = (description: string): ValueKind<number> => {
   const kind = instant(description)
   return {
     ...kind,
@@ -58,8 +59,8 @@ const groupings: ValueKind<CostQuery['by']> = {
 }
 
 const query = new Query({
-  from: optional(moment('First instant; a day before `to` when absent')),
-  to: optional(moment('First instant after the range; now when absent')),
+  from: optional(instantOrDate('First instant; a day before `to` when absent')),
+  to: optional(instantOrDate('First instant after the range; now when absent')),
   step: optional(choice(STEPS, 'Length of a row, aligned to UTC; all when absent (focus: 1d)')),
   by: optional(groupings),
   model: optional(text(256, 'Only this model')),
@@ -72,8 +73,8 @@ const query = new Query({
   cursor: optional(text(16_384, 'Where the page before ended: its `cursor`; json only')),
 })
 
-export function addCostRoutes(app: FastifyInstance, parts: HttpDependencies): void {
-  const source = costSourceOf(parts)
+export function addCostRoutes(app: FastifyInstance, dependencies: HttpDependencies): void {
+  const source = costSourceOf(dependencies)
   let open = 0
   app.route({
     method: 'GET',
@@ -85,17 +86,12 @@ export function addCostRoutes(app: FastifyInstance, parts: HttpDependencies): vo
       if (open >= MAX_READINGS)
         throw HttpProblem.later('overloaded', 'Too many questions about cost at once: try again')
       open++
-      let isOpen = true
-      const release = () => {
-        if (isOpen) open--
-        isOpen = false
-      }
-      reply.raw.once('finish', release).once('close', release)
+      whenEnded(reply, () => open--)
     },
     handler: async (request, reply) => {
-      const asked = query.parse(request.query)
-      const { format, limit, cursor, revision = null } = asked
-      const checked = questionOf(asked, parts.now())
+      const parameters = query.parse(request.query)
+      const { format, limit, cursor, revision = null } = parameters
+      const checked = costQueryOf(parameters, dependencies.now())
       await requireRevision(source, revision)
       if (format === 'json') {
         const after = cursor === undefined ? null : placeOf(cursor)
@@ -109,32 +105,23 @@ export function addCostRoutes(app: FastifyInstance, parts: HttpDependencies): vo
   })
 }
 
-/** What cost is answered from; the gauges and the route use the same. */
-export function costSourceOf(parts: HttpDependencies): CostSource {
-  return {
-    ledger: parts.store.ledger,
-    progress: parts.progress ?? UNKNOWN_PROGRESS,
-    latenessMs: parts.allowedLatenessMs ?? DEFAULT_LATENESS_MS,
-  }
-}
+type Parameters = ReturnType<typeof query.parse>
 
-type Asked = ReturnType<typeof query.parse>
-
-/** The question, checked as a whole; throws a problem that names all that is wrong. */
-function questionOf(asked: Asked, nowMs: number): CostQuery {
-  const { model, tenant, host, idle, format, cursor } = asked
+/** The query, checked as a whole; throws a problem that lists every issue. */
+function costQueryOf(parameters: Parameters, nowMs: number): CostQuery {
+  const { model, tenant, host, idle, format, cursor } = parameters
   const isFocus = format === 'focus'
   if (cursor !== undefined) {
     const wrong = (path: string, message: string) => badParameters([{ path, reason: 'wrong_value', message }])
     if (placeOf(cursor) === null) throw wrong('cursor', 'Is no cursor of an answer: begin again without it')
-    if (asked.from === undefined || asked.to === undefined) {
+    if (parameters.from === undefined || parameters.to === undefined) {
       throw wrong('cursor', 'Continues an answer of a certain range: expected from and to beside it, as it says them')
     }
   }
-  const toMs = asked.to ?? nowMs
-  const fromMs = asked.from ?? toMs - DAY_MS
-  const by = asked.by ?? (isFocus ? GROUPINGS : ['model' as const])
-  const step = asked.step ?? (isFocus ? '1d' : 'all')
+  const toMs = parameters.to ?? nowMs
+  const fromMs = parameters.from ?? toMs - DAY_MS
+  const by = parameters.by ?? (isFocus ? GROUPINGS : ['model' as const])
+  const step = parameters.step ?? (isFocus ? '1d' : 'all')
   const checked = costQuery({ fromMs, toMs, step, by, idle, model, tenant, host })
   if (!Array.isArray(checked)) return checked as CostQuery
   throw badParameters(checked.map(({ field, message }) => ({ path: field, reason: 'wrong_value', message })))
@@ -143,13 +130,13 @@ function questionOf(asked: Asked, nowMs: number): CostQuery {
 async function requireRevision({ ledger }: CostSource, revision: number | null): Promise<void> {
   if (revision === null || revision === 0) return
   const revisions = await ledger.readRevisions()
-  if (revisions.some((one) => one.revision === revision)) return
+  if (revisions.some((stored) => stored.revision === revision)) return
   const known = revisions.length === 0 ? 'there is none yet' : `there are 1 to ${revisions.length}`
   const message = `Is ${revision}: ${known}; expected one of these, or 0 for the ledger before the first`
   throw badParameters([{ path: 'revision', reason: 'wrong_value', message }])
 }
 
-/** What the ledger cannot answer because of how it was asked. */
+/** Errors of the reading that are due to the parameters, as problems; others unchanged. */
 function asParameter(error: unknown): unknown {
   const path = error instanceof TooManyRows ? 'by' : error instanceof FrozenDaysError ? 'revision' : null
   if (path === null) return error
@@ -157,7 +144,7 @@ function asParameter(error: unknown): unknown {
   return badParameters([{ path, reason: 'wrong_value', message }])
 }
 
-/** Sends lines as they come. What fails before the first piece is still a problem; later it cuts the answer off. */
+/** Sends lines as produced. A failure before the first is still a problem; a later one truncates the response. */
 async function stream(reply: FastifyReply, lines: AsyncGenerator<string>, fileName: string): Promise<FastifyReply> {
   const first = await lines.next().catch((error: unknown) => Promise.reject(asParameter(error)))
   async function* all() {
@@ -223,6 +210,6 @@ const schema = {
         'text/csv': { schema: { type: 'string' } },
       },
     },
-    default: problemAnswer,
+    default: problemResponse,
   },
 }

@@ -1,27 +1,27 @@
-// Which source of GPU figures is used on this host, and why not the others. NVML first: it needs no process a second and
-// alone tells energy; nvidia-smi where NVML cannot be called; the seed only where somebody names one, as its figures are
-// made up. The choice is made once: a source that fails later says so and stays, and never turns into the seed.
+// Chooses the source of GPU figures of this host, and reports why the others cannot be used. NVML first: it starts no
+// process per reading and is the only one with energy; nvidia-smi where NVML cannot be called; the seed only where one
+// is configured, as its figures are invented. The choice is made once: a source that fails later reports it and stays,
+// and is never replaced by the seed.
 
 import { type GpuReading, type GpuSource, GpuSourceError, type GpuSourceName } from './gpu-source.ts'
-import { NvidiaSmiSource } from './nvidia-smi.ts'
+import { NvidiaSmiSource } from './nvidia-smi-source.ts'
 import { NvmlSource, NvmlStillReading } from './nvml/nvml-source.ts'
-import { openSeedSource } from './seed-source.ts'
 
 export interface GpuChoiceOptions {
   want: 'auto' | GpuSourceName
   /** NVML's library; the driver's when absent. */
   nvmlLibrary?: string | undefined
-  /** The nvidia-smi command; the one on the PATH when absent. */
+  /** The nvidia-smi command; that on the PATH when absent. */
   nvidiaSmiPath?: string | undefined
   /** A JSON array of GPUs; null: no seed. */
   seedPath: string | null
-  /** This host, for a seed that tells of several. */
+  /** This host, for a seed with several. */
   hostname?: string | undefined
-  /** Every reading answers or fails within this; 5 s when absent. */
+  /** A reading succeeds or fails within this; 5 s when absent. */
   timeoutMs?: number | undefined
 }
 
-/** One source that was tried: what it has, or why it cannot be used and what to do. */
+/** A source that was tried: what it has, or why it cannot be used and what to do. */
 export interface TriedGpuSource {
   name: GpuSourceName
   ok: boolean
@@ -29,7 +29,7 @@ export interface TriedGpuSource {
 }
 
 export interface GpuChoice {
-  /** Null: none can be used. Whoever has it closes it. */
+  /** Null: none can be used. The caller closes it. */
   source: GpuSource | null
   /** In the order tried; the last one is the source's where there is one. */
   tried: TriedGpuSource[]
@@ -37,7 +37,7 @@ export interface GpuChoice {
 
 const ALL: readonly GpuSourceName[] = ['nvml', 'nvidia-smi', 'seed']
 
-/** The wanted source, or with `auto` the first that gives a reading. */
+/** The wanted source, or with `auto` the first that returns a reading. */
 export async function chooseGpuSource(options: GpuChoiceOptions): Promise<GpuChoice> {
   const tried: TriedGpuSource[] = []
   for (const name of options.want === 'auto' ? ALL : [options.want]) {
@@ -48,7 +48,7 @@ export async function chooseGpuSource(options: GpuChoiceOptions): Promise<GpuCho
   return { source: null, tried }
 }
 
-/** All three sources, whether each can be used here and why not. */
+/** Whether each of the three sources can be used here, or why not. */
 export async function probeGpuSources(options: Omit<GpuChoiceOptions, 'want'>): Promise<TriedGpuSource[]> {
   const tried: TriedGpuSource[] = []
   for (const name of ALL) {
@@ -65,8 +65,8 @@ async function trySource(
 ): Promise<TriedGpuSource & { source: GpuSource | null }> {
   let source: GpuSource | null = null
   try {
-    source = openSource(name, options)
-    return { name, ok: true, message: describe(await firstReading(source), source.problems), source }
+    source = await openSource(name, options)
+    return { name, ok: true, message: describe(await firstReading(source), source.faults), source }
   } catch (error) {
     if (!(error instanceof GpuSourceError)) throw error
     await source?.close()
@@ -74,7 +74,7 @@ async function trySource(
   }
 }
 
-function openSource(name: GpuSourceName, options: Omit<GpuChoiceOptions, 'want'>): GpuSource {
+async function openSource(name: GpuSourceName, options: Omit<GpuChoiceOptions, 'want'>): Promise<GpuSource> {
   const { nvmlLibrary, nvidiaSmiPath, seedPath, hostname, timeoutMs } = options
   const limit = timeoutMs === undefined ? {} : { timeoutMs }
   if (name === 'nvml')
@@ -82,13 +82,17 @@ function openSource(name: GpuSourceName, options: Omit<GpuChoiceOptions, 'want'>
   if (name === 'nvidia-smi') {
     return new NvidiaSmiSource({ ...limit, ...(nvidiaSmiPath === undefined ? {} : { path: nvidiaSmiPath }) })
   }
-  if (seedPath !== null) return openSeedSource(seedPath, hostname === undefined ? {} : { hostname })
-  throw new GpuSourceError(
-    'No seed file is named: set GPU_SEED to a JSON array of GPUs where made-up figures are wanted',
-  )
+  if (seedPath === null) {
+    throw new GpuSourceError(
+      'No seed file is named: set GPU_SEED to a JSON array of GPUs where made-up figures are wanted',
+    )
+  }
+  // Loaded on demand: its schema library takes 24 MB, which an agent with GPUs need not have.
+  const { openSeedSource } = await import('./seed-source.ts')
+  return openSeedSource(seedPath, hostname === undefined ? {} : { hostname })
 }
 
-/** Waits for a driver that has to initialise its GPUs first; one that hangs is cut off by the source. */
+/** Waits for a driver that has to initialise its GPUs first; the source has a limit for one that hangs. */
 async function firstReading(source: GpuSource): Promise<GpuReading[]> {
   for (;;) {
     try {
@@ -99,11 +103,11 @@ async function firstReading(source: GpuSource): Promise<GpuReading[]> {
   }
 }
 
-/** As `8 GPUs (8 × NVIDIA H100 80GB HBM3)`. */
-function describe(readings: readonly GpuReading[], problems: readonly string[]): string {
+/** For example `8 GPUs (8 × NVIDIA H100 80GB HBM3)`. */
+function describe(readings: readonly GpuReading[], faults: readonly string[]): string {
   const counts = new Map<string, number>()
   for (const { name } of readings) counts.set(name ?? 'without name', (counts.get(name ?? 'without name') ?? 0) + 1)
   const names = [...counts].map(([name, count]) => (count === 1 ? name : `${count} × ${name}`)).join(', ')
   const count = `${readings.length} GPU${readings.length === 1 ? '' : 's'} (${names})`
-  return problems.length === 0 ? count : `${count}; ${problems.join('; ')}`
+  return faults.length === 0 ? count : `${count}; ${faults.join('; ')}`
 }

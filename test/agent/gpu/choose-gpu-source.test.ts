@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { chmodSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { chooseGpuSource, type GpuChoiceOptions, probeGpuSources } from '../../../src/agent/gpu/choose.ts'
+import { chooseGpuSource, type GpuChoiceOptions, probeGpuSources } from '../../../src/agent/gpu/choose-gpu-source.ts'
 import { openSeedSource } from '../../../src/agent/gpu/seed-source.ts'
 import { standInForTests } from './stand-in.ts'
 
@@ -88,7 +88,7 @@ test('a source that fails later stays the same source and says so', { skip }, as
   const { source } = await choose(t, { nvmlLibrary: standIn.library(), nvidiaSmiPath: smi, seedPath: SEED })
   standIn.show('count=1', 'code.nvmlDeviceGetHandleByIndex_v2=15')
   await assert.rejects(source!.read(), { message: /GPU is lost/ })
-  assert.equal(source!.problems.length, 1)
+  assert.equal(source!.faults.length, 1)
   standIn.show('count=1')
   assert.equal((await source!.read())[0]?.name, 'NVIDIA H100 80GB HBM3')
 })

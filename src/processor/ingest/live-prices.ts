@@ -1,0 +1,152 @@
+// The live price of each token event as it passes, and the host of events that name none. Joins the live window with the
+// price book; rebuilt from the store's last documents after a start and after each assignment, so that a restart leaves
+// no hole in the live figures. Records between the stored position and a crash are delivered again and are in the store
+// already: they are remembered by id and not counted twice. The record is the ledger, never these figures.
+
+import type { GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
+import { CELL_MS } from '../../domain/ledger/buckets.ts'
+import type { LiveModel, LiveSlot } from '../../domain/live/live-figures.ts'
+import { SlidingWindow } from '../../domain/live/sliding-window.ts'
+import { usd } from '../../domain/prices/money.ts'
+import type { PriceBook } from '../../domain/prices/price-book.ts'
+import type { EventStore } from '../../store/event-store.ts'
+import type { PriceBookVersion } from '../../store/ledger-store.ts'
+import type { PriceBookVersions } from '../prices/price-book-versions.ts'
+
+export interface LivePricesOptions {
+  /** Length of the live window, seconds. */
+  windowSeconds: number
+  /** How far behind its slot's newest second an event may be and still be priced, seconds. */
+  allowedLatenessSeconds: number
+  /** Host of events that name none; null: inferred where possible. */
+  defaultHost: string | null
+  /** Price of a slot without sample price until a price book has been read, USD per hour. */
+  defaultUsdPerHour: number
+}
+
+/** How long a host counts as having a GPU after its last event, milliseconds. */
+const HOST_MEMORY_MS = 600_000
+/** Most ids that are remembered after a rebuild: only the newest documents can be delivered again. */
+const MAX_REMEMBERED_IDS = 200_000
+/** Most slots whose last sample is read back. */
+const MAX_SLOTS = 10_000
+
+export class LivePrices {
+  readonly #books: PriceBookVersions
+  readonly #options: LivePricesOptions
+  #window: SlidingWindow
+  #rebuiltIds = new Set<string>()
+  /** The book of one minute, and the versions that it was chosen from. */
+  #minute = Number.NaN
+  #versions: readonly PriceBookVersion[] = []
+  #book: PriceBook | null = null
+  #defaultUsdPerHour: number
+
+  /** `books` may be unread; a refresh of it takes effect with the next event. */
+  constructor(books: PriceBookVersions, options: LivePricesOptions) {
+    this.#books = books
+    this.#options = options
+    this.#defaultUsdPerHour = options.defaultUsdPerHour
+    this.#window = this.#emptyWindow()
+  }
+
+  /** Adds a sample to the window, with the default host where it names none. */
+  observe(sample: GpuDocument): void {
+    if (sample.host === null) setHost(sample, this.#options.defaultHost)
+    this.#window.observe(sample)
+  }
+
+  /**
+   * Writes host and live price onto a token event; `nowMs` is the wall clock. One that the rebuild counted already has
+   * its document in the store, which stays as it is.
+   */
+  price(event: TokenDocument, nowMs: number): void {
+    if (event.host === null) {
+      const gpuIndex = event.gpus?.[0] ?? event.gpu_index!
+      const { defaultHost } = this.#options
+      setHost(event, defaultHost ?? this.#window.onlyHostWith(gpuIndex, event.ts.getTime(), HOST_MEMORY_MS))
+    }
+    if (this.#rebuiltIds.size > 0 && this.#rebuiltIds.delete(event._id)) return
+    this.#window.price(event, nowMs)
+  }
+
+  /** Live figures by model and by slot at a wall-clock instant. */
+  live(nowMs: number): { window_s: number; models: LiveModel[]; slots: LiveSlot[] } {
+    return { window_s: this.#options.windowSeconds, ...this.#window.live(nowMs) }
+  }
+
+  get slotCount(): number {
+    return this.#window.slotCount
+  }
+
+  get windowSeconds(): number {
+    return this.#options.windowSeconds
+  }
+
+  /** Reads the window back from the store. Throws a StoreError; then the window stays as it was. */
+  async rebuild(store: EventStore): Promise<void> {
+    const window = this.#emptyWindow()
+    const ids = new Set<string>()
+    const newestSampleMs = await store.newestMs('gpu')
+    if (newestSampleMs !== null) {
+      for (const sample of await store.latestSamplePerSlot(newestSampleMs - HOST_MEMORY_MS, MAX_SLOTS))
+        window.observe(sample)
+    }
+    const newestTokenMs = await store.newestMs('token')
+    if (newestTokenMs !== null) {
+      const lengthMs = (this.#options.windowSeconds + this.#options.allowedLatenessSeconds) * 1000
+      const fromMs = Math.floor((newestTokenMs - lengthMs) / 1000) * 1000
+      window.knownFrom(fromMs)
+      for await (const token of store.readEvents('token', fromMs, newestTokenMs + 1)) {
+        ids.add(token._id)
+        if (ids.size > MAX_REMEMBERED_IDS) ids.delete(ids.values().next().value!)
+        if (!token.late) window.price(token, token.ts.getTime())
+      }
+    }
+    this.#window = window
+    this.#rebuiltIds = ids
+  }
+
+  /** Forgets the ids of the rebuild: everything that could be delivered again has been. */
+  caughtUp(): void {
+    this.#rebuiltIds = new Set()
+  }
+
+  #emptyWindow(): SlidingWindow {
+    const { windowSeconds, allowedLatenessSeconds } = this.#options
+    return new SlidingWindow({ windowSeconds, allowedLatenessSeconds, priceOf: this.#effectiveUsdPerHour })
+  }
+
+  /**
+   * USD per hour of a slot at an instant: the effective rule, else the sample's own price, else the book's default. Without
+   * energy: what a GPU draws is known only afterwards. A book without rules is the common case and makes no BigInt.
+   */
+  readonly #effectiveUsdPerHour = (
+    { host, gpuIndex }: { host: string | null; gpuIndex: number },
+    sample: GpuDocument | null,
+    atMs: number,
+  ): number => {
+    const minute = Math.floor(atMs / CELL_MS)
+    if (minute !== this.#minute || this.#versions !== this.#books.versions) this.#selectBook(minute)
+    const book = this.#book
+    if (book !== null && book.rules.length > 0) {
+      const rule = book.ruleAt({ host, gpuIndex, uuid: sample?.uuid ?? null, name: sample?.name ?? null }, atMs)
+      if (rule !== null) return usd(rule.nanoUsdPerHour)
+    }
+    return sample?.price_per_hour_usd ?? this.#defaultUsdPerHour
+  }
+
+  #selectBook(minute: number): void {
+    const atMs = minute * CELL_MS
+    this.#minute = minute
+    this.#versions = this.#books.versions
+    this.#book = this.#versions.length === 0 ? null : this.#books.bookFor(atMs)
+    this.#defaultUsdPerHour = this.#book === null ? this.#options.defaultUsdPerHour : usd(this.#book.defaultAt(atMs))
+  }
+}
+
+function setHost(document: GpuDocument | TokenDocument, host: string | null): void {
+  if (host === null) return
+  document.host = host
+  document.host_inferred = true
+}
