@@ -30,7 +30,9 @@ test('links of pages lead somewhere', () => {
 
 /** The text of a source's comments, a line each: after //, or in a block's line. A // inside a string is not one. */
 function commentsOf(path: string): string[] {
-  return [...read(path).matchAll(/(?:^|\s)\/\/ (.*)$|^\s*\/?\*+ (.*)$/gm)].map(([, line, block]) => line ?? block!)
+  return [...read(path).matchAll(/(?:^|\s)\/\/ (.*)$|^\s*\/?\*+ (.*?)(?:\*\/)?$/gm)].map(
+    ([, line, block]) => line ?? block!,
+  )
 }
 
 test('files that comments of src name exist, by path or by the end of it', () => {
@@ -51,3 +53,57 @@ test('no document is named that is not in the repository', () => {
   const wrong = texts.filter((path) => /\b(?:DESIGN|CONTRACT|SPIKE|HOUSE)(?:\.md|, section|, trap)/.test(read(path)))
   assert.deepEqual(wrong, [])
 })
+
+/**
+ * Words that a committer of Kafka or TimescaleDB would not use of code, with those that they would. A hit is nearly
+ * always wrong; where it is right, another word is as good.
+ */
+const WORDS: readonly (readonly [words: string, instead: string])[] = [
+  ['anew', 'again, recomputed, recreated'],
+  ['told|said', 'reported, logged, returned, passed'],
+  ['tell|tells|says', 'reports, returns, states, names'],
+  ['in force', 'effective'],
+  ['by itself|by themselves', 'recovers, resumes, on its own, alone'],
+  ['nobody|somebody|everybody|a person', 'no caller, an operator, a user, the passive'],
+  ['dark', 'unreported'],
+]
+/** In what an operator reads, "the driver says" and "nobody may read" are plain English. */
+const RIGHT_IN_TEXTS = /tells|nobody/
+const bannedOf = (words: string[]) => new RegExp(`\\b(?:${words.join('|')})\\b`, 'gi')
+
+test('pages and comments use the field’s words', () => {
+  const banned = bannedOf(WORDS.map(([words]) => words))
+  const hits = [
+    ...PAGES.map((path) => ({ path, text: proseOf(path) })),
+    ...globSync('src/**/*.ts').map((path) => ({ path, text: commentsOf(path).join('\n') })),
+  ].flatMap(({ path, text }) => [...text.matchAll(banned)].map(({ index }) => `${path}: ${around(text, index)}`))
+  assert.deepEqual(hits, [], `Take other words: ${WORDS.map((row) => row.join(' → ')).join('; ')}`)
+})
+
+test('texts of the program use them too, but for what golden files and tests hold as published', () => {
+  const banned = bannedOf(WORDS.map(([words]) => words).filter((words) => !RIGHT_IN_TEXTS.test(words)))
+  const published = globSync(['test/surface/golden/*', 'test/**/*.test.ts']).map(read).join('\n')
+  const isPublished = (text: string, at: number) => published.includes(text.slice(Math.max(0, at - 10), at + 18).trim())
+  const hits = globSync('src/**/*.ts').flatMap((path) => {
+    const texts = [...read(path).matchAll(/^(?!\s*(?:\/\/|\*)).*?(['`])(.*?[^\\])\1/gm)].map(([, , text]) =>
+      text!.replaceAll(/\$\{\w+\}/g, '…'),
+    )
+    return texts.flatMap((text) =>
+      [...text.matchAll(banned)]
+        .filter(({ index }) => !isPublished(text, index))
+        .map(({ index }) => `${path}: ${around(text, index)}`),
+    )
+  })
+  assert.deepEqual(hits, [])
+})
+
+/** A page without code. */
+function proseOf(path: string): string {
+  return read(path)
+    .replaceAll(/^```[\s\S]*?^```$/gm, '')
+    .replaceAll(/`[^`]*`/g, '')
+}
+
+function around(text: string, at: number): string {
+  return text.slice(Math.max(0, at - 30), at + 30).replaceAll('\n', ' ')
+}
