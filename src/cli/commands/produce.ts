@@ -40,7 +40,7 @@ export const produce: Command = {
     const { config, flags, signal, say, print } = context
     const seedPath = seedPathOf(config)
     if (seedPath === null) {
-      throw new UsageError('No seed file: set GPU_SEED to a JSON array of GPUs (an example is seeds/gpu_seed.json)')
+      throw new UsageError('No seed file: set GPU_SEED to a JSON array of GPUs (an example is examples/gpu_seed.json)')
     }
     let seed: ReturnType<typeof parseSeed>
     try {
