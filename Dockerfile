@@ -2,7 +2,7 @@
 #
 #   docker build -t localhost/pertoken .
 #   docker run --read-only -p 127.0.0.1:8080:8080 -e KAFKA_BOOTSTRAP=… -e MONGO_URL=… localhost/pertoken
-#   docker run --read-only -e KAFKA_BOOTSTRAP=… -e GPU_SEED=/app/seeds/gpu_seed.json localhost/pertoken produce --batch 0
+#   docker run --read-only -e KAFKA_BOOTSTRAP=… -e GPU_SEED=/app/examples/gpu_seed.json localhost/pertoken produce --batch 0
 #   docker run --read-only --gpus all --hostname box-7 -v spool:/data -e KAFKA_BOOTSTRAP=… localhost/pertoken agent
 #
 # The stages that run programs do so on the building machine's own processor and the last one runs none, so an image for
@@ -31,9 +31,9 @@ COPY package.json package-lock.json ./
 RUN --mount=type=secret,id=npmrc,target=/root/.npmrc --mount=type=cache,target=/root/.npm \
     npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 COPY . .
-RUN node build.ts && \
+RUN npm run --silent build && \
     mkdir /out && \
-    cp -r package.json LICENSE bin dist schemas seeds deploy/image/healthcheck.js /out/ && \
+    cp -r package.json LICENSE bin dist docs/schemas examples deploy/image/healthcheck.js /out/ && \
     chmod -R u=rwX,go=rX /out
 
 FROM ${BASE}

@@ -25,11 +25,13 @@ in_processor = $(COMPOSE) exec -T processor xargs -0 -a /proc/1/environ sh -c 'e
 # podman-compose: a health check is no part of its default image format.
 export BUILDAH_FORMAT ?= docker
 
-.PHONY: help run dev test test-install check fmt soak bench dist clean
+.PHONY: help run dev check unit test test-install fmt soak bench dist clean
 .PHONY: setup build up wait down restart ps logs health curl doctor
 
+##@ Develop
+
 help: ## Shows this
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # npm ci is run by the machine's own npm; what it installs carries the Node for all else.
 node_modules/.package-lock.json: package-lock.json package.json
@@ -42,6 +44,9 @@ run: node_modules/.package-lock.json ## Runs the demo on the embedded log and st
 
 dev: node_modules/.package-lock.json ## The same, started again whenever a source changes
 	@exec node --watch bin/pertoken.js up --demo --embedded
+
+unit: node_modules/.package-lock.json ## Tests that need no server: the first stage of `make test`
+	@node test/run.ts unit
 
 test: check test-install ## Installs what tests need and runs all of them; with CI=true nothing is skipped
 	@node test/run.ts
@@ -67,7 +72,23 @@ bench: test-install ## Measures against a naive loop on real servers; prints tar
 	@node test/bench/post.ts --rounds 3
 
 dist: node_modules/.package-lock.json ## Compiles dist/, which the published package carries
-	@node build.ts
+	@npm run --silent build
+
+PLANTUML_VERSION := 1.2025.4
+PLANTUML_SHA256 := 1e7964277a6c3907c640af5d584364d42a2ec86aae7d608ea52d2f45fb281c13
+PLANTUML := .cache/plantuml/plantuml-$(PLANTUML_VERSION).jar
+
+$(PLANTUML):
+	@mvn -q -B dependency:copy -Dartifact=net.sourceforge.plantuml:plantuml:$(PLANTUML_VERSION) -DoutputDirectory=$(CURDIR)/$(@D)
+	@echo '$(PLANTUML_SHA256)  $@' | sha256sum --check --quiet || { rm -f $@; exit 1; }
+
+diagrams: $(PLANTUML) ## Renders docs/diagrams (Java and Maven; PlantUML comes from Maven Central)
+	@java -Djava.awt.headless=true -jar $(PLANTUML) -tsvg docs/diagrams/*.puml
+
+clean: ## Removes what was built or installed; never data
+	@rm -rf node_modules dist .cache coverage
+
+##@ Run a stack of containers on this machine (several machines: make -C deploy)
 
 setup: ## Installs Docker and compose where they are missing, and builds; says what it will change, and asks
 	@deploy/docker-setup.sh
@@ -111,17 +132,3 @@ doctor: ## Checks log, store and HTTP: inside the stack where it is up, else of 
 
 own-doctor: node_modules/.package-lock.json
 	@node bin/pertoken.js doctor
-
-PLANTUML_VERSION := 1.2025.4
-PLANTUML_SHA256 := 1e7964277a6c3907c640af5d584364d42a2ec86aae7d608ea52d2f45fb281c13
-PLANTUML := .cache/plantuml/plantuml-$(PLANTUML_VERSION).jar
-
-$(PLANTUML):
-	@mvn -q -B dependency:copy -Dartifact=net.sourceforge.plantuml:plantuml:$(PLANTUML_VERSION) -DoutputDirectory=$(CURDIR)/$(@D)
-	@echo '$(PLANTUML_SHA256)  $@' | sha256sum --check --quiet || { rm -f $@; exit 1; }
-
-diagrams: $(PLANTUML) ## Renders docs/diagrams (Java and Maven; PlantUML comes from Maven Central)
-	@java -Djava.awt.headless=true -jar $(PLANTUML) -tsvg docs/diagrams/*.puml
-
-clean: ## Removes what was built or installed; never data
-	@rm -rf node_modules dist .cache coverage

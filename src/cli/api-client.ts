@@ -1,14 +1,13 @@
-// A running pertoken that a command asks instead of opening the store itself (`--url`), with the API token of the settings
-// where there is one. What it refuses arrives as a problem document and is said in its own words; everything else that
-// goes wrong names the address and what to do. Redirects are not followed: the token is for the address that was given.
+// Client of a running pertoken, which a command asks instead of opening the store (`--url`), with the API token of the
+// settings where there is one. A denied request is reported with the text of its problem document; every other failure
+// with the address and what to do. Redirects are not followed: the token is for the address that was given.
 
 import { UsageError } from './command.ts'
 
 const TIMEOUT_MS = 600_000
-/** What Node says of a certificate that no authority it knows has signed. */
+/** Node's error codes for a certificate that no trusted authority has signed. */
 const UNTRUSTED = /SELF_SIGNED|UNABLE_TO_(VERIFY|GET_ISSUER)/
 
-/** One running server. */
 export class ApiClient {
   readonly #base: URL
   readonly #headers: Readonly<Record<string, string>>
@@ -22,19 +21,19 @@ export class ApiClient {
     this.#headers = token === null ? {} : { authorization: `Bearer ${token}` }
   }
 
-  /** GETs a path with these parameters; the undefined are left out. Throws an Error for any other status than 200. */
+  /** GETs a path; undefined parameters are left out. Throws an Error, or a UsageError for status 400. */
   async get(path: string, parameters: Readonly<Record<string, string | number | undefined>>): Promise<Response> {
     const url = this.#urlOf(path)
     for (const [name, value] of Object.entries(parameters)) {
       if (value !== undefined) url.searchParams.set(name, String(value))
     }
-    return this.#answered(url, {})
+    return this.#request(url, {})
   }
 
-  /** PUTs JSON. */
+  /** PUTs JSON. Throws as `get` does. */
   async put(path: string, body: unknown): Promise<Response> {
     const headers = { 'content-type': 'application/json' }
-    return this.#answered(this.#urlOf(path), { method: 'PUT', headers, body: JSON.stringify(body) })
+    return this.#request(this.#urlOf(path), { method: 'PUT', headers, body: JSON.stringify(body) })
   }
 
   /** The path below the address, which may have a path of its own (a reverse proxy's). */
@@ -42,7 +41,7 @@ export class ApiClient {
     return new URL(this.#base.pathname.replace(/\/$/, '') + path, this.#base)
   }
 
-  async #answered(url: URL, init: RequestInit): Promise<Response> {
+  async #request(url: URL, init: RequestInit): Promise<Response> {
     let response: Response
     try {
       const headers = { ...init.headers, ...this.#headers }

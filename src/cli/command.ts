@@ -1,12 +1,12 @@
-// What a command is, and how its words are taken apart: every command has --help and takes flags for the settings that
-// matter to it. Wrong words are all named at once and end in exit code 2, with the help's address, not its text.
+// What a command is, and how its arguments are parsed: every command has --help and takes flags for the settings that
+// matter to it. All wrong arguments are reported at once, with a pointer to the help, and end in exit code 2.
 
 import { type ConfigInput, loadConfig, readEnvFile } from './config.ts'
 import { type Config, OPTIONS, type OptionName } from './options.ts'
 
 /** A flag of one command: for a setting (`option`), or the command's own. */
 export interface Flag {
-  /** The setting that the flag sets; without it the value arrives in `flags`. */
+  /** The setting that the flag sets; the value of a flag without one is in `flags` of the context. */
   option?: OptionName
   /** Name of the value in the help; a flag without one is a switch. */
   value?: string
@@ -14,20 +14,19 @@ export interface Flag {
 }
 
 export interface Command {
-  summary: string
   /** Words after the command's name, for the usage line. */
   usage: string
   flags: Readonly<Record<string, Flag>>
   /** Settings whose flag is their own name in lower case with dashes: --data-dir for DATA_DIR. */
   options: readonly OptionName[]
-  /** A few more lines of help. */
+  /** Further lines of help. */
   details?: string
   run(context: CommandContext): Promise<number>
 }
 
 export interface CommandContext {
   config: Config
-  /** Words that are no flags. */
+  /** Arguments that are no flags. */
   words: readonly string[]
   /** The command's own flags: text, or true for a switch. */
   flags: Readonly<Record<string, string | true | undefined>>
@@ -40,10 +39,9 @@ export interface CommandContext {
   loaded: ReturnType<typeof loadConfig>
 }
 
-/** Wrong usage: printed as it is, exit code 2. */
+/** Wrong usage: the message alone is printed, exit code 2. */
 export class UsageError extends Error {}
 
-/** Flag name of a setting. */
 function flagOf(name: OptionName): string {
   return name.toLowerCase().replaceAll('_', '-')
 }
@@ -58,8 +56,8 @@ function allFlags(command: Command): Map<string, Flag> {
 }
 
 /** The text of `pertoken NAME --help`. */
-export function helpOf(name: string, command: Command): string {
-  const lines = [`pertoken ${name}${command.usage ? ` ${command.usage}` : ''}`, '', command.summary]
+export function helpOf(name: string, summary: string, command: Command): string {
+  const lines = [`pertoken ${name}${command.usage ? ` ${command.usage}` : ''}`, '', summary]
   if (command.details !== undefined) lines.push('', command.details)
   lines.push('', 'Flags:')
   for (const [flag, { value, help, option }] of [
@@ -72,7 +70,7 @@ export function helpOf(name: string, command: Command): string {
   return `${lines.join('\n')}\n`
 }
 
-/** Takes a command's words apart and loads its settings; throws a UsageError that names everything that is wrong. */
+/** Parses a command's arguments and loads the settings; throws a UsageError that lists everything that is wrong. */
 export function parseWords(
   name: string,
   command: Command,
@@ -117,7 +115,7 @@ export function parseWords(
   return { config: loaded.config, words: plain, flags, loaded }
 }
 
-/** A flag's value as a number within bounds; throws a UsageError. */
+/** The value of a flag as a number within bounds, or the default; throws a UsageError. */
 export function numberFlag(
   flags: CommandContext['flags'],
   name: string,
@@ -133,7 +131,7 @@ export function numberFlag(
   return value
 }
 
-/** A flag's text, or undefined. */
+/** The value of a flag, undefined when the flag is not given. */
 export function textFlag(flags: CommandContext['flags'], name: string): string | undefined {
   const value = flags[name]
   return typeof value === 'string' ? value : undefined
@@ -145,6 +143,6 @@ function splitOnce(word: string): [string, string | undefined] {
 }
 
 function nearest(name: string, known: ReadonlyMap<string, Flag>): string {
-  const close = [...known.keys()].find((one) => one.startsWith(name.slice(0, 3)) && name.length >= 3)
+  const close = [...known.keys()].find((flag) => flag.startsWith(name.slice(0, 3)) && name.length >= 3)
   return close === undefined ? '' : `: did you mean --${close}?`
 }

@@ -1,5 +1,6 @@
-// Reads the settings of options.ts. Flags win over the environment, the environment over `.env`. All wrong values are reported at once. Secrets have `_FILE` variants and are
-// masked wherever the configuration is shown. Nothing else in the program reads the environment.
+// Reads the settings of options.ts. Flags win over the environment, the environment over `.env`. All wrong values are
+// reported at once. Secrets have `_FILE` variants and are masked wherever the configuration is shown. The environment
+// comes in as an argument, from main.ts alone: what a program does follows from its Config.
 
 import { existsSync, readFileSync } from 'node:fs'
 import { parseEnv } from 'node:util'
@@ -11,9 +12,9 @@ export type Source = 'flag' | 'environment' | '.env' | 'file' | 'default'
 export interface LoadedConfig {
   config: Config
   sources: Record<OptionName, Source>
-  /** Files that secrets came from, for who reads them again. */
+  /** Files that secrets were read from, for those who read them again when they change. */
   secretFiles: Partial<Record<OptionName, string>>
-  /** One line a problem; empty when all is well. */
+  /** One line for each problem; empty when there is none. */
   problems: string[]
 }
 
@@ -24,7 +25,7 @@ export interface ConfigInput {
   flags: Partial<Record<OptionName, string>>
 }
 
-/** Reads the settings from their three places and checks all of them. */
+/** Reads the settings from flags, environment and `.env`, and checks all of them. */
 export function loadConfig(input: ConfigInput): LoadedConfig {
   const fromFile = parseEnv(input.envFile)
   const values: Record<string, string | number | null> = {}
@@ -47,7 +48,7 @@ export function readEnvFile(): string {
   return existsSync('.env') ? readFileSync('.env', 'utf8') : ''
 }
 
-/** A setting as it may be shown: secrets masked, in URLs the credentials and those parameters that hold secrets. */
+/** A setting as it may be shown: secrets masked; in a URL, the credentials and those parameters that hold secrets. */
 export function shown(name: OptionName, value: string | number | null): string | number | null {
   const option: Option = OPTIONS[name]
   if (value === null || option.secret !== true) return value
@@ -71,7 +72,7 @@ function find(
     [input.env, 'environment'],
     [fromFile, '.env'],
   ] as const) {
-    // An empty variable counts as unset: that is how compose files and shells pass on what is not there.
+    // An empty variable counts as unset: compose files and shells pass unset variables on as empty ones.
     const text = place[name]
     if (text !== undefined && text !== '') return { text, source }
     const path = option.secret === true ? place[`${name}_FILE`] : undefined
@@ -105,7 +106,7 @@ function parse(name: OptionName, option: Option, text: string, problems: string[
       return fits && value >= min && value <= max ? value : wrong(`${what} from ${min} to ${max}${unit}`)
     }
     case 'choice': {
-      const choice = option.choices!.find((one) => one.toLowerCase() === text.toLowerCase())
+      const choice = option.choices!.find((allowed) => allowed.toLowerCase() === text.toLowerCase())
       return choice ?? wrong(`one of ${option.choices!.join(', ')}`)
     }
     case 'url':
@@ -169,8 +170,8 @@ function checkTogether(config: Config, problems: string[]): void {
   if (config.MONGO_URL !== null && config.MONGO_PASSWORD !== null) {
     const [, user, password] = /^[a-z+]*:\/\/([^:@/?]+)(:[^@/?]*)?@/i.exec(config.MONGO_URL) ?? []
     if (user === undefined || password !== undefined) {
-      const given = `MONGO_PASSWORD is set, and MONGO_URL ${user === undefined ? 'names no user' : 'holds a password as well'}`
-      problems.push(`${given}: expected mongodb://USER@host/…`)
+      const url = user === undefined ? 'names no user' : 'holds a password as well'
+      problems.push(`MONGO_PASSWORD is set, and MONGO_URL ${url}: expected mongodb://USER@host/…`)
     }
   }
   if ((config.KAFKA_TLS_CERT === null) !== (config.KAFKA_TLS_KEY === null)) {

@@ -1,5 +1,5 @@
-// Every setting of the program in one table: environment name, kind, default, bounds, unit, help. config.ts reads and checks
-// them. The table is one list, longer than a file usually is, so that everything about a setting is said in one place.
+// Every setting of the program in one table: environment name, kind, default, bounds, unit, help. config.ts reads and
+// checks them. The table is one list, longer than a file usually is, so that a setting is described in one place.
 
 import { hostname } from 'node:os'
 
@@ -13,7 +13,7 @@ export interface Option {
   min?: number
   max?: number
   choices?: readonly string[]
-  /** A word that a file's place may be taken by. */
+  /** A word that is allowed in place of a path. */
   orWord?: string
   /** Shown masked, and readable from a file named by NAME_FILE. */
   secret?: boolean
@@ -196,5 +196,5 @@ type ValueOf<O> = O extends { choices: readonly (infer C)[]; default: infer D }
     : O extends { default: string }
       ? string
       : string | null
-/** All settings that are in force, by environment name. */
+/** The effective settings by environment name. */
 export type Config = { readonly [K in OptionName]: ValueOf<(typeof OPTIONS)[K]> }

@@ -1,19 +1,19 @@
-// What a change of prices means in money, for people: before and after by model and tenant, and in all. Shown by `prices
-// set` (what the last day would have cost) and by `reprice` (what the past costs from now on).
+// The effect of a price change in money: before and after, by model and tenant, and in total. Shown by `prices set`
+// (what the last day would have cost) and by `reprice` (what the past costs from now on).
 
 import { usd } from '../domain/prices/money.ts'
 import type { MoneyChange, PriceChange } from '../processor/recompute/price-change.ts'
 import { textTable } from '../report/table.ts'
 
-/** Lines for a terminal. */
+/** Text for a terminal. */
 export function priceChangeText(change: PriceChange): string {
-  const rows = change.by.map((one) => [one.model ?? '-', one.tenant ?? '-', ...moneyCells(one)])
+  const rows = change.by.map((row) => [row.model ?? '-', row.tenant ?? '-', ...moneyCells(row)])
   const header = ['model', 'tenant', 'before $', 'after $', 'difference $']
   const table = textTable(header, [...rows, ['total', '', ...moneyCells(change)]], [false, false, true, true, true])
-  const dark = uncoveredText(change)
+  const uncovered = uncoveredText(change)
   const skipped =
     change.skipped_days.length === 0 ? '' : `Frozen days stay as they are: ${change.skipped_days.join(', ')}\n`
-  return `${table}${dark}${skipped}`
+  return `${table}${uncovered}${skipped}`
 }
 
 function moneyCells({ before_nano_usd: before, after_nano_usd: after }: MoneyChange): string[] {

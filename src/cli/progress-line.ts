@@ -1,5 +1,5 @@
-// How far a long piece of work is, on one line of standard error that is written over; only where that is a terminal, so
-// that files and pipes stay clean. At most ten times a second.
+// Progress of long work, on one line of standard error that is overwritten at most ten times a second; only where that
+// is a terminal, so that files and pipes stay clean.
 
 const PAUSE_MS = 100
 
@@ -13,7 +13,7 @@ export class ProgressLine {
     this.#what = what
   }
 
-  /** For work over a range of event time. */
+  /** Shows how far work over a range of event time has come. */
   show({ doneToMs, fromMs, toMs }: { doneToMs: number; fromMs: number; toMs: number }): void {
     const nowMs = performance.now()
     if (!this.#isTerminal || nowMs - this.#shownMs < PAUSE_MS) return
@@ -23,7 +23,7 @@ export class ProgressLine {
     process.stderr.write(`\r${this.#what}: ${share} %, up to ${new Date(doneToMs).toISOString()}\x1b[K`)
   }
 
-  /** Takes the line away. */
+  /** Erases the line. */
   clear(): void {
     if (this.#isShown) process.stderr.write('\r\x1b[K')
     this.#isShown = false

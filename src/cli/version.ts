@@ -1,4 +1,4 @@
-// The version of this package, read from package.json, which lies two folders up in the repository and in the package.
+// The version of this package, read from package.json, two folders up both in the repository and in the package.
 
 import { readFileSync } from 'node:fs'
 

@@ -118,10 +118,10 @@ function readsOf(level: BucketLevel, fromMs: number, toMs: number): PlannedRead[
 }
 
 /**
- * Which rollup of a bucket's rows suffices for a question: by model where neither tenant nor GPU is asked for, by
+ * Which totals of a bucket suffice for a question: by model where neither tenant nor GPU is asked for, by
  * tenant where neither model nor GPU is; null where only the rows themselves do.
  */
-export function rollupFor({ by, model, tenant, idle }: CostQuery): keyof RowTotals | null {
+export function totalsFor({ by, model, tenant, idle }: CostQuery): keyof RowTotals | null {
   if (by.includes('gpu') || idle === 'spread') return null
   if (!by.includes('tenant') && tenant === undefined) return 'model'
   return by.includes('model') || model !== undefined ? null : 'tenant'

@@ -1,15 +1,15 @@
-// A file of SQLite, as the embedded log and the embedded store have one each: its connection, its prepared statements and
-// write transactions, and SQLite's faults in words with what to do. The connection is opened at first use, and again after
-// an opening that failed. Several processes may use the file at once (WAL).
+// A SQLite file; the embedded log and the embedded store have one each. Its connection, prepared statements and write
+// transactions, and SQLite's errors as messages with a remedy. The connection is opened at first use, and again after a
+// failed attempt. Several processes may use the file at once (WAL).
 
 import { mkdirSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { setTimeout } from 'node:timers/promises'
 
-/** How long a statement waits for another process's transaction. It blocks the event loop, so it is short. */
+/** How long a statement waits for another process's transaction. Short, because it blocks the event loop. */
 const BUSY_TIMEOUT_MS = 100
-/** How long a write is tried again, without blocking, while other processes have the lock: it is not given in turn. */
+/** How long a write is retried, without blocking, while other processes have the lock: SQLite's lock is not fair. */
 const PATIENCE_MS = 10_000
 const PAUSE_MS = 20
 const OPEN_ATTEMPTS = 100
@@ -32,7 +32,7 @@ export abstract class SqliteFile {
   #inode = 0n
   #isClosed = false
 
-  /** The file is made when it is missing, its directory too; `name` is what people call it. */
+  /** A missing file is created, with its directory; `name` is how error texts call it. */
   constructor(path: string, name: string) {
     this.path = path
     this.#name = name
@@ -41,10 +41,12 @@ export abstract class SqliteFile {
   /** Sets up a connection that was just opened; may throw an error of `fault`. */
   protected abstract prepare(database: DatabaseSync): void
 
-  /** The error that users of this file expect. */
+  /** Makes the error type that callers of this file expect. */
   protected abstract fault(message: string, options: { retriable: boolean; cause?: unknown }): Error
 
-  /** Runs an action on the open file; SQLite's faults come out as `fault`s that begin with `what`, others as they are. */
+  /**
+   * Runs an action on the open file; SQLite's errors become `fault`s that begin with `what`, others stay as they are.
+   */
   use<T>(what: string, action: () => T): T {
     if (this.#isClosed) throw this.fault(`${what}: the ${this.#name} is closed`, { retriable: false })
     try {
@@ -55,7 +57,7 @@ export abstract class SqliteFile {
     }
   }
 
-  /** Runs an action in one write transaction: all of it when this returns, or nothing. */
+  /** Runs an action in one write transaction: when this returns, all of it is stored, and when it throws, nothing. */
   transact<T>(what: string, action: () => T): T {
     return this.use(what, () => {
       this.checkInPlace()
@@ -72,7 +74,7 @@ export abstract class SqliteFile {
     })
   }
 
-  /** The same, tried again while other processes have the lock. */
+  /** The same, retried while other processes have the lock. */
   async transaction<T>(what: string, action: () => T): Promise<T> {
     const startedMs = performance.now()
     for (;;) {
@@ -85,7 +87,7 @@ export abstract class SqliteFile {
     }
   }
 
-  /** A prepared statement, kept; only inside `use` or a transaction, as all below. */
+  /** A prepared statement, cached; only inside `use` or a transaction, like the methods below. */
   statement(sql: string): StatementSync {
     let statement = this.#statements.get(sql)
     if (statement === undefined) {
@@ -103,7 +105,7 @@ export abstract class SqliteFile {
     return this.statement(sql).get(...parameters) as Row | undefined
   }
 
-  /** Runs a statement; answers how many rows it changed. */
+  /** Runs a statement; returns how many rows it changed. */
   run(sql: string, ...parameters: Parameter[]): number {
     return Number(this.statement(sql).run(...parameters).changes)
   }
@@ -112,7 +114,7 @@ export abstract class SqliteFile {
     this.#database!.exec(sql)
   }
 
-  /** Throws when the file was removed or replaced: writes would go into a file that nobody can find. */
+  /** Throws when the file was removed or replaced: writes would go into a file without a name. */
   checkInPlace(): void {
     if (statSync(this.path, { bigint: true, throwIfNoEntry: false })?.ino === this.#inode) return
     const message = `The ${this.#name} is gone: "${this.path}" was removed or replaced, restart pertoken`
@@ -137,7 +139,7 @@ export abstract class SqliteFile {
         return database
       } catch (error) {
         database.close()
-        // Turning WAL on does not wait for a lock: two processes that make the file together meet here.
+        // Switching to WAL does not wait for a lock: two processes that create the file together collide here.
         if (attempt === OPEN_ATTEMPTS || primaryCode(error) !== BUSY) throw error
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, OPEN_PAUSE_MS)
       }
@@ -163,7 +165,7 @@ export abstract class SqliteFile {
   }
 }
 
-/** Whether a fault of a file says that another process has the lock. */
+/** Whether a fault of a file means that another process has the lock. */
 export function isLocked(error: unknown): boolean {
   return error instanceof Error && primaryCode(error.cause) === BUSY
 }

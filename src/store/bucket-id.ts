@@ -1,17 +1,17 @@
-// The id of a span: level, start and host in one text, the same in both stores. Ids of a level sort by (start, host), no
-// host first, so a range of starts is a range of ids and the key of the table is the only index that the ledger needs.
-// A span without host ends after its start, so it is not the one of a host whose name is empty, "null" or anything else.
-// Starts are cut to what a four-digit year can say: a question about "all time" may name any instant.
+// The id of a bucket: level, start and host in one text, the same in both stores. Ids of a level sort by (start, host),
+// no host first, so a range of starts is a range of ids and the table's key is the only index that the ledger needs.
+// The id of a bucket without host ends after its start, so it differs from that of any host, also of one named "" or
+// "null". Starts are clamped to four-digit years: a query for "all time" may name any instant.
 
 import { type BucketLevel, CELL_MS, LEVELS } from '../domain/ledger/buckets.ts'
 
 const LETTER_OF: Readonly<Record<BucketLevel, string>> = { minute: 'm', hour: 'h', day: 'd' }
-/** Year 0: `Date.UTC` takes two-digit years for those of the last century. */
+/** Year 0, parsed: `Date.UTC` takes two-digit years for those of the 20th century. */
 const FIRST_MS = Date.parse('0000-01-01T00:00Z')
 const LAST_MS = Date.UTC(9999, 11, 31, 23, 59)
-/** What starts the host's part. */
+/** Prefix of the host. */
 const HOST = 'h:'
-/** More spans than this are found by reading their range and leaving out other hosts. */
+/** More buckets than this are found by reading their range and filtering by host. */
 const MAX_IDS = 50_000
 
 /** `m:2026-11-22T17:39Z:h:gpu-7`, and `m:2026-11-22T17:39Z:` without a host. */
@@ -19,14 +19,14 @@ export function bucketId(level: BucketLevel, startMs: number, host: string | nul
   return `${startText(level, startMs)}${host === null ? '' : HOST + host}`
 }
 
-/** The ids of all spans with a start in [fromMs, toMs): `from` included, `to` not. */
+/** The range of ids of all buckets with a start in [fromMs, toMs): `from` inclusive, `to` exclusive. */
 export function bucketIdRange(level: BucketLevel, fromMs: number, toMs: number): { from: string; to: string } {
   return { from: startText(level, ceilToMinute(fromMs)), to: startText(level, ceilToMinute(toMs)) }
 }
 
 /**
- * The ids of these hosts' spans with a start in [fromMs, toMs), in order, in pages; null where they would be so many
- * that reading all spans of the range is cheaper.
+ * The ids of these hosts' buckets with a start in [fromMs, toMs), in order, in pages; null where there would be so many
+ * that reading all buckets of the range is cheaper.
  */
 export function bucketIdPages(
   level: BucketLevel,
@@ -58,7 +58,7 @@ function* pagesOf(
   if (page.length > 0) yield page
 }
 
-/** Hosts once each, as their ids sort: no host first, then by UTF-8 bytes, as both databases compare text. */
+/** Distinct hosts as their ids sort: no host first, then by UTF-8 bytes, as both databases compare text. */
 function inIdOrder(hosts: readonly (string | null)[]): (string | null)[] {
   return [...new Set(hosts)].sort((a, b) => {
     if (a === null || b === null) return a === b ? 0 : a === null ? -1 : 1

@@ -1,22 +1,26 @@
-// The store of raw events and of the processor's progress. Two adapters: mongo/ and sqlite-store.ts; one contract suite,
-// test/store/event-store.contract.ts, runs over both. What the ledger needs is the second half, ledger-store.ts.
+// The port of the store, first half: raw events, dead letters, and the processor's progress. The second half, the
+// ledger, is ledger-store.ts. Two adapters implement both, mongo/ and sqlite/; one contract suite,
+// test/store/event-store.contract.ts, runs over both.
 //
-// Every write here is idempotent: it may be repeated after a lost reply, and by two processors at once. When a write
-// resolves, what it wrote is durable (MongoDB: majority and journal) and seen by every later read.
+// Every write is idempotent: it may be repeated after a lost reply, and made by two processors at once. When a write
+// resolves, what it wrote is durable (MongoDB: majority and journal) and visible to every later read.
+//
+// Whoever makes a store owns it: prepares it before anything else and closes it, once, at the end; both halves share
+// one connection. All methods may be called concurrently. What a method returns belongs to the caller; what is passed
+// in stays the caller's, except the documents of `writeDocuments`, which must not be changed afterwards.
 
 import type { EventKind, GpuDocument, TokenDocument } from '../domain/events/documents.ts'
 import type { ReasonCode } from '../domain/events/rejection.ts'
-import type { DirtyMinute } from '../domain/ledger/buckets.ts'
 import type { Position } from '../log/event-log.ts'
 import type { LedgerStore } from './ledger-store.ts'
 
-/** How many documents of a write were new; the rest was there already. */
+/** How many documents of a write were new; the others existed already. */
 export interface WriteResult {
   stored: number
   duplicate: number
 }
 
-/** The copy of a refused record that listing needs. `_id` is made of its place, so writing it again is a no-op. */
+/** The copy of a rejected record, for listings. `_id` is made of its position, so writing it again is a no-op. */
 export interface DeadLetter {
   _id: string
   reason: ReasonCode
@@ -25,9 +29,9 @@ export interface DeadLetter {
   topic_id: string
   partition: number
   offset: number
-  /** Log's time of the record. */
+  /** The record's timestamp in the log. */
   record_time: Date
-  /** When it was refused. */
+  /** When it was rejected. */
   time: Date
   key: Buffer | null
   /** The record's bytes, cut to DEAD_LETTER_COPY_BYTES. */
@@ -36,20 +40,20 @@ export interface DeadLetter {
   value_length: number
   value_sha256: string
   headers: Record<string, string>
-  /** Set once it was put back into its topic. */
+  /** Set once it was appended to its topic again. */
   redriven_at?: Date
 }
 
-/** Longest copy of a refused value that the store keeps; the dead-letter topic has more. */
+/** Longest copy of a rejected value that the store keeps; the dead-letter topic keeps more. */
 export const DEAD_LETTER_COPY_BYTES = 65_536
 
-/** A page of a listing; `cursor` continues it, null at the end. */
+/** A page of a listing; `cursor` continues behind it, null at the end. */
 export interface Page<T> {
   items: T[]
   cursor: string | null
 }
 
-/** Which events to list, in order of (ts, _id). Times are epoch milliseconds, `toMs` exclusive. */
+/** Which events to list, by (ts, _id). Times are epoch milliseconds, `toMs` exclusive. */
 export interface EventQuery {
   fromMs?: number
   toMs?: number
@@ -61,11 +65,15 @@ export interface EventQuery {
   cursor?: string
 }
 
-/** Which samples `latestSample` considers: of one slot, host, index, or all; in the whole of time where no bound is set. */
+/**
+ * Which samples `latestSample` considers: of one slot, host, index, or all; in the whole of time where no bound is set.
+ */
 export interface LatestSampleQuery {
   host?: string | null
   gpuIndex?: number
-  /** Bounds of event time, epoch milliseconds, both inclusive. A lower bound also bounds what a search in vain costs. */
+  /**
+   * Bounds of event time, epoch milliseconds, both inclusive. A lower bound also bounds what a search in vain costs.
+   */
   atOrAfterMs?: number
   atOrBeforeMs?: number
 }
@@ -75,14 +83,14 @@ export interface StoreCounts {
   gpuMetrics: number
   tokenUsage: number
   deadLetters: number
-  /** Documents in the two collections that pertoken did not write; null where counting would take long. */
+  /** Documents in the two event collections that pertoken did not write; null where counting would take long. */
   foreign: number | null
 }
 
-/** A failure of the store: `retriable` says whether the same call may succeed later. */
+/** A failure of the store; `retriable`: whether the same call may succeed later. */
 export class StoreError extends Error {
   readonly retriable: boolean
-  /** Whether the message says what to do. */
+  /** Whether the message names a remedy. */
   readonly hasRemedy: boolean
 
   constructor(message: string, options: { retriable: boolean; hasRemedy?: boolean; cause?: unknown }) {
@@ -96,20 +104,20 @@ export class StoreError extends Error {
 export interface EventStore {
   /** For log lines and /health: `mongodb ca0 at localhost:27017`. */
   readonly description: string
-  /** The ledger's half, on the same connection: prepared and closed with this one. */
+  /** The ledger's half, on the same connection: prepared and closed together with this one. */
   readonly ledger: LedgerStore
   /**
-   * Makes what is missing (collections, indexes, format number), migrates an older format, refuses a newer one. An
+   * Creates what is missing (collections, indexes, format number), migrates an older format, refuses a newer one. An
    * index that exists with other options is returned as a warning. Throws a StoreError; may be called again.
    */
   prepare(): Promise<{ warnings: string[] }>
-  /** Resolves when the store answers; throws a StoreError when it does not. */
+  /** Resolves when the store responds; throws a StoreError when it does not. */
   ping(): Promise<void>
   close(): Promise<void>
 
   /**
-   * Writes documents of one step; both kinds side by side. The documents must not be changed afterwards. `jsonBytes`,
-   * where the caller knows it, is how long they were as JSON: it spares the store measuring each of them.
+   * Writes the documents of one step, both kinds concurrently. The documents must not be changed afterwards.
+   * `jsonBytes`, if known, is their total length as JSON: it spares the store from measuring each of them.
    */
   writeDocuments(
     samples: readonly GpuDocument[],
@@ -117,33 +125,31 @@ export interface EventStore {
     jsonBytes?: number,
   ): Promise<WriteResult>
   writeDeadLetters(letters: readonly DeadLetter[]): Promise<void>
-  /** Inserts marks, one document a minute with fresh ids; never merged with marks that are there. */
-  insertMarks(minutes: readonly DirtyMinute[], atMs: number): Promise<void>
-  /** Moves positions forward; a position that is not ahead of the stored one of the same topic id changes nothing. */
+  /** Advances positions; one that is not ahead of the stored one of the same topic id changes nothing. */
   advancePositions(group: string, positions: readonly Position[]): Promise<void>
-  /** Stores positions of partitions that have none of this topic id yet; the others stay: a start is decided once. */
+  /** Stores positions of partitions that have none of this topic id yet; others stay: a start is decided once. */
   beginPositions(group: string, positions: readonly Position[]): Promise<void>
-  /** All stored positions of a group; of every topic id that was ever stored. */
+  /** All stored positions of a group, of every topic id that was ever stored. */
   readPositions(group: string): Promise<Position[]>
-  /** Replaces the stored positions of these partitions, whatever they were, and drops other topic ids: `topics seek`. */
+  /** Replaces the stored positions of these partitions unconditionally and drops other topic ids: `topics seek`. */
   resetPositions(group: string, positions: readonly Position[]): Promise<void>
 
   /** The newest sample by (ts, _id) that the query considers; null when there is none. */
   latestSample(query: LatestSampleQuery): Promise<GpuDocument | null>
   /** The newest sample of each slot with a sample at or after `sinceMs`, at most `limit` slots. */
   latestSamplePerSlot(sinceMs: number, limit: number): Promise<GpuDocument[]>
-  /** Event time of the newest document of a collection, epoch milliseconds; null when it is empty. */
+  /** Event time of the newest document of a kind, epoch milliseconds; null when there is none. */
   newestMs(kind: EventKind): Promise<number | null>
-  /** Documents that pertoken wrote in [fromMs, toMs), by (ts, _id), streamed. */
+  /** Documents that pertoken wrote, with ts in [fromMs, toMs), by (ts, _id), streamed. */
   readEvents(kind: 'gpu', fromMs: number, toMs: number): AsyncIterable<GpuDocument>
   readEvents(kind: 'token', fromMs: number, toMs: number): AsyncIterable<TokenDocument>
-  /** A page of documents as they are stored, foreign ones too. */
+  /** A page of documents as stored, including those that pertoken did not write. */
   listEvents(kind: EventKind, query: EventQuery): Promise<Page<Record<string, unknown>>>
   /** A page of dead letters, newest first. */
   listDeadLetters(query: { reason?: string; topic?: string; limit: number; cursor?: string }): Promise<Page<DeadLetter>>
   readDeadLetter(id: string): Promise<DeadLetter | null>
   markRedriven(id: string, at: Date): Promise<void>
-  /** Deletes dead letters that were written before an instant, epoch milliseconds; answers how many there were. */
+  /** Deletes dead letters written before an instant, epoch milliseconds; returns how many. */
   purgeDeadLetters(beforeMs: number): Promise<number>
   count(): Promise<StoreCounts>
 }

@@ -1,49 +1,58 @@
-// What the ledger needs of the store: marks, spans (cells, and the hours and days that are sums of them), grouped raw
-// events, price book versions, revisions, day states. The same two adapters as event-store.ts implement it; one contract
-// suite, test/store/ledger-store.contract.ts, runs over both.
+// The port of the store, second half: what the ledger needs. Marks, buckets (cells, and the hours and days rolled up
+// from them), raw events as the ledger reads them, price book versions, revisions, day states. Implemented by the same
+// two adapters as event-store.ts, on the same connection, which belongs to the store: nothing to prepare or close here.
+// One contract suite, test/store/ledger-store.contract.ts, runs over both.
 //
-// The protocol that keeps the ledger right without a leader (docs/adr/0003-keeper-protocol.md): raw documents are written before their
-// marks; marks are inserted, never merged; whoever computes a span reads the marks first, then the span's rev, then what
-// it is computed from; replaces the span only if its rev is unchanged; and deletes exactly the marks that it read.
-// All reads are of the primary and see every acknowledged write.
+// The protocol that keeps the ledger right without a leader (docs/adr/0003-keeper-protocol.md): raw documents are
+// written before their marks; marks are inserted, never merged; whoever computes a bucket reads the marks first, then
+// the bucket's rev, then what it is computed from; replaces the bucket only if its rev is unchanged; and deletes
+// exactly the marks that it read. All reads see every acknowledged write.
 
 import type { BucketLevel } from '../domain/ledger/buckets.ts'
 import type { CellRow, LedgerSample, LedgerToken, RowTotals, TokenTotals } from '../domain/ledger/types.ts'
 
-/** Marks of one span start, over all hosts. */
+/** The hosts whose buckets of one start are to be recomputed. */
+export interface StaleBucket {
+  /** Start of the bucket, epoch milliseconds. */
+  startMs: number
+  hosts: readonly (string | null)[]
+}
+
+/** The pending marks of one bucket start, over all hosts. */
 export interface DirtyBucket {
   startMs: number
   /** How many marks it has; a store may keep one for each host. */
   marks: number
-  /** When its oldest and newest mark were inserted, epoch milliseconds. */
+  /** When its oldest and its newest mark were inserted, epoch milliseconds. */
   firstAtMs: number
   lastAtMs: number
 }
 
-/** One inserted mark; `id` is opaque and never used twice. */
+/** One inserted mark; `id` is opaque and never reused. */
 export interface Mark {
   id: string
   hosts: (string | null)[]
 }
 
-/** One document of `cost_ledger`. */
+/** One bucket of one host: a document of `cost_ledger`. */
 export interface LedgerBucket {
   level: BucketLevel
   startMs: number
   host: string | null
-  /** Counts replacements; 0 is a span that does not exist. */
+  /** Counts replacements; 0: the bucket does not exist yet. */
   rev: number
   /** Versions of the price book that it was computed with, ascending; one for a cell. */
   bookVersions: number[]
   rows: CellRow[]
-  /** What `rowSumsOf` makes of the rows. */
-  sums: RowTotals | null
+  /** `rowTotalsOf` the rows: null where they are few, and in buckets that an older pertoken computed. */
+  totals: RowTotals | null
+  /** How many models and tenants were beyond the limit of names and counted under the overflow name. */
   capped: number
   /** Clock time when it was computed, epoch milliseconds. */
   computedMs: number
 }
 
-/** A version of the price book; instants from `fromMs` on are priced with it until the next one's (null: from the beginning). */
+/** A version of the price book: prices instants from `fromMs` (null: the beginning) until the next version's. */
 export interface PriceBookVersion {
   version: number
   /** A whole minute. */
@@ -51,11 +60,11 @@ export interface PriceBookVersion {
   atMs: number
   /** Where it came from: environment, file, api, cli. */
   origin: string
-  /** The book as it was given and validated, JSON. */
+  /** The validated book as it was given, JSON. */
   book: unknown
 }
 
-/** A range of instants that was repriced: cells in it are computed with `bookVersion` from then on. */
+/** A range of instants that was repriced: its cells are computed with `bookVersion` from then on. */
 export interface Revision {
   revision: number
   fromMs: number
@@ -75,25 +84,27 @@ export interface DayState {
   sinceMs: number
 }
 
+/** The state from which each state is entered; null: from none. */
+export const STATE_BEFORE = { closing: null, frozen: 'closing', purged: 'frozen' } as const satisfies Record<
+  DayState['state'],
+  DayState['state'] | null
+>
+
 export interface LedgerStore {
-  /** Span starts with marks, newest first, at most `limit`. */
+  /** Bucket starts with marks, newest first, at most `limit`. */
   dirtyBuckets(level: BucketLevel, limit: number): Promise<DirtyBucket[]>
-  /** All marks of one span start. */
+  /** All marks of one bucket start. */
   readMarks(level: BucketLevel, startMs: number): Promise<Mark[]>
-  /** Inserts one mark a span start; for minutes the same as EventStore.insertMarks. */
-  markSpans(
-    level: BucketLevel,
-    spans: readonly { startMs: number; hosts: readonly (string | null)[] }[],
-    atMs: number,
-  ): Promise<void>
-  /** Deletes these marks; those that are gone already are no fault. */
+  /** Inserts marks with fresh ids, at least one for each entry; never merged with existing ones. */
+  insertMarks(level: BucketLevel, buckets: readonly StaleBucket[], atMs: number): Promise<void>
+  /** Deletes these marks; those that are gone already are ignored. */
   deleteMarks(ids: readonly string[]): Promise<void>
-  /** Number of pending marks with a span start in [fromMs, toMs), over all levels; for `final`. */
+  /** Number of pending marks with a bucket start in [fromMs, toMs), over all levels; for `final`. */
   pendingMarks(fromMs: number, toMs: number): Promise<number>
 
   /**
-   * Spans of a level with a start in [fromMs, toMs), by (start, host), streamed; of these hosts only when given. Null is
-   * the first host, the others are in order of their UTF-8 bytes.
+   * Buckets of a level with a start in [fromMs, toMs), by (start, host), streamed; only those of `hosts` when given.
+   * Null is the first host, the others are in order of their UTF-8 bytes.
    */
   readBuckets(
     level: BucketLevel,
@@ -102,8 +113,8 @@ export interface LedgerStore {
     hosts?: readonly (string | null)[],
   ): AsyncIterable<LedgerBucket>
   /**
-   * The same spans with their `sums.model` or `sums.tenant` in place of the rows where they have sums, and with their rows
-   * where not: either way what adds up by model (or tenant) and price kind to what the rows add up to.
+   * The same buckets with their totals by model or tenant as `rows` where they have totals, and with their own rows
+   * where not: either way, rows whose totals by model (or tenant) and price kind equal those of the bucket's own rows.
    */
   readRollups(
     by: keyof RowTotals,
@@ -112,29 +123,32 @@ export interface LedgerStore {
     toMs: number,
     hosts?: readonly (string | null)[],
   ): AsyncIterable<Pick<LedgerBucket, 'startMs' | 'host' | 'rows'>>
-  /** The revs of these hosts' spans; a host without a span is missing from the map. */
+  /** The revs of these hosts' buckets; a host without a bucket is missing from the map. */
   readRevs(level: BucketLevel, startMs: number, hosts: readonly (string | null)[]): Promise<Map<string | null, number>>
   /**
-   * Replaces each span whose stored rev is `span.rev` (0: does not exist) by this one with rev + 1. Answers, in order,
-   * which were replaced. Repeating it after a lost reply answers false for those that were: the caller computes again.
-   * True is always true; false may be said of one that was, where others wrote at the same time.
+   * Replaces each bucket whose stored rev equals `rev` (0: does not exist) by this one with rev + 1. Returns, in order,
+   * which were replaced. A `true` is definitive; a `false` may be a false negative, under concurrent writers or when
+   * the call is repeated after a lost reply, and means: compute again.
    */
-  replaceBuckets(spans: readonly LedgerBucket[]): Promise<boolean[]>
+  replaceBuckets(buckets: readonly LedgerBucket[]): Promise<boolean[]>
 
   /** Samples that pertoken wrote in [fromMs, toMs), by (ts, _id), with `host`; streamed, with the ledger's fields. */
   readLedgerSamples(fromMs: number, toMs: number): AsyncIterable<LedgerSample & { host: string | null }>
-  /** Token usage that pertoken wrote in [fromMs, toMs), event by event, by (ts, _id); streamed, with the ledger's fields. */
+  /**
+   * Token usage that pertoken wrote in [fromMs, toMs), event by event, by (ts, _id); streamed, with the ledger's
+   * fields.
+   */
   readLedgerTokens(fromMs: number, toMs: number): AsyncIterable<LedgerToken>
   /**
-   * Token usage of these hosts that pertoken wrote in [fromMs, toMs), grouped inside the store by minute, host, gpus, model,
-   * tenant; each group once, `gpus` ascending. All groups are held in memory: ask for an hour at most.
+   * Token usage of these hosts that pertoken wrote in [fromMs, toMs), grouped inside the store by minute, host, gpus,
+   * model and tenant; each group once, `gpus` ascending. All groups are held in memory: request an hour at most.
    */
   tokenTotals(
     fromMs: number,
     toMs: number,
     hosts: readonly (string | null)[],
   ): Promise<(TokenTotals & { startMs: number; host: string | null })[]>
-  /** The span of event time that pertoken has raw events for, [first, last + 1 ms); null when none. */
+  /** The range of event time that pertoken has raw events for, [first, last + 1 ms); null when there are none. */
   rawRange(): Promise<{ fromMs: number; toMs: number } | null>
 
   readBooks(): Promise<PriceBookVersion[]>
@@ -147,13 +161,13 @@ export interface LedgerStore {
 
   readDayStates(): Promise<DayState[]>
   /**
-   * Moves a day forward: absent → closing → frozen → purged; false when it was not in the state before, so also when it is
-   * repeated after a lost reply.
+   * Moves a day forward: absent → closing → frozen → purged. Returns false when it was not in the state before, and so
+   * also when it is repeated after a lost reply.
    */
   advanceDay(day: DayState): Promise<boolean>
   /**
-   * Deletes raw events that pertoken wrote, and minute cells, with a time in [fromMs, toMs), in bounded steps; what it
-   * answers is what this call deleted. Stopped half-way, repeating it deletes the rest.
+   * Deletes raw events that pertoken wrote, and cells, with a time in [fromMs, toMs), in bounded steps; returns what
+   * this call deleted. When it fails half-way, repeating it deletes the rest.
    */
   purge(fromMs: number, toMs: number): Promise<{ events: number; cells: number }>
 }

@@ -1,8 +1,8 @@
-// The items of pages, one by one, for streams of very many small things. An async generator that hands on what another
-// one yields costs several promises an item, and two or three of them lie between a database and who reads it; here an
-// item of a page that is there costs one. Whoever stops early calls `return` (a `for await` does), which ends the pages.
+// The items of pages, one by one, for streams of very many small items. An async generator that delegates to another
+// costs several promises an item, and two or three of them lie between a database and its reader; here an item of a
+// page that has been read costs one. A reader that stops early calls `return` (`for await` does), which ends the pages.
 
-/** Items in the order of their pages; reads a page when the one before is used up. One reader, who waits for each item. */
+/** Items in the order of their pages; reads a page when the one before is used up. For one reader, sequential calls. */
 export class PagedIterator<T> implements AsyncIterableIterator<T, void, undefined> {
   readonly #pages: AsyncIterator<readonly T[], unknown, undefined>
   #page: readonly T[] = []
@@ -14,7 +14,7 @@ export class PagedIterator<T> implements AsyncIterableIterator<T, void, undefine
 
   next(): Promise<IteratorResult<T, void>> {
     if (this.#at < this.#page.length) return Promise.resolve({ done: false, value: this.#page[this.#at++]! })
-    return this.#turn()
+    return this.#nextPage()
   }
 
   async return(): Promise<IteratorResult<T, void>> {
@@ -28,7 +28,7 @@ export class PagedIterator<T> implements AsyncIterableIterator<T, void, undefine
     return this
   }
 
-  async #turn(): Promise<IteratorResult<T, void>> {
+  async #nextPage(): Promise<IteratorResult<T, void>> {
     for (;;) {
       const { done, value } = await this.#pages.next()
       this.#page = done === true ? [] : value

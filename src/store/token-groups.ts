@@ -1,6 +1,6 @@
-// Groups of token usage as both stores give them to the ledger. A database gives a group in parts: a long range is read
-// in steps, and MongoDB takes [0,1] and [1,0] for different sets of GPUs. Here equal keys are one group again, with
-// `gpus` ascending, so that two stores with the same events give the same groups. Sums are exact: BigInt where needed.
+// Groups of token usage as both stores return them to the ledger. A database returns a group in pieces: a long range is
+// read in steps, and for MongoDB [0,1] and [1,0] are different sets of GPUs. Here equal keys are merged, with `gpus`
+// ascending, so two stores with the same events return the same groups. Sums are exact: BigInt where needed.
 
 import type { Count, TokenCounts, TokenTotals } from '../domain/ledger/types.ts'
 
@@ -10,12 +10,12 @@ export type TokenGroup = TokenTotals & { startMs: number; host: string | null }
 export class TokenGroups {
   readonly #groups = new Map<string, TokenGroup>()
 
-  /** Takes over a group, or a part of one. */
-  add(part: TokenGroup): void {
-    const gpus = part.gpus.length > 1 ? part.gpus.toSorted((a, b) => a - b) : part.gpus
-    const key = JSON.stringify([part.startMs, part.host, gpus, part.model, part.tenant])
+  /** Adds a group, or a piece of one. */
+  add(piece: TokenGroup): void {
+    const gpus = piece.gpus.length > 1 ? piece.gpus.toSorted((a, b) => a - b) : piece.gpus
+    const key = JSON.stringify([piece.startMs, piece.host, gpus, piece.model, piece.tenant])
     const group = this.#groups.get(key)
-    this.#groups.set(key, group === undefined ? { ...part, gpus } : sumOf(group, part))
+    this.#groups.set(key, group === undefined ? { ...piece, gpus } : merged(group, piece))
   }
 
   /** All groups, each once, in no particular order. */
@@ -24,12 +24,12 @@ export class TokenGroups {
   }
 }
 
-function sumOf(group: TokenGroup, part: TokenGroup): TokenGroup {
+function merged(group: TokenGroup, piece: TokenGroup): TokenGroup {
   return {
     ...group,
-    events: plus(group.events, part.events),
-    sum: plusCounts(group.sum, part.sum),
-    each: plusCounts(group.each, part.each),
+    events: plus(group.events, piece.events),
+    sum: plusCounts(group.sum, piece.sum),
+    each: plusCounts(group.each, piece.each),
   }
 }
 
@@ -46,7 +46,7 @@ function plus(a: Count, b: Count): Count {
   return toCount(BigInt(a) + BigInt(b))
 }
 
-/** A sum of a database: a number where that is exact, so that a count has one form however it came. */
+/** A sum from a database: a number where that is exact, so that equal counts have the same form. */
 export function toCount(value: bigint | number): Count {
   const number = Number(value)
   if (Number.isSafeInteger(number)) return number

@@ -9,7 +9,7 @@ import { type TestContext, test } from 'node:test'
 import { storedSamples } from '../flows/agent-process.ts'
 import { type Env, pertoken, startService, temporaryDirectory, until } from '../flows/harness.ts'
 
-const SEED = new URL('../../seeds/gpu_seed.json', import.meta.url).pathname
+const SEED = new URL('../../examples/gpu_seed.json', import.meta.url).pathname
 
 /** A machine without GPUs, whatever this one has. */
 function bare(directory: string): Env {

@@ -28,7 +28,7 @@ const root = new URL('../..', import.meta.url)
 /** bin/pertoken.js would take the sources. */
 const LAUNCH = `process.exitCode = await (await import('${new URL('dist/cli/main.js', root)}')).main(process.argv.slice(1))`
 
-execFileSync(process.execPath, ['build.ts'], { cwd: root, stdio: 'inherit' })
+execFileSync('npm', ['run', '--silent', 'build'], { cwd: root, stdio: 'inherit' })
 const directory = mkdtempSync(join(tmpdir(), 'pertoken-bench-'))
 const settings = join(directory, 'settings')
 compileStandIn(join(directory, 'libnvidia-ml.so.1'))

@@ -68,7 +68,7 @@ export async function writeFleet(store: EventStore, range: FleetRange, firstId =
   let n = firstId
   const flush = async () => {
     await store.writeDocuments(samples, tokens, (samples.length + tokens.length) * 330)
-    await store.insertMarks(cells.dirtyMinutes(), range.toMs)
+    await store.ledger.insertMarks('minute', cells.dirtyMinutes(), range.toMs)
     samples = []
     tokens = []
     cells = new TouchedCells()

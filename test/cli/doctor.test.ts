@@ -29,7 +29,7 @@ import { onSmallDisk } from '../small-disk.ts'
 const BIN = new URL('../../bin/pertoken.js', import.meta.url).pathname
 const MINUTE_MS = 60_000
 const CONTAINER = '3f2a1b4c5d6e'
-const PUBLISHING = { GPU_SEED: new URL('../../seeds/gpu_seed.json', import.meta.url).pathname }
+const PUBLISHING = { GPU_SEED: new URL('../../examples/gpu_seed.json', import.meta.url).pathname }
 const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 
 const directory = await makeDataDirectory('doctor', undefined)

@@ -76,7 +76,7 @@ async function fill(path: string): Promise<void> {
   const cells: LedgerBucket[] = []
   for await (const cell of ledgerAsOf({ ledger: store.ledger, ...range, revision: 0 })) cells.push(cell)
   const rows = sumRows(cells.flatMap((cell) => cell.rows))
-  const sum = { host: 'h1', rev: 0, bookVersions: [1], rows, sums: null, capped: 0, computedMs: START_MS }
+  const sum = { host: 'h1', rev: 0, bookVersions: [1], rows, totals: null, capped: 0, computedMs: START_MS }
   const dayMs = START_MS - 12 * HOUR_MS
   const sums = [
     { ...sum, level: 'hour' as const, startMs: START_MS },

@@ -169,7 +169,7 @@ test('make build, up, wait, health, curl, ps, logs, doctor, restart and down wor
 
   // From this machine, by the address that Kafka advertises to it.
   const before = (await json<Health>('/health')).outcomes.stored
-  const env = { KAFKA_BOOTSTRAP: `localhost:${ports.KAFKA_PORT}`, GPU_SEED: join(ROOT, 'seeds/gpu_seed.json') }
+  const env = { KAFKA_BOOTSTRAP: `localhost:${ports.KAFKA_PORT}`, GPU_SEED: join(ROOT, 'examples/gpu_seed.json') }
   const { status, stderr } = pertoken(['produce', '--batch', '50', '--interval', '0', '--event-hosts', '1'], env)
   assert.equal(status, 0, stderr)
   assert.ok((await json<Health>('/health')).outcomes.stored >= before)

@@ -133,7 +133,7 @@ export async function startProducers(host: Host): Promise<void> {
   for (const name of ['gpu-1', 'gpu-2']) {
     const named = ['unshare', '--uts', 'sh', '-c', 'hostname "$0"; exec "$@"', name]
     await host.start(`${name}.log`, [...named, ...PERTOKEN, 'produce', '--batch', '0'], {
-      env: { ...KAFKA, GPU_SEED: join(ROOT, 'seeds/gpu_seed.json') },
+      env: { ...KAFKA, GPU_SEED: join(ROOT, 'examples/gpu_seed.json') },
     })
   }
 }

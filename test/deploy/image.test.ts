@@ -93,7 +93,7 @@ test('the image holds what runs, and no dev dependency, no test, no source, no s
   t.after(() => podman('image', 'unmount', PERTOKEN_IMAGE))
   const app = join(root, 'app')
   assert.deepEqual(readdirSync(app).sort(), [
-    ...['LICENSE', 'bin', 'dist', 'healthcheck.js', 'node_modules', 'package.json', 'schemas', 'seeds'],
+    ...['LICENSE', 'bin', 'dist', 'examples', 'healthcheck.js', 'node_modules', 'package.json', 'schemas'],
   ])
   const files = readdirSync(app, { recursive: true, encoding: 'utf8' })
   const ours = files.filter((path) => !path.startsWith('node_modules'))
@@ -125,13 +125,15 @@ test('the image holds what runs, and no dev dependency, no test, no source, no s
 test('the builder is handed nothing but what the image is made from', { skip: noContainers }, async (t) => {
   const context = mkdtempSync(join(tmpdir(), 'pertoken-context-'))
   t.after(() => rmSync(context, { recursive: true }))
-  const own = ['package.json', 'package-lock.json', 'tsconfig.json', 'build.ts', 'LICENSE']
-  for (const path of ['.dockerignore', ...own, 'bin', 'schemas', 'seeds'])
+  const own = ['package.json', 'package-lock.json', 'tsconfig.json', 'LICENSE']
+  for (const path of ['.dockerignore', ...own, 'bin', 'docs/schemas', 'examples'])
     cpSync(join(ROOT, path), join(context, path), { recursive: true })
   const planted = [
     '.env',
     '.npmrc',
-    'seeds/.env',
+    'examples/.env',
+    'docs/schemas/.env',
+    'docs/adr/x.md',
     'bin/key.pem',
     'data/store.sqlite',
     'test/a.test.ts',
@@ -151,7 +153,10 @@ test('the builder is handed nothing but what the image is made from', { skip: no
   await podman('image', 'unmount', image)
   assert.deepEqual(
     handed.filter((path) =>
-      planted.some((one) => one === path || (one.startsWith(`${path}/`) && !['seeds', 'bin'].includes(path))),
+      planted.some(
+        (one) =>
+          one === path || (one.startsWith(`${path}/`) && !['docs', 'docs/schemas', 'examples', 'bin'].includes(path)),
+      ),
     ),
     [],
   )
@@ -218,7 +223,7 @@ async function settings(): Promise<Env> {
     TOPIC_TOKEN: uniqueName('token'),
     TOPIC_DEAD: uniqueName('dead'),
     KAFKA_GROUP: uniqueName('g'),
-    GPU_SEED: '/app/seeds/gpu_seed.json',
+    GPU_SEED: '/app/examples/gpu_seed.json',
     HOST: '127.0.0.1',
     PORT: String(await freePort()),
   }

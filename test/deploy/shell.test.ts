@@ -35,7 +35,7 @@ function shellcheck(...words: string[]): void {
 
 /** Files of ours: not what is installed, built or ignored. */
 function filesOf(...patterns: string[]): string[] {
-  const folders = '{.ci,bench,deploy,docs,schemas,test}/**'
+  const folders = '{.ci,deploy,docs,examples,test}/**'
   return globSync(
     patterns.flatMap((pattern) => [pattern, `${folders}/${pattern}`]),
     { cwd: ROOT },

@@ -8,7 +8,7 @@ import { PriceBookVersions } from '../../src/processor/prices/price-book-version
 import type { LedgerStore } from '../../src/store/ledger-store.ts'
 import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 
-const TOLD = new Set(['readMarks', 'readRevs', 'tokenTotals', 'replaceBuckets', 'markSpans', 'deleteMarks'])
+const TOLD = new Set(['readMarks', 'readRevs', 'tokenTotals', 'replaceBuckets', 'insertMarks', 'deleteMarks'])
 const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 
 // Written at once: a stopped process hands on nothing.

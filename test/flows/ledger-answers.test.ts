@@ -97,7 +97,7 @@ async function deliver(store: EventStore, { samples, tokens }: LedgerEvents, siz
     const cells = new TouchedCells()
     for (const { host, ts } of batch[0]) cells.touchAround(host, ts.getTime())
     for (const { host, ts } of batch[1]) cells.touch(host, ts.getTime())
-    await store.insertMarks(cells.dirtyMinutes(), NOW_MS)
+    await store.ledger.insertMarks('minute', cells.dirtyMinutes(), NOW_MS)
   }
 }
 

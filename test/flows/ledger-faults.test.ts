@@ -122,7 +122,7 @@ async function feed({ store }: Place, label: string, hourMs = MIDNIGHT): Promise
     }
   }
   await store.writeDocuments([], tokens)
-  await store.insertMarks(cells.dirtyMinutes(), Date.now())
+  await store.ledger.insertMarks('minute', cells.dirtyMinutes(), Date.now())
 }
 
 test('a ledger that nobody kept, or that somebody lost a part of, is not verified', async (t) => {
@@ -161,7 +161,7 @@ const MOMENTS = [
     'tokenTotals',
     'replaceBuckets minute',
     'readRevs minute',
-    'markSpans hour',
+    'insertMarks hour',
     'deleteMarks',
     'replaceBuckets hour',
   ],

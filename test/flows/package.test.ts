@@ -12,7 +12,7 @@ const ROOT = new URL('../..', import.meta.url).pathname
 
 test('packed, installed in an empty folder and run there, it serves the demo', async (t) => {
   const directory = temporaryDirectory(t)
-  execFileSync(process.execPath, ['build.ts'], { cwd: ROOT, stdio: 'inherit' })
+  execFileSync('npm', ['run', '--silent', 'build'], { cwd: ROOT, stdio: 'inherit' })
   const packed = execFileSync('npm', ['pack', '--silent', '--pack-destination', directory], {
     cwd: ROOT,
     encoding: 'utf8',

@@ -12,7 +12,7 @@ import { kafkaDirectory } from '../servers/server-cache.ts'
 import { kafkaForTests, mongoForTests, uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
 import { pertoken, startService, temporaryDirectory, until } from './harness.ts'
 
-const SEED = new URL('../../seeds/gpu_seed.json', import.meta.url).pathname
+const SEED = new URL('../../examples/gpu_seed.json', import.meta.url).pathname
 const COMBINATIONS: [KafkaOptions, MongodOptions][] = [
   [{ version: '3.9', mode: 'zookeeper' }, { mode: 'standalone' }],
   [{ version: '3.9', mode: 'kraft' }, { mode: 'replica-set' }],

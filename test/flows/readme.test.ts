@@ -56,7 +56,10 @@ test('the README’s commands for an own Kafka and MongoDB work', async (t) => {
   const service = await (await startService(t, [...lines[2]!, '--host', '127.0.0.1'], env)).ready()
   const doctor = pertoken(lines[0]!, { ...env, PORT: String(service.port) })
   assert.equal(doctor.status, 0, doctor.stdout)
-  const produced = pertoken([...lines[3]!, '--interval', '0'], { ...env, GPU_SEED: join(ROOT, 'seeds/gpu_seed.json') })
+  const produced = pertoken([...lines[3]!, '--interval', '0'], {
+    ...env,
+    GPU_SEED: join(ROOT, 'examples/gpu_seed.json'),
+  })
   assert.equal(produced.status, 0, produced.stderr)
   const health = await service.settled(40)
   assert.equal(health.outcomes.stored, 40)

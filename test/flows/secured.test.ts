@@ -16,7 +16,7 @@ import { securedListeners } from '../servers/secured-kafka.ts'
 import { skipWithoutKafka, skipWithoutMongod, uniqueName } from '../servers/servers-for-tests.ts'
 import { pertoken, startService, temporaryDirectory, until } from './harness.ts'
 
-const SEED = new URL('../../seeds/gpu_seed.json', import.meta.url).pathname
+const SEED = new URL('../../examples/gpu_seed.json', import.meta.url).pathname
 const KAFKA_USER = { name: 'processor', password: 'k@fka:secret/=,' }
 const MONGO_USER = { name: 'processor', password: 'm@ngo:secret/%3D' }
 

@@ -299,6 +299,6 @@ test('the schemas are served as the package has them', async (t) => {
   for (const { id, url } of schemas) {
     const answer = await app.inject(url)
     assert.match(String(answer.headers['content-type']), /^application\/schema\+json/)
-    assert.equal(answer.body, readFileSync(new URL(`../../schemas/${id}.json`, import.meta.url), 'utf8'))
+    assert.equal(answer.body, readFileSync(new URL(`../../docs/schemas/${id}.json`, import.meta.url), 'utf8'))
   }
 })

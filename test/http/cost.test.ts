@@ -28,7 +28,7 @@ function span(level: BucketLevel, startMs: number, host: string | null, rows: Ce
     rev: 0,
     bookVersions: [1],
     rows: sumRows(rows),
-    sums: null,
+    totals: null,
     capped: 0,
     computedMs: NOW_MS,
   }
@@ -120,7 +120,7 @@ test('final: read beyond the end and the lateness, and no marks pending', async 
   ]
   for (const [readUpToMs, isMarked, expected] of cases) {
     const { cost, store } = await openWithLedger(t, readUpToMs)
-    if (isMarked) await store.insertMarks([{ startMs: HOUR, hosts: ['h1'] }], NOW_MS)
+    if (isMarked) await store.ledger.insertMarks('minute', [{ startMs: HOUR, hosts: ['h1'] }], NOW_MS)
     const { final, watermark } = (await cost({})).json()
     assert.deepEqual([final, watermark], [expected, readUpToMs === null ? null : iso(readUpToMs)])
   }

@@ -98,7 +98,7 @@ test('the page shows live figures, in order, follows them, and fits a phone', { 
 test('the page shows what the last hour cost by model, idle included', { skip }, async (t) => {
   const fixture = await openServer(t)
   const startMs = Math.floor(Date.now() / 60_000) * 60_000 - 30 * 60_000
-  const span = { startMs, host: 'h1', rev: 0, bookVersions: [1], sums: null, capped: 0, computedMs: startMs }
+  const span = { startMs, host: 'h1', rev: 0, bookVersions: [1], totals: null, capped: 0, computedMs: startMs }
   const rows = [usedRow({ model: NASTY }), row({ covered_ms: 60_000n, unallocated_nano_usd: 2_000_000_000n })]
   // The hour's sum as well: which of the two is read depends on the clock.
   const hour = Math.floor(startMs / HOUR_MS) * HOUR_MS

@@ -8,10 +8,10 @@ import { type PairOptions, pairs, parseSeed, SeedError, type SeedGpu, type SeedP
 
 const START_MS = Date.UTC(2026, 0, 5, 8)
 const OPTIONS: PairOptions = { startMs: START_MS, seedNumber: 1, hostname: 'box' }
-const EXAMPLE = readFileSync(new URL('../../seeds/gpu_seed.json', import.meta.url), 'utf8')
+const EXAMPLE = readFileSync(new URL('../../examples/gpu_seed.json', import.meta.url), 'utf8')
 
 test('the example seed has four GPUs', () => {
-  const seed = parseSeed(EXAMPLE, 'seeds/gpu_seed.json')
+  const seed = parseSeed(EXAMPLE, 'examples/gpu_seed.json')
   assert.deepEqual(
     seed.map((gpu) => gpu.gpu_index),
     [0, 1, 2, 3],

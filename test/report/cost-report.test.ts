@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
-import { AMOUNT_FIELDS, noAmounts, rollupsOf, totalNanoUsd } from '../../src/domain/ledger/rows.ts'
+import { AMOUNT_FIELDS, noAmounts, rowTotalsOf, totalNanoUsd } from '../../src/domain/ledger/rows.ts'
 import { FIGURE_NAMES, figuresOf } from '../../src/report/cost-figures.ts'
 import {
   CostGrouping,
@@ -21,7 +21,7 @@ import {
   GROUPINGS,
   parseGroupings,
   planOf,
-  rollupFor,
+  totalsFor,
 } from '../../src/report/cost-query.ts'
 import { groupBuckets, randomCells, readPlan, row, START_MS, seeded, usedRow } from './rows.ts'
 
@@ -91,13 +91,13 @@ test("where a span's sums will do, they give what its rows give", () => {
     for (const filter of [{}, { model: 'llama' }, { tenant: 'a' }, { model: 'qwen', tenant: 'b' }]) {
       for (const idle of ['own', 'spread'] as const) {
         const query = question({ by: [...new Set(by)], idle, step: 'all', ...filter })
-        const sums = rollupFor(query)
+        const sums = totalsFor(query)
         asked.add(sums)
         if (sums === null) continue
         const hours = readPlan(cells, planOf(query))
         // Rows of many minutes of few GPUs, models and tenants: enough of them that there are sums.
         const many = hours.map((span) => ({ ...span, rows: [...span.rows, ...span.rows, ...span.rows, ...span.rows] }))
-        const summed = many.map((span) => ({ ...span, rows: rollupsOf(span.rows)![sums] }))
+        const summed = many.map((span) => ({ ...span, rows: rowTotalsOf(span.rows)![sums] }))
         assert.deepEqual(groupBuckets(query, summed), groupBuckets(query, many), JSON.stringify(query))
       }
     }

@@ -1,4 +1,4 @@
-// Our reader of BSON against the driver's own: whatever a document holds, both read the same.
+// Our BSON reader against the driver's: whatever a document contains, both read the same.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -7,7 +7,8 @@ import { BSON, Decimal128, Long, ObjectId } from 'mongodb'
 import { rowFromJson, rowToJson } from '../../src/domain/ledger/row-json.ts'
 import { AMOUNT_FIELDS, noAmounts } from '../../src/domain/ledger/rows.ts'
 import type { CellRow } from '../../src/domain/ledger/types.ts'
-import { bucketOf, sampleOf, tokenOf } from '../../src/store/mongo/ledger/bucket-documents.ts'
+import { bucketOf } from '../../src/store/mongo/ledger/bucket-documents.ts'
+import { sampleOf, tokenOf } from '../../src/store/mongo/ledger/cell-events.ts'
 import { BsonReader, UnsupportedBson } from '../../src/store/mongo/reading/bson-reader.ts'
 
 const READER = new BsonReader<Record<string, unknown>>(
@@ -70,7 +71,7 @@ test('types that our documents do not have are left to the driver', () => {
   assert.deepEqual(tokenOf(bytes(token)), token)
 })
 
-test('a span is what was written, by either way to read it', () => {
+test('a bucket is what was written, by either way to read it', () => {
   const integer = fc.bigInt({ min: 0n, max: 2n ** 70n })
   const row = fc
     .record({
@@ -89,9 +90,9 @@ test('a span is what was written, by either way to read it', () => {
       const named = Object.fromEntries(AMOUNT_FIELDS.map((field, i) => [field, amounts[i]!]))
       return { ...noAmounts(), ...rest, ...named }
     })
-  const span = fc.record({ rows: fc.array(row, { maxLength: 8 }), host: fc.option(text), capped: fc.nat() })
+  const bucket = fc.record({ rows: fc.array(row, { maxLength: 8 }), host: fc.option(text), capped: fc.nat() })
   fc.assert(
-    fc.property(span, fc.boolean(), fc.boolean(), ({ rows, host, capped }, isUnusual, hasSums) => {
+    fc.property(bucket, fc.boolean(), fc.boolean(), ({ rows, host, capped }, isUnusual, hasSums) => {
       const expected = rows.map((one) => rowFromJson(rowToJson(one)))
       const stored = {
         _id: 'm:x',
@@ -115,7 +116,7 @@ test('a span is what was written, by either way to read it', () => {
         rev: 3,
         bookVersions: [1, 2],
         rows: expected,
-        sums: hasSums ? { model: expected, tenant: [] } : null,
+        totals: hasSums ? { model: expected, tenant: [] } : null,
         capped,
         computedMs: 1,
       })

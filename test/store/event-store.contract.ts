@@ -1,7 +1,7 @@
 // What every EventStore must do, as tests that run over both adapters. An adapter's test file calls
 // `eventStoreContract` with a function that makes an empty place for data; each test gets a place of its own, may open
 // several stores on it, and closes what it opened. What only one adapter can do (foreign documents are MongoDB's) is an
-// optional part of the fixture. All ids are made as event-id.ts makes them: stores tell by them what is ours.
+// optional part of the fixture. All ids are made as event-id.ts makes them: stores recognize our documents by them.
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
@@ -16,7 +16,7 @@ export interface StoreFixture {
   open(): EventStore
   /** Overwrites the stored format number of a prepared place. */
   writeFormat(format: number): Promise<void>
-  /** Puts documents of somebody else into a collection; left out where there cannot be any. */
+  /** Puts foreign documents into a collection; left out where there cannot be any. */
   insertForeign?(kind: 'gpu' | 'token', documents: Record<string, unknown>[]): Promise<void>
   /** Removes the place; all its stores are closed by then. */
   dispose(): Promise<void>
@@ -343,10 +343,13 @@ function progressTests(contract: Contract): void {
       { startMs: T0, hosts: ['h1', null, 'h2'] },
       { startMs: T0 + 60_000, hosts: [null] },
     ]
-    await one.insertMarks(minutes, T0 + 1)
-    await one.insertMarks(minutes, T0 + 1)
-    await Promise.all([one.insertMarks(minutes, T0 + 1), two.insertMarks(minutes, T0 + 1)])
-    await one.insertMarks([], T0 + 2)
+    await one.ledger.insertMarks('minute', minutes, T0 + 1)
+    await one.ledger.insertMarks('minute', minutes, T0 + 1)
+    await Promise.all([
+      one.ledger.insertMarks('minute', minutes, T0 + 1),
+      two.ledger.insertMarks('minute', minutes, T0 + 1),
+    ])
+    await one.ledger.insertMarks('minute', [], T0 + 2)
   })
 
   contract('a position only moves forward, per partition and topic id', async (place) => {

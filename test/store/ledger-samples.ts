@@ -1,5 +1,5 @@
-// Events, rows and spans for the ledger store's contract, and the plain grouping that the stores' own is compared with:
-// totalsOfEvent of every event, added up one by one in BigInt.
+// Events, rows and buckets for the ledger store's contract, and the reference grouping that the stores' is compared
+// with: totalsOfEvent of every event, added up one by one in BigInt.
 
 import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
 import { ownEventId } from '../../src/domain/events/event-id.ts'
@@ -152,7 +152,7 @@ export function row(fields: Partial<CellRow> = {}): CellRow {
   }
 }
 
-export function span(fields: Partial<LedgerBucket> = {}): LedgerBucket {
+export function bucket(fields: Partial<LedgerBucket> = {}): LedgerBucket {
   return {
     level: 'minute',
     startMs: T0,
@@ -160,7 +160,7 @@ export function span(fields: Partial<LedgerBucket> = {}): LedgerBucket {
     rev: 0,
     bookVersions: [1],
     rows: [],
-    sums: null,
+    totals: null,
     capped: 0,
     computedMs: T0 + 120_000,
     ...fields,

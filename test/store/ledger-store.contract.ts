@@ -1,18 +1,19 @@
-// What every LedgerStore must do, as tests that run over both adapters; the shape is that of event-store.contract.ts. The
-// grouping of token usage is compared with its executable definition, totalsOfEvent, over generated events. Two stores
-// on one place stand for two processors. `ledger-samples.ts` beside this makes the events, spans and rows.
+// What every LedgerStore must do, as tests that run over both adapters; the shape is that of event-store.contract.ts.
+// The grouping of token usage is compared with its executable definition, totalsOfEvent, over generated events. Two
+// stores on one place stand for two processors. `ledger-samples.ts` beside this makes the events, buckets and rows.
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
 import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
 import { type BucketLevel, CELL_MS, DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { rowToJson } from '../../src/domain/ledger/row-json.ts'
-import { rollupsOf } from '../../src/domain/ledger/rows.ts'
+import { rowTotalsOf } from '../../src/domain/ledger/rows.ts'
 import { totalsOfEvent } from '../../src/domain/ledger/token-totals.ts'
 import type { CellRow } from '../../src/domain/ledger/types.ts'
 import type { EventStore } from '../../src/store/event-store.ts'
 import type { DayState, LedgerBucket, PriceBookVersion, Revision } from '../../src/store/ledger-store.ts'
 import {
+  bucket,
   collect,
   expectedTotals,
   generatedTokens,
@@ -20,7 +21,6 @@ import {
   ownId,
   row,
   sample,
-  span,
   T0,
   TOKEN_HOSTS,
   token,
@@ -31,7 +31,7 @@ import {
 export interface LedgerFixture {
   /** A new store on the place's data, not prepared yet; the contract closes it. */
   open(): EventStore
-  /** Puts documents of somebody else into a collection; left out where there cannot be any. */
+  /** Puts foreign documents into a collection; left out where there cannot be any. */
   insertForeign?(kind: 'gpu' | 'token', documents: Record<string, unknown>[]): Promise<void>
   /** Removes the place; all its stores are closed by then. */
   dispose(): Promise<void>
@@ -73,7 +73,7 @@ export function ledgerStoreContract(name: string, makeStore: () => Promise<Ledge
     })
 
   markTests(contract)
-  spanTests(contract)
+  bucketTests(contract)
   replaceTests(contract)
   sampleTests(contract)
   totalTests(contract)
@@ -83,15 +83,15 @@ export function ledgerStoreContract(name: string, makeStore: () => Promise<Ledge
 }
 
 function markTests(contract: Contract): void {
-  contract('dirty spans are the newest starts of a level, with the times of their marks', async (place) => {
+  contract('dirty buckets are the newest starts of a level, with the times of their marks', async (place) => {
     const { ledger } = await place.prepared()
     assert.deepEqual(await ledger.dirtyBuckets('minute', 10), [])
     const at = (minute: number) => ({ startMs: T0 + minute * CELL_MS, hosts: ['h1'] })
-    await ledger.markSpans('minute', [at(0), at(1), at(2)], T0 + 5)
-    await ledger.markSpans('minute', [at(1)], T0 + 9)
-    await ledger.markSpans('minute', [at(1)], T0 + 7)
-    await ledger.markSpans('hour', [{ startMs: T0, hosts: ['h1'] }], T0 + 20)
-    await ledger.markSpans('minute', [], T0 + 99)
+    await ledger.insertMarks('minute', [at(0), at(1), at(2)], T0 + 5)
+    await ledger.insertMarks('minute', [at(1)], T0 + 9)
+    await ledger.insertMarks('minute', [at(1)], T0 + 7)
+    await ledger.insertMarks('hour', [{ startMs: T0, hosts: ['h1'] }], T0 + 20)
+    await ledger.insertMarks('minute', [], T0 + 99)
     const dirty = [
       { startMs: T0 + 2 * CELL_MS, marks: 1, firstAtMs: T0 + 5, lastAtMs: T0 + 5 },
       { startMs: T0 + CELL_MS, marks: 3, firstAtMs: T0 + 5, lastAtMs: T0 + 9 },
@@ -106,9 +106,9 @@ function markTests(contract: Contract): void {
 
   contract('marks of the event store and of the ledger are the same, and null is a host', async (place) => {
     const store = await place.prepared()
-    await store.insertMarks([{ startMs: T0, hosts: ['h1', null] }], T0)
-    await store.ledger.markSpans('minute', [{ startMs: T0, hosts: ['null', 'ĥ'] }], T0)
-    await store.ledger.markSpans('day', [{ startMs: T0, hosts: ['other'] }], T0)
+    await store.ledger.insertMarks('minute', [{ startMs: T0, hosts: ['h1', null] }], T0)
+    await store.ledger.insertMarks('minute', [{ startMs: T0, hosts: ['null', 'ĥ'] }], T0)
+    await store.ledger.insertMarks('day', [{ startMs: T0, hosts: ['other'] }], T0)
     const marks = await store.ledger.readMarks('minute', T0)
     assert.deepEqual(new Set(marks.flatMap(({ hosts }) => hosts)), new Set(['h1', null, 'null', 'ĥ']))
     assert.equal(new Set(marks.map(({ id }) => id)).size, marks.length)
@@ -117,10 +117,10 @@ function markTests(contract: Contract): void {
 
   contract('marks that came between reading and deleting survive', async (place) => {
     const [one, two] = [await place.prepared(), await place.prepared()]
-    await one.insertMarks([{ startMs: T0, hosts: ['h1'] }], T0)
+    await one.ledger.insertMarks('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
     const read = await one.ledger.readMarks('minute', T0)
-    await two.insertMarks([{ startMs: T0, hosts: ['h1'] }], T0)
-    await two.insertMarks([{ startMs: T0 + CELL_MS, hosts: ['h2'] }], T0)
+    await two.ledger.insertMarks('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
+    await two.ledger.insertMarks('minute', [{ startMs: T0 + CELL_MS, hosts: ['h2'] }], T0)
     const ids = read.map(({ id }) => id)
     await one.ledger.deleteMarks(ids)
     await two.ledger.deleteMarks(ids)
@@ -138,7 +138,7 @@ function markTests(contract: Contract): void {
     const { ledger } = await place.prepared()
     const seen = new Set<string>()
     for (let i = 0; i < 3; i++) {
-      await ledger.markSpans('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
+      await ledger.insertMarks('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
       const [mark] = await ledger.readMarks('minute', T0)
       await ledger.deleteMarks([mark!.id])
       seen.add(mark!.id)
@@ -149,13 +149,13 @@ function markTests(contract: Contract): void {
   contract('pending marks are counted over all levels, in a half-open range of starts', async (place) => {
     const { ledger } = await place.prepared()
     const hosts = ['h1']
-    await ledger.markSpans(
+    await ledger.insertMarks(
       'minute',
       [T0, T0 + CELL_MS, T0 + HOUR_MS].map((startMs) => ({ startMs, hosts })),
       T0,
     )
-    await ledger.markSpans('hour', [{ startMs: T0, hosts }], T0)
-    await ledger.markSpans('day', [{ startMs: T0 - 12 * HOUR_MS, hosts }], T0)
+    await ledger.insertMarks('hour', [{ startMs: T0, hosts }], T0)
+    await ledger.insertMarks('day', [{ startMs: T0 - 12 * HOUR_MS, hosts }], T0)
     for (const [fromMs, toMs, count] of [
       [T0, T0 + HOUR_MS, 3],
       [T0, T0 + HOUR_MS + 1, 4],
@@ -169,8 +169,8 @@ function markTests(contract: Contract): void {
 
   contract('thousands of marks are read and deleted whole', async (place) => {
     const { ledger } = await place.prepared()
-    const spans = Array.from({ length: 3_000 }, (_, i) => ({ startMs: T0, hosts: [`h${i}`] }))
-    for (const level of ['minute', 'hour', 'day'] as const) await ledger.markSpans(level, spans, T0)
+    const buckets = Array.from({ length: 3_000 }, (_, i) => ({ startMs: T0, hosts: [`h${i}`] }))
+    for (const level of ['minute', 'hour', 'day'] as const) await ledger.insertMarks(level, buckets, T0)
     const marks = await ledger.readMarks('hour', T0)
     assert.equal(new Set(marks.flatMap(({ hosts }) => hosts)).size, 3_000)
     await ledger.deleteMarks(marks.map(({ id }) => id))
@@ -179,16 +179,16 @@ function markTests(contract: Contract): void {
   })
 }
 
-function spanTests(contract: Contract): void {
-  contract('spans come back equal, row by row, integers beyond 2⁵³ exactly', async (place) => {
+function bucketTests(contract: Contract): void {
+  contract('buckets come back equal, row by row, integers beyond 2⁵³ exactly', async (place) => {
     const { ledger } = await place.prepared()
-    const spans = [
-      span({
+    const buckets = [
+      bucket({
         host: 'full',
         rows: [row(), row({ gpu_index: 1, energy_mj: null }), row({ gpu_index: 2, energy_mj: 0n })],
       }),
-      span({ host: 'nothing', rows: [] }),
-      span({
+      bucket({ host: 'nothing', rows: [] }),
+      bucket({
         host: 'big',
         bookVersions: [1, 2, 70],
         capped: 12,
@@ -203,22 +203,22 @@ function spanTests(contract: Contract): void {
           }),
         ],
       }),
-      span({ host: 'null values', rows: [row({ gpu_uuid: null, gpu_name: null, model: null, tenant: null })] }),
+      bucket({ host: 'null values', rows: [row({ gpu_uuid: null, gpu_name: null, model: null, tenant: null })] }),
     ]
     assert.deepEqual(
-      await ledger.replaceBuckets(spans),
-      spans.map(() => true),
+      await ledger.replaceBuckets(buckets),
+      buckets.map(() => true),
     )
     const stored = await collect(ledger.readBuckets('minute', T0, T0 + CELL_MS))
-    assert.deepStrictEqual(byHost(stored), byHost(spans.map((one) => ({ ...one, rev: 1 }))))
+    assert.deepStrictEqual(byHost(stored), byHost(buckets.map((one) => ({ ...one, rev: 1 }))))
   })
 
-  contract('no host, a host named "null" and others with odd names are different spans', async (place) => {
+  contract('no host, a host named "null" and others with odd names are different buckets', async (place) => {
     const { ledger } = await place.prepared()
     const hosts = [null, 'null', 'h:', ':', 'h', '\u{1f600}', '\uffee', 'Ü', '"', 'a b', '\u0001']
-    const spans = hosts.map((host) => span({ host }))
+    const buckets = hosts.map((host) => bucket({ host }))
     assert.deepEqual(
-      await ledger.replaceBuckets(spans),
+      await ledger.replaceBuckets(buckets),
       hosts.map(() => true),
     )
     for (const host of hosts) {
@@ -233,12 +233,12 @@ function spanTests(contract: Contract): void {
     assert.deepEqual(names, names.toSorted(Buffer.compare))
   })
 
-  contract('spans are read by (start, host), of one level and a half-open range of starts', async (place) => {
+  contract('buckets are read by (start, host), of one level and a half-open range of starts', async (place) => {
     const { ledger } = await place.prepared()
     const hosts = [null, 'a', 'b']
     const starts = [0, 1, 2, 59, 60].map((minute) => T0 + minute * CELL_MS)
-    await ledger.replaceBuckets(starts.flatMap((startMs) => hosts.map((host) => span({ startMs, host }))))
-    await ledger.replaceBuckets([span({ level: 'hour' }), span({ level: 'day', startMs: T0 - 12 * HOUR_MS })])
+    await ledger.replaceBuckets(starts.flatMap((startMs) => hosts.map((host) => bucket({ startMs, host }))))
+    await ledger.replaceBuckets([bucket({ level: 'hour' }), bucket({ level: 'day', startMs: T0 - 12 * HOUR_MS })])
     const read = async (...args: [BucketLevel, number, number, (string | null)[]?]) =>
       (await collect(ledger.readBuckets(...args))).map(({ startMs, host }) => `${(startMs - T0) / CELL_MS} ${host}`)
     const everything = [0, 1, 2, 59, 60].flatMap((minute) => hosts.map((host) => `${minute} ${host}`))
@@ -262,15 +262,15 @@ function spanTests(contract: Contract): void {
     assert.deepEqual(await read('day', 0, 8.64e15, [null]), [])
   })
 
-  contract('sums are read in place of the rows where a span has them', async (place) => {
+  contract('sums are read in place of the rows where a bucket has them', async (place) => {
     const { ledger } = await place.prepared()
     const many = Array.from({ length: 40 }, (_, i) =>
       row({ gpu_index: i, tenant: `t${i % 3}`, busy_nano_usd: 2n ** 60n }),
     )
     const few = many.slice(0, 3)
-    const sums = rollupsOf(many)
-    assert.ok(sums !== null && rollupsOf(few) === null)
-    await ledger.replaceBuckets([span({ rows: many, sums }), span({ host: null, rows: few })])
+    const sums = rowTotalsOf(many)
+    assert.ok(sums !== null && rowTotalsOf(few) === null)
+    await ledger.replaceBuckets([bucket({ rows: many, totals: sums }), bucket({ host: null, rows: few })])
     const rowsOf = async (read: AsyncIterable<Pick<LedgerBucket, 'host' | 'rows'>>) =>
       (await collect(read)).map(({ host, rows }) => [host, rows])
     const range = ['minute', T0, T0 + 1] as const
@@ -283,18 +283,18 @@ function spanTests(contract: Contract): void {
     assert.deepEqual(await rowsOf(ledger.readRollups('tenant', ...range, ['h1'])), [['h1', sums.tenant]])
     assert.deepEqual(await rowsOf(ledger.readBuckets(...range)), both(many))
     assert.deepEqual(
-      (await collect(ledger.readBuckets(...range))).map((stored) => stored.sums),
+      (await collect(ledger.readBuckets(...range))).map((stored) => stored.totals),
       [null, sums],
     )
-    assert.deepEqual(await ledger.replaceBuckets([span({ rev: 1, rows: few })]), [true])
+    assert.deepEqual(await ledger.replaceBuckets([bucket({ rev: 1, rows: few })]), [true])
     assert.deepEqual(await rowsOf(ledger.readRollups('model', ...range)), both(few))
   })
 
-  contract('hundreds of spans are streamed whole and in order, and may be left half-way', async (place) => {
+  contract('hundreds of buckets are streamed whole and in order, and may be left half-way', async (place) => {
     const { ledger } = await place.prepared()
     const minutes = Array.from({ length: 600 }, (_, i) => T0 + i * CELL_MS)
-    await ledger.replaceBuckets(minutes.map((startMs) => span({ startMs, rows: [row()] })))
-    await ledger.replaceBuckets(minutes.map((startMs) => span({ startMs, host: null, rows: [row()] })))
+    await ledger.replaceBuckets(minutes.map((startMs) => bucket({ startMs, rows: [row()] })))
+    await ledger.replaceBuckets(minutes.map((startMs) => bucket({ startMs, host: null, rows: [row()] })))
     const range = ['minute', T0, T0 + DAY_MS] as const
     for (const hosts of [undefined, [null, 'h1'], Array.from({ length: 100 }, (_, i) => (i === 0 ? null : `h${i}`))]) {
       const read = await collect(ledger.readBuckets(...range, hosts))
@@ -314,10 +314,10 @@ function spanTests(contract: Contract): void {
 }
 
 function replaceTests(contract: Contract): void {
-  contract('a span is replaced only at the rev that it was read with', async (place) => {
+  contract('a bucket is replaced only at the rev that it was read with', async (place) => {
     const { ledger } = await place.prepared()
     const stored = async () => (await collect(ledger.readBuckets('minute', T0, T0 + 1)))[0]
-    const write = (rev: number, capped: number) => ledger.replaceBuckets([span({ rev, capped })])
+    const write = (rev: number, capped: number) => ledger.replaceBuckets([bucket({ rev, capped })])
     assert.deepEqual(await ledger.replaceBuckets([]), [])
     assert.deepEqual(await write(1, 1), [false])
     assert.equal(await stored(), undefined)
@@ -332,29 +332,29 @@ function replaceTests(contract: Contract): void {
     ] as const) {
       const before = await stored()
       assert.deepEqual(await write(rev, capped), [wins], `rev ${rev}, capped ${capped}`)
-      assert.deepEqual(await stored(), wins ? span({ rev: rev + 1, capped }) : before)
+      assert.deepEqual(await stored(), wins ? bucket({ rev: rev + 1, capped }) : before)
     }
   })
 
   contract('repeating a replacement that succeeded answers false and changes nothing', async (place) => {
     const { ledger } = await place.prepared()
     for (const rev of [0, 1, 2]) {
-      const spans = [span({ rev, host: 'a' }), span({ rev, host: null })]
-      assert.deepEqual(await ledger.replaceBuckets(spans), [true, true])
-      assert.deepEqual(await ledger.replaceBuckets(spans), [false, false])
+      const buckets = [bucket({ rev, host: 'a' }), bucket({ rev, host: null })]
+      assert.deepEqual(await ledger.replaceBuckets(buckets), [true, true])
+      assert.deepEqual(await ledger.replaceBuckets(buckets), [false, false])
       const revs = await ledger.readRevs('minute', T0, ['a', null, 'none'])
       assert.deepEqual(Object.fromEntries(revs), { a: rev + 1, null: rev + 1 })
     }
   })
 
-  contract('of many spans in one call each has its own answer, in order', async (place) => {
+  contract('of many buckets in one call each has its own answer, in order', async (place) => {
     const { ledger } = await place.prepared()
     const hosts = Array.from({ length: 90 }, (_, i) => `h${i}`)
     // Every third is there at rev 1, every third at rev 2.
-    await ledger.replaceBuckets(hosts.filter((_, i) => i % 3 > 0).map((host) => span({ host })))
-    await ledger.replaceBuckets(hosts.filter((_, i) => i % 3 > 1).map((host) => span({ host, rev: 1 })))
+    await ledger.replaceBuckets(hosts.filter((_, i) => i % 3 > 0).map((host) => bucket({ host })))
+    await ledger.replaceBuckets(hosts.filter((_, i) => i % 3 > 1).map((host) => bucket({ host, rev: 1 })))
     const revOf = (i: number) => [0, 1, 2, 0, 1, 7][i % 6]!
-    const answers = await ledger.replaceBuckets(hosts.map((host, i) => span({ host, rev: revOf(i), capped: 5 })))
+    const answers = await ledger.replaceBuckets(hosts.map((host, i) => bucket({ host, rev: revOf(i), capped: 5 })))
     assert.deepEqual(
       answers,
       hosts.map((_, i) => revOf(i) === i % 3),
@@ -378,7 +378,7 @@ function replaceTests(contract: Contract): void {
           const ours = i === 0 ? hosts : hosts.toReversed()
           const parts = [ours.slice(0, 5), ours.slice(5, 6), ours.slice(6)]
           const won = await Promise.all(
-            parts.map((part) => store.ledger.replaceBuckets(part.map((host) => span({ host, rev, capped: i })))),
+            parts.map((part) => store.ledger.replaceBuckets(part.map((host) => bucket({ host, rev, capped: i })))),
           )
           return new Map(
             won.flatMap((part, p) => part.map((wins, j) => [parts[p]![j] as string | null, wins] as const)),
@@ -652,9 +652,9 @@ function purgeTests(contract: Contract): void {
       times.map((ms) => token(`t${ms}`, ms)),
     )
     const starts = [T0 - CELL_MS, T0, T0 + DAY_MS - CELL_MS, T0 + DAY_MS]
-    await ledger.replaceBuckets(starts.flatMap((startMs) => [span({ startMs }), span({ startMs, host: null })]))
-    await ledger.replaceBuckets([span({ level: 'hour' }), span({ level: 'day' })])
-    await ledger.markSpans('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
+    await ledger.replaceBuckets(starts.flatMap((startMs) => [bucket({ startMs }), bucket({ startMs, host: null })]))
+    await ledger.replaceBuckets([bucket({ level: 'hour' }), bucket({ level: 'day' })])
+    await ledger.insertMarks('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
     const foreign = [1, 2].map((n) => ({ _id: `old-${n}`, ts: new Date(T0 + n), gpu_index: 0 }))
     await place.fixture.insertForeign?.('gpu', structuredClone(foreign))
     await place.fixture.insertForeign?.('token', structuredClone(foreign))
@@ -715,9 +715,9 @@ function purgeTests(contract: Contract): void {
   })
 }
 
-/** Spans by host, rows as they are stored: what is compared is every field, and the message is short. */
-function byHost(spans: LedgerBucket[]): Record<string, unknown> {
-  const entries = spans.map((one) => [String(one.host), { ...one, rows: one.rows, json: one.rows.map(rowToJson) }])
+/** Buckets by host, rows as they are stored: what is compared is every field, and the message is short. */
+function byHost(buckets: LedgerBucket[]): Record<string, unknown> {
+  const entries = buckets.map((one) => [String(one.host), { ...one, rows: one.rows, json: one.rows.map(rowToJson) }])
   return Object.fromEntries(entries.sort((a, b) => (a[0]! < b[0]! ? -1 : 1)))
 }
 

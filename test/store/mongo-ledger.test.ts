@@ -1,5 +1,5 @@
-// The ledger's half over real MongoDB servers: the contract, then what only a server away from here can do wrong (lost
-// replies), how its documents look to people, and that both stores answer alike.
+// The ledger's half over real MongoDB servers: the contract, then what only a remote server can do wrong (lost
+// replies), the form of its documents, and that both stores return the same.
 
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -14,7 +14,7 @@ import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import { mongoForTests, uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
 import { startProxy } from '../servers/tcp-proxy.ts'
-import { collect, generatedTokens, inOneForm, row, sample, span, T0, TOKEN_HOSTS, token } from './ledger-samples.ts'
+import { bucket, collect, generatedTokens, inOneForm, row, sample, T0, TOKEN_HOSTS, token } from './ledger-samples.ts'
 import { type LedgerFixture, ledgerStoreContract } from './ledger-store.contract.ts'
 
 const replicated = await mongoForTests({ mode: 'replica-set', owned: true })
@@ -36,18 +36,18 @@ test(
     try {
       await store.prepare()
       for (const rev of [0, 1]) {
-        const spans = [span({ rev, host: 'a' }), span({ rev, host: 'b' })]
+        const buckets = [bucket({ rev, host: 'a' }), bucket({ rev, host: 'b' })]
         const droppedBefore = proxy.repliesDropped
-        // Replies of writes are told by their field; those of the monitor go through.
+        // Replies of writes are recognized by their field; those of the monitor pass.
         let toDrop = 1
         proxy.dropReplies((reply) => reply.includes('\x10n\0') && toDrop-- > 0)
         await assert.rejects(
-          store.ledger.replaceBuckets(spans),
+          store.ledger.replaceBuckets(buckets),
           (error) => error instanceof StoreError && error.retriable,
         )
         assert.equal(proxy.repliesDropped, droppedBefore + 1)
         assert.deepEqual(await store.ledger.readRevs('minute', T0, ['a']), new Map([['a', rev + 1]]))
-        assert.deepEqual(await store.ledger.replaceBuckets(spans), [false, false])
+        assert.deepEqual(await store.ledger.replaceBuckets(buckets), [false, false])
       }
     } finally {
       await store.close()
@@ -56,15 +56,15 @@ test(
   },
 )
 
-test('spans too large for one command together are written in several', options, async () => {
+test('buckets too large for one command together are written in several', options, async () => {
   const fixture = await makeFixture(replicated.url)
   const store = fixture.open()
   try {
     await store.prepare()
     const rows = Array.from({ length: 5_000 }, (_, i) => row({ gpu_index: i, model: 'm'.repeat(200) }))
     for (const rev of [0, 1]) {
-      const spans = Array.from({ length: 8 }, (_, i) => span({ rev, host: `h${i}`, rows }))
-      assert.deepEqual(await store.ledger.replaceBuckets(spans), Array(8).fill(true))
+      const buckets = Array.from({ length: 8 }, (_, i) => bucket({ rev, host: `h${i}`, rows }))
+      assert.deepEqual(await store.ledger.replaceBuckets(buckets), Array(8).fill(true))
     }
     const stored = await collect(store.ledger.readBuckets('minute', T0, T0 + 1))
     assert.deepEqual(
@@ -83,7 +83,7 @@ test('documents of the ledger say in their fields what they are', options, async
   const store = new MongoStore({ url, log })
   try {
     await store.prepare()
-    await store.ledger.replaceBuckets([span({ host: null, rows: [row()] }), span({ level: 'day' })])
+    await store.ledger.replaceBuckets([bucket({ host: null, rows: [row()] }), bucket({ level: 'day' })])
     await store.ledger.insertBook({ version: 1, fromMs: null, atMs: T0, origin: 'file', book: { default: 1 } })
     const find = (name: string, _id: string) =>
       client
@@ -129,15 +129,17 @@ test('documents of the ledger say in their fields what they are', options, async
   }
 })
 
-test('reading spans and marks looks at nothing but what it returns', options, async () => {
+test('reading buckets and marks looks at nothing but what it returns', options, async () => {
   const url = withDatabase(standalone.url, uniqueName('plans'))
   const client = new MongoClient(url)
   const store = new MongoStore({ url, log })
   try {
     await store.prepare()
     const minutes = Array.from({ length: 300 }, (_, i) => T0 + i * CELL_MS)
-    await store.ledger.replaceBuckets(minutes.flatMap((startMs) => [span({ startMs }), span({ startMs, host: 'h2' })]))
-    await store.ledger.markSpans(
+    await store.ledger.replaceBuckets(
+      minutes.flatMap((startMs) => [bucket({ startMs }), bucket({ startMs, host: 'h2' })]),
+    )
+    await store.ledger.insertMarks(
       'minute',
       minutes.map((startMs) => ({ startMs, hosts: ['h1'] })),
       T0,
@@ -191,8 +193,8 @@ async function answersOf(store: EventStore): Promise<unknown[]> {
   const hosts = [null, 'null', 'h1', '\u{1f600}', '\uffee']
   const samples = hosts.flatMap((host, i) => [1, 2, 3].map((n) => sample(`${i} ${n}`, (n % 2) * 500, { host })))
   await store.writeDocuments(samples, [...generatedTokens(3_000, HOUR_MS), token('far', 40 * HOUR_MS)])
-  const spans = hosts.flatMap((host) => [0, 1].map((n) => span({ host, startMs: T0 + n * CELL_MS, rows: [row()] })))
-  const replaced = [await ledger.replaceBuckets(spans), await ledger.replaceBuckets(spans)]
+  const buckets = hosts.flatMap((host) => [0, 1].map((n) => bucket({ host, startMs: T0 + n * CELL_MS, rows: [row()] })))
+  const replaced = [await ledger.replaceBuckets(buckets), await ledger.replaceBuckets(buckets)]
   const totals = async (...range: Parameters<LedgerStore['tokenTotals']>) => {
     const groups = await ledger.tokenTotals(...range)
     // Also without their form: the stores give each group once, `gpus` ascending, and small counts as numbers.

@@ -1,6 +1,6 @@
-// Logins, TLS and rights at a real mongod that asks for all of them. Both contracts hold for a user with the least of
-// rights, and each of these rights is needed. Each way to be refused is one clear line that tells no secret, is tried again
-// slowly, and is over by itself when somebody corrects it at the server.
+// Logins, TLS and rights at a real mongod that requires all of them. Both contracts hold for a user with the least
+// rights, and each of these rights is needed. Each kind of refusal is one clear line without secrets, is retried
+// slowly, and ends when it is corrected at the server.
 
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
@@ -19,7 +19,7 @@ import { startMongod } from '../servers/mongod.ts'
 import { leastRole, makeUser, type RoleDocument, urlFor } from '../servers/mongod-users.ts'
 import { skipWithoutMongod, uniqueName } from '../servers/servers-for-tests.ts'
 import { eventStoreContract, letter } from './event-store.contract.ts'
-import { collect, sample, span, T0, token } from './ledger-samples.ts'
+import { bucket, collect, sample, T0, token } from './ledger-samples.ts'
 import { ledgerStoreContract } from './ledger-store.contract.ts'
 
 const skip = await skipWithoutMongod()
@@ -99,7 +99,7 @@ async function workThrough(store: MongoStore): Promise<void> {
   await store.writeDocuments([sample('a', 0)], [token('b', 1)])
   await store.writeDeadLetters([letter(1)])
   await store.markRedriven(letter(1)._id, new Date(T0))
-  await store.insertMarks([{ startMs: T0, hosts: ['h1'] }], T0)
+  await store.ledger.insertMarks('minute', [{ startMs: T0, hosts: ['h1'] }], T0)
   await store.advancePositions('g', [position])
   await store.resetPositions('g', [position])
   await store.readPositions('g')
@@ -108,9 +108,10 @@ async function workThrough(store: MongoStore): Promise<void> {
   await store.purgeDeadLetters(T0 + 2000)
   await ledger.dirtyBuckets('minute', 1)
   await ledger.deleteMarks((await ledger.readMarks('minute', T0)).map(({ id }) => id))
-  for (const rev of (await ledger.readRevs('minute', T0, ['h1'])).values()) await ledger.replaceBuckets([span({ rev })])
-  await ledger.replaceBuckets([span()])
-  await ledger.replaceBuckets([span({ rev: 1 })])
+  for (const rev of (await ledger.readRevs('minute', T0, ['h1'])).values())
+    await ledger.replaceBuckets([bucket({ rev })])
+  await ledger.replaceBuckets([bucket()])
+  await ledger.replaceBuckets([bucket({ rev: 1 })])
   await collect(ledger.readBuckets('minute', T0, T0 + 60_000))
   await ledger.tokenTotals(T0, T0 + 60_000, ['h1'])
   await ledger.rawRange()

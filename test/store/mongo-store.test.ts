@@ -1,6 +1,6 @@
-// MongoStore against real servers: the contract on a standalone mongod and on a replica set of one, then what only MongoDB
-// can do wrong. Faults are real: SIGKILL, a proxy that cuts, holds or swallows replies. Each of those tests asserts
-// that its fault happened.
+// MongoStore against real servers: the contract on a standalone mongod and on a replica set of one, then what only
+// MongoDB can do wrong. Faults are real: SIGKILL, a proxy that cuts, holds or swallows replies. Each of those tests
+// asserts that its fault happened.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -342,7 +342,7 @@ test('writes whose replies are lost and that are repeated store every document o
     await store.prepare()
     let failed = 0
     const tokens = Array.from({ length: 2_000 }, (_, i) => token(`t${i}`, i))
-    // Replies of inserts are told by their field; those of the monitor go through.
+    // Replies of inserts are recognized by their field; those of the monitor pass.
     let toDrop = 5
     proxy.dropReplies((reply) => reply.includes('\x10n\0') && toDrop-- > 0)
     let stored = 0

@@ -1,4 +1,4 @@
-// The ledger's half of the embedded store: the contract that MongoDB keeps too, and files of older versions.
+// The ledger's half of the embedded store: the contract that it shares with MongoDB, and files of older versions.
 
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { test } from 'node:test'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
-import { collect, row, span, T0 } from './ledger-samples.ts'
+import { bucket, collect, row, T0 } from './ledger-samples.ts'
 import { ledgerStoreContract } from './ledger-store.contract.ts'
 
 ledgerStoreContract('sqlite', async () => {
@@ -24,7 +24,7 @@ test('a file of format 1, without sums, is read and written on', async (t) => {
   const path = join(directory, 'store.sqlite')
   const before = new SqliteStore({ path })
   await before.prepare()
-  await before.ledger.replaceBuckets([span({ rows: [row()] })])
+  await before.ledger.replaceBuckets([bucket({ rows: [row()] })])
   await before.close()
   const database = new DatabaseSync(path)
   database.exec(`ALTER TABLE cost_ledger DROP COLUMN model_sums; ALTER TABLE cost_ledger DROP COLUMN tenant_sums;
@@ -35,6 +35,6 @@ test('a file of format 1, without sums, is read and written on', async (t) => {
   await store.prepare()
   assert.deepEqual((await collect(store.ledger.readBuckets('minute', T0, T0 + 1)))[0]?.rows, [row()])
   const sums = { model: [row({ tenant: null })], tenant: [] }
-  await store.ledger.replaceBuckets([span({ rev: 1, rows: [row()], sums })])
+  await store.ledger.replaceBuckets([bucket({ rev: 1, rows: [row()], totals: sums })])
   assert.deepEqual((await collect(store.ledger.readRollups('model', 'minute', T0, T0 + 1)))[0]?.rows, sums.model)
 })

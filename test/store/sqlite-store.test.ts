@@ -1,4 +1,4 @@
-// The embedded store: the contract that MongoDB keeps too, and what only a file on one machine has to promise.
+// The embedded store: the contract that it shares with MongoDB, and what only a file on one machine has to guarantee.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
@@ -38,7 +38,7 @@ test('what a write acknowledged is there after the process was killed', { timeou
     for (let i = 0; ; i++) {
       const written = { ...template, _id: 'pt1e:0::' + i, ts: new Date(${T0} + i) }
       await store.writeDocuments([], [written])
-      await store.insertMarks([{ startMs: ${T0}, hosts: ['h1', null] }], ${T0})
+      await store.ledger.insertMarks('minute', [{ startMs: ${T0}, hosts: ['h1', null] }], ${T0})
       await store.advancePositions('g', [{ topic: 't', topicId: 'a', partition: 0, offset: i }])
       process.stdout.write(i + '\\n')
     }`
@@ -101,9 +101,9 @@ test('a listing finds its place in more events of one instant than one step has'
 test('marks keep one row for each host and minute, and ids are not used again', async (t) => {
   const path = makePath(t)
   const store = await openStore(t, path)
-  await store.insertMarks([{ startMs: T0, hosts: ['h1', null] }], T0 + 5)
+  await store.ledger.insertMarks('minute', [{ startMs: T0, hosts: ['h1', null] }], T0 + 5)
   await store.file.transaction('Deleting marks failed', () => store.file.run('DELETE FROM marks'))
-  await store.insertMarks([{ startMs: T0, hosts: [null] }], T0 + 6)
+  await store.ledger.insertMarks('minute', [{ startMs: T0, hosts: [null] }], T0 + 6)
   const marks = store.file.use('Reading marks failed', () => store.file.all<object>('SELECT * FROM marks'))
   assert.deepEqual(
     marks.map((mark) => ({ ...mark })),

@@ -172,7 +172,7 @@ test('codes of /health problems, parts of the agent’s, and types of HTTP probl
 })
 
 test('the JSON Schemas', () => {
-  const paths = globSync('schemas/*.json', { cwd: ROOT }).sort()
-  const parts = paths.map((path) => `$ cat ${path}\n${readFileSync(join(ROOT, path), 'utf8')}`)
+  const names = globSync('*.json', { cwd: join(ROOT, 'docs/schemas') }).sort()
+  const parts = names.map((name) => `$ cat schemas/${name}\n${readFileSync(join(ROOT, 'docs/schemas', name), 'utf8')}`)
   assertGolden('schemas.txt', parts.join('\n'))
 })

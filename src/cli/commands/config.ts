@@ -1,11 +1,10 @@
-// `pertoken config --print`: every setting with its value in force, unit, default and source; secrets masked.
+// `pertoken config --print`: every setting with its effective value, unit, default and source; secrets masked.
 
 import { type Command, UsageError } from '../command.ts'
 import { shown } from '../config.ts'
 import { OPTIONS, type OptionName } from '../options.ts'
 
 export const config: Command = {
-  summary: 'Shows every setting: value, unit, default, and where the value came from',
   usage: '--print [--json]',
   flags: { print: { help: 'Prints the settings' }, json: { help: 'Prints them as JSON' } },
   options: Object.keys(OPTIONS) as OptionName[],

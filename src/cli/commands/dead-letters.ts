@@ -1,5 +1,5 @@
-// `pertoken dead-letters`: lists refused records, shows one with its bytes, and puts one (or all of a reason) back into
-// its topic, where it gets the id that it would have had.
+// `pertoken dead-letters`: lists rejected records, shows one with its bytes, and appends one (or all of a reason) to
+// its topic again, where it gets the id that it would have had.
 
 import { REASON_CODES } from '../../domain/events/rejection.ts'
 import { redrive } from '../../processor/ingest/dead-letters.ts'
@@ -7,10 +7,9 @@ import type { DeadLetter, EventStore } from '../../store/event-store.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
 import { makeLogger, openLog, openStore } from '../wiring/wire.ts'
 
-const PAGE = 500
+const PAGE_SIZE = 500
 
 export const deadLetters: Command = {
-  summary: 'Lists, shows and redrives refused records',
   usage: 'list [--reason CODE] | show ID | redrive ID | redrive --reason CODE',
   flags: {
     reason: { value: 'CODE', help: 'Only those with this reason code' },
@@ -42,13 +41,17 @@ export const deadLetters: Command = {
   },
 }
 
-async function* all(store: EventStore, flags: CommandContext['flags'], limit: number): AsyncGenerator<DeadLetter> {
+async function* lettersOf(
+  store: EventStore,
+  flags: CommandContext['flags'],
+  limit: number,
+): AsyncGenerator<DeadLetter> {
   const [reason, topic] = [textFlag(flags, 'reason'), textFlag(flags, 'topic')]
   let cursor: string | null = null
   let left = limit
   do {
     const page = await store.listDeadLetters({
-      limit: Math.min(PAGE, left),
+      limit: Math.min(PAGE_SIZE, left),
       ...(reason === undefined ? {} : { reason }),
       ...(topic === undefined ? {} : { topic }),
       ...(cursor === null ? {} : { cursor }),
@@ -61,8 +64,8 @@ async function* all(store: EventStore, flags: CommandContext['flags'], limit: nu
 
 async function list({ flags, print }: CommandContext, store: EventStore): Promise<number> {
   const limit = numberFlag(flags, 'limit', { min: 1, max: 1_000_000, default: 100, integer: true })
-  for await (const letter of all(store, flags, limit)) {
-    if (flags['json'] === true) print(`${JSON.stringify(plain(letter))}\n`)
+  for await (const letter of lettersOf(store, flags, limit)) {
+    if (flags['json'] === true) print(`${JSON.stringify(printable(letter))}\n`)
     else
       print(
         `${letter.time.toISOString()}  ${letter.topic}/${letter.partition}@${letter.offset}  ${letter.reason}  ${letter.message}  ${letter._id}\n`,
@@ -77,7 +80,7 @@ async function show({ print, say, flags }: CommandContext, store: EventStore, id
     say(`There is no dead letter "${id}"\n`)
     return 1
   }
-  print(`${JSON.stringify(plain(letter), null, flags['json'] === true ? undefined : 2)}\n`)
+  print(`${JSON.stringify(printable(letter), null, flags['json'] === true ? undefined : 2)}\n`)
   return 0
 }
 
@@ -96,7 +99,7 @@ async function redriveAll(
     letters.push(letter)
   } else {
     const limit = numberFlag(flags, 'limit', { min: 1, max: 1_000_000, default: 100, integer: true })
-    for await (const letter of all(store, flags, limit)) letters.push(letter)
+    for await (const letter of lettersOf(store, flags, limit)) letters.push(letter)
   }
   const log = await openLog(config, makeLogger(config))
   let failed = 0
@@ -117,8 +120,8 @@ async function redriveAll(
   return failed > 0 ? 1 : 0
 }
 
-/** A dead letter for people: bytes as text where they are UTF-8, else base64. */
-function plain(letter: DeadLetter): object {
+/** A dead letter as it is printed: bytes as text where they are UTF-8, else base64. */
+function printable(letter: DeadLetter): object {
   return { ...letter, key: bytes(letter.key), value: bytes(letter.value) }
 }
 

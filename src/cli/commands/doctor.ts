@@ -1,7 +1,7 @@
-// `pertoken doctor`: looks at the settings, the log, the store, disks, clocks, hosts, the GPU sources and the own HTTP, and
-// says in one line each what is well or what to do. Exit 1 when something is wrong. A GPU source that cannot be used is
-// wrong only where the settings ask for it by name: a machine for a processor or a broker has no GPU. What the lines are
-// made of is in src/cli/doctor, one part a file.
+// `pertoken doctor`: checks settings, log, store, disks, clocks, hosts, GPU sources and HTTP server, and reports in one
+// line each that it is well or what to do. Exit 1 when something is wrong. A GPU source that cannot be used is wrong
+// only where the settings name it: a machine for a processor or a broker has no GPU. The checks are in src/cli/doctor,
+// one subject a file.
 
 import { existsSync } from 'node:fs'
 import type { EventLog } from '../../log/event-log.ts'
@@ -24,7 +24,6 @@ import { SERVICE_OPTIONS } from './processor.ts'
 const STATES = { true: 'ok   ', false: 'WRONG', null: '-    ' } as const
 
 export const doctor: Command = {
-  summary: 'Looks at everything that can be wrong from here; one line each with what to do; exit 1 when something is',
   usage: '[--producer] [--json]',
   flags: {
     producer: { help: 'For a machine that only publishes: leaves out store, group and own HTTP' },
@@ -40,8 +39,8 @@ export const doctor: Command = {
   },
 }
 
-interface Here {
-  /** It only publishes: there is nothing of a processor to look at. */
+interface ExamineOptions {
+  /** This machine only publishes: there is no processor to check. */
   isProducer: boolean
   /** This machine's clock. */
   nowMs: () => number
@@ -50,30 +49,31 @@ interface Here {
 /** All findings. */
 export async function examine(
   { config, loaded }: Pick<CommandContext, 'config' | 'loaded'>,
-  here: Here,
+  options: ExamineOptions,
 ): Promise<Finding[]> {
   const gpus = await checkGpuSources(config)
-  const publishes = here.isProducer || config.AGENT_TO !== null || gpus.some(({ ok }) => ok === true)
+  const { isProducer } = options
+  const publishes = isProducer || config.AGENT_TO !== null || gpus.some(({ ok }) => ok === true)
   return [
-    ...checkSettings(loaded, { envFile: readEnvFile(), isProducer: here.isProducer }),
-    ...(await checkData({ ...here, config, publishes })),
+    ...checkSettings(loaded, { envFile: readEnvFile(), isProducer }),
+    ...(await checkData({ ...options, config, publishes })),
     ...gpus,
-    ...(here.isProducer ? [] : await checkOwnHttp(config)),
+    ...(isProducer ? [] : await checkOwnHttp(config)),
   ]
 }
 
-interface Place extends Here {
+interface DataCheck extends ExamineOptions {
   config: Config
   /** Whether events with this machine's HOSTNAME are to be expected. */
   publishes: boolean
 }
 
-/** Log and store, each by itself and together, and what they tell of machines. */
-async function checkData(place: Place): Promise<Finding[]> {
-  const opened = await open(place)
+/** Log and store, separately and together, and what they show of other machines. */
+async function checkData(check: DataCheck): Promise<Finding[]> {
+  const opened = await open(check)
   if ('message' in opened) return [opened]
   try {
-    return await checkOpened(place, opened)
+    return await checkOpened(check, opened)
   } finally {
     await Promise.all([opened.log.close(), opened.store?.close()])
   }
@@ -85,8 +85,8 @@ interface Opened {
   store: EventStore | null
 }
 
-/** What cannot even be opened is a URL that cannot be read or a folder that cannot be made: connecting comes later. */
-async function open({ config, isProducer }: Place): Promise<Opened | Finding> {
+/** Opening fails only for a malformed URL or a folder that cannot be created: connecting comes later. */
+async function open({ config, isProducer }: DataCheck): Promise<Opened | Finding> {
   const quiet = quietLogger(config)
   try {
     const log = await openLog(config, quiet)
@@ -99,38 +99,38 @@ async function open({ config, isProducer }: Place): Promise<Opened | Finding> {
   }
 }
 
-async function checkOpened(place: Place, { log, store }: Opened): Promise<Finding[]> {
-  const { config, isProducer, nowMs, publishes } = place
+async function checkOpened(check: DataCheck, { log, store }: Opened): Promise<Finding[]> {
+  const { config, isProducer, nowMs, publishes } = check
   const ofLog = await checkLog(config, log, { kafka: kafkaOptions(config, quietLogger(config)), isProducer })
   const ofStore = store === null ? [] : await checkStore(store)
   const usableStore = store !== null && isStoreUsable(ofStore) ? store : null
   const isLogUsed = isLogUsable(ofLog)
-  // While an older processor runs, it has yet to say where it stops.
+  // An older processor that still runs has not yet committed where it stops.
   const mayStart = isLogUsed && ofLog.every(({ part, ok }) => part !== 'group' || ok)
-  const ofMongo = usableStore === null ? null : await lookAtMongoOf(place)
-  const ofKafka = isLogUsed ? await lookAtKafkaOf(config) : null
-  const look = usableStore === null ? NO_HOSTS : await probeHosts(usableStore)
+  const ofMongo = usableStore === null ? null : await mongoState(check)
+  const ofKafka = isLogUsed ? await kafkaState(config) : null
+  const seen = usableStore === null ? NO_HOSTS : await probeHosts(usableStore)
   const aheadMs = (ms: number | null | undefined) => (ms === null || ms === undefined ? null : ms - nowMs())
-  const hosts = [...look.newestMs].map(([host, ms]) => ({ host, aheadMs: ms - nowMs() }))
+  const hosts = [...seen.newestMs].map(([host, ms]) => ({ host, aheadMs: ms - nowMs() }))
   return [
     ...ofLog,
     ...ofStore,
     ...(usableStore !== null && mayStart ? await checkStart(config, log, usableStore) : []),
-    ...diskFindings([...ownDisk(place), ...(ofMongo?.disks ?? []), ...(ofKafka?.disks ?? [])]),
+    ...diskFindings([...ownDisk(check), ...(ofMongo?.disks ?? []), ...(ofKafka?.disks ?? [])]),
     ...clockFindings({ mongoMs: ofMongo?.aheadMs ?? null, newestRecordMs: aheadMs(ofKafka?.newestMs), hosts }),
-    ...hostFindings(look, config, publishes),
+    ...hostFindings(seen, config, publishes),
   ]
 }
 
 const NO_HOSTS: HostLook = { newestMs: new Map(), conflicts: [] }
 
-/** The disk under DATA_DIR, where something is kept there. */
-function ownDisk({ config, isProducer }: Place): Disk[] {
+/** The disk of DATA_DIR, where something is stored there. */
+function ownDisk({ config, isProducer }: DataCheck): Disk[] {
   const isUsed = config.KAFKA_BOOTSTRAP === null || (config.MONGO_URL === null && !isProducer)
   return isUsed || existsSync(config.DATA_DIR) ? [diskOf(config.DATA_DIR)] : []
 }
 
-async function lookAtMongoOf({ config, nowMs }: Place): Promise<{ aheadMs: number; disks: Disk[] } | null> {
+async function mongoState({ config, nowMs }: DataCheck): Promise<{ aheadMs: number; disks: Disk[] } | null> {
   const options = mongoOptions(config, quietLogger(config))
   if (options === null) return null
   const { probeMongo } = await import('../../store/mongo/diagnostics.ts')
@@ -138,7 +138,7 @@ async function lookAtMongoOf({ config, nowMs }: Place): Promise<{ aheadMs: numbe
   return { aheadMs, disks: disk === null ? [] : [{ name: 'MongoDB', ...disk }] }
 }
 
-async function lookAtKafkaOf(config: Config): Promise<{ newestMs: number | null; disks: Disk[] } | null> {
+async function kafkaState(config: Config): Promise<{ newestMs: number | null; disks: Disk[] } | null> {
   const options = kafkaOptions(config, quietLogger(config))
   if (options === null) return null
   const topics = [config.TOPIC_METRIC, config.TOPIC_TOKEN]
@@ -155,7 +155,8 @@ function quietLogger(config: Config) {
 }
 
 async function checkGpuSources(config: Config): Promise<Finding[]> {
-  const asked = (name: string) => config.GPU_METRICS_SOURCE === name || (name === 'seed' && seedPathOf(config) !== null)
+  const isWanted = (name: string) =>
+    config.GPU_METRICS_SOURCE === name || (name === 'seed' && seedPathOf(config) !== null)
   const tried = await tryGpuSources(config)
-  return tried.map(({ name, ok, message }) => ({ part: name, ok: ok || (asked(name) ? false : null), message }))
+  return tried.map(({ name, ok, message }) => ({ part: name, ok: ok || (isWanted(name) ? false : null), message }))
 }

@@ -1,6 +1,6 @@
-// `pertoken prices`: lists versions of the price book and revisions of the past, sets a new book from a file, and explains
-// the price of one GPU at one instant. Opens the store itself or asks a running server. A new book counts from the next
-// minute on; what it would have made of the last day is shown in dollars, and `pertoken reprice` corrects the past.
+// `pertoken prices`: lists versions of the price book and revisions of the past, sets a new book from a file, and
+// explains the price of one GPU at one instant. Opens the store or asks a running server. A new book is effective from
+// the next minute on; what the last day would have cost with it is shown, and `pertoken reprice` corrects the past.
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import { problemText } from '../../domain/prices/price-book-check.ts'
@@ -19,7 +19,7 @@ import { ProgressLine } from '../progress-line.ts'
 import { readPriceBook } from '../wiring/price-book-file.ts'
 import { makeLogger, openStore } from '../wiring/wire.ts'
 
-/** What GET /api/v1/prices and priceListing say. */
+/** What GET /api/v1/prices and priceListing return. */
 interface Listing {
   in_force: { version: number; book: PriceBookDocument } | null
   versions: { version: number; from: string | null; at: string; origin: string; rules: number }[]
@@ -27,7 +27,6 @@ interface Listing {
 }
 
 export const prices: Command = {
-  summary: 'Lists and sets price books, and explains the price of a GPU',
   usage: 'list | set FILE | explain --host NAME --gpu INDEX [--at TIME]',
   flags: {
     host: { value: 'NAME', help: 'For explain: the host; left out: events without a host' },
@@ -58,12 +57,12 @@ export const prices: Command = {
   },
 }
 
-interface Asked {
+interface PricesRequest {
   action: string
   file: string | undefined
 }
 
-async function locally(context: CommandContext, store: EventStore, { action, file }: Asked): Promise<number> {
+async function locally(context: CommandContext, store: EventStore, { action, file }: PricesRequest): Promise<number> {
   if (action === 'set') return setLocally(context, store, file!)
   if (action === 'explain') {
     const slot = slotOf(context)
@@ -77,23 +76,23 @@ async function locally(context: CommandContext, store: EventStore, { action, fil
   return showListing(context, priceListing(books, Date.now()) as Listing)
 }
 
-async function remotely(context: CommandContext, remote: ApiClient, { action, file }: Asked): Promise<number> {
+async function remotely(context: CommandContext, client: ApiClient, { action, file }: PricesRequest): Promise<number> {
   if (action === 'set') {
     const book = bookOf(context, file!)
     if (book === null) return 1
-    const version = (await (await remote.put('/api/v1/prices', book)).json()) as { version: number; is_new: boolean }
+    const version = (await (await client.put('/api/v1/prices', book)).json()) as { version: number; is_new: boolean }
     return showVersion(context, version)
   }
   if (action === 'explain') {
     const { host, gpuIndex, atMs } = slotOf(context)
     const parameters = { host: host ?? undefined, gpu_index: gpuIndex, at: new Date(atMs).toISOString() }
-    const response = await remote.get('/api/v1/explain', parameters)
+    const response = await client.get('/api/v1/explain', parameters)
     return showExplanation(context, (await response.json()) as PriceExplanation)
   }
-  return showListing(context, (await (await remote.get('/api/v1/prices', {})).json()) as Listing)
+  return showListing(context, (await (await client.get('/api/v1/prices', {})).json()) as Listing)
 }
 
-/** The book of a file; null when it is wrong, and then all that is wrong has been said. */
+/** The book of a file; null when it is wrong, after all that is wrong has been reported. */
 function bookOf({ say }: CommandContext, file: string): PriceBookDocument | null {
   const { book, problems, warnings } = readPriceBook(file)
   for (const warning of warnings) say(`${file}: ${problemText(warning)} (allowed)\n`)
@@ -141,9 +140,9 @@ function showListing({ flags, print }: CommandContext, listing: Listing): number
     print(`${JSON.stringify(listing, null, 2)}\n`)
     return 0
   }
-  const inForce = listing.in_force?.version
+  const effective = listing.in_force?.version
   const versions = listing.versions.map(({ version, from, at, origin, rules }) => [
-    ...[`${version}${version === inForce ? ' (in force)' : ''}`, from ?? 'since ever', origin, String(rules), at],
+    ...[`${version}${version === effective ? ' (in force)' : ''}`, from ?? 'since ever', origin, String(rules), at],
   ])
   if (versions.length === 0) print('There is no price book yet: start the processor, or pertoken prices set FILE\n')
   else print(textTable(['version', 'from', 'origin', 'rules', 'set at'], versions, [false, false, false, true, false]))
@@ -165,18 +164,12 @@ function showExplanation({ flags, print }: CommandContext, found: PriceExplanati
   }
   const { host, gpu_index, at, gpu_uuid, gpu_name, price_per_hour_usd, price_kind, rule, because, others, parts } =
     found
-  const gpu = [gpu_name, gpu_uuid].filter((each) => each !== null).join(', ')
+  const gpu = [gpu_name, gpu_uuid].filter((part) => part !== null).join(', ')
   print(`${host ?? '(no host)'}/${gpu_index}${gpu === '' ? '' : ` (${gpu})`} at ${at}, version ${found.book_version}\n`)
   print(`${price_per_hour_usd} USD/h, ${price_kind}${rule === null ? '' : `, rule "${rule.id}"`}: ${because}\n`)
-  const made = Object.entries(parts).map(([name, value]) => `${name} ${value ?? 'unknown'}`)
-  print(`Made of: ${made.join(', ')}\n`)
-  if (others.length > 0)
-    print(
-      `\n${textTable(
-        ['other rule', 'why not'],
-        others.map(({ id, reason }) => [id, reason]),
-        [],
-      )}`,
-    )
+  const components = Object.entries(parts).map(([name, value]) => `${name} ${value ?? 'unknown'}`)
+  print(`Made of: ${components.join(', ')}\n`)
+  const otherRules = others.map(({ id, reason }) => [id, reason])
+  if (otherRules.length > 0) print(`\n${textTable(['other rule', 'why not'], otherRules, [])}`)
   return 0
 }

@@ -1,12 +1,11 @@
-// `pertoken processor`: consumes the two topics, stores, prices, serves HTTP; with --publish-gpu it samples its own host's
-// GPUs as well.
+// `pertoken processor`: consumes the two topics, stores and prices their events, serves HTTP; with --publish-gpu it
+// samples the GPUs of its own host as well.
 
 import type { StartFrom } from '../../processor/ingest/start.ts'
 import { type Command, type CommandContext, textFlag, UsageError } from '../command.ts'
 import type { OptionName } from '../options.ts'
 import { parseInstant } from '../parse-instant.ts'
 import { sampleSettings } from '../wiring/gpu-sources.ts'
-import { runService } from '../wiring/service.ts'
 
 /** Settings of whatever runs a processor. */
 export const SERVICE_OPTIONS: readonly OptionName[] = [
@@ -34,7 +33,6 @@ export const SERVICE_OPTIONS: readonly OptionName[] = [
 ]
 
 export const processor: Command = {
-  summary: 'Consumes the two topics, stores every event, prices it, serves HTTP',
   usage: '[--from WHERE] [--publish-gpu]',
   flags: {
     from: {
@@ -48,12 +46,15 @@ export const processor: Command = {
   options: SERVICE_OPTIONS,
   async run(context) {
     const { config, flags } = context
-    const service = { host: config.HOST ?? '0.0.0.0', partitions: 12, from: startFrom(flags) }
-    if (flags['publish-gpu'] !== true) return runService(context, service)
-    if (config.GPU_METRICS_SOURCE === 'seed') {
-      throw new UsageError('--publish-gpu never publishes the seed’s figures: set GPU_METRICS_SOURCE to auto')
+    const service = { host: config.HOST ?? '0.0.0.0', from: startFrom(flags) }
+    if (flags['publish-gpu'] === true) {
+      if (config.GPU_METRICS_SOURCE === 'seed') {
+        throw new UsageError('--publish-gpu never publishes the seed’s figures: set GPU_METRICS_SOURCE to auto')
+      }
+      sampleSettings(config) // A wrong setting ends the command here, before anything is started.
     }
-    sampleSettings(config) // Wrong ones end it here, before anything is started.
+    const { runService } = await import('../wiring/service.ts')
+    if (flags['publish-gpu'] !== true) return runService(context, service)
     const { publishOwnGpus } = await import('../wiring/publish-gpu.ts')
     return runService(context, { ...service, beside: (log, signal) => publishOwnGpus(config, log, signal) })
   },

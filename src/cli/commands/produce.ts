@@ -1,5 +1,5 @@
-// `pertoken produce`: publishes pairs (GPU sample, token event) made from the seed file, at a pace, until the batch is
-// done or it is told to stop. Events keep a host's order: they are keyed by host.
+// `pertoken produce`: publishes pairs (GPU sample, token event) made from the seed file, at a given pace, until the
+// batch is done or it is stopped. Records are keyed by host, so the events of a host keep their order.
 
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -9,15 +9,14 @@ import { pairs, parseSeed, SeedError, type SeedPair } from '../../producers/seed
 import { type Command, type CommandContext, numberFlag, UsageError } from '../command.ts'
 import type { Config } from '../options.ts'
 import { seedPathOf } from '../wiring/gpu-sources.ts'
-import { makeLogger, openLog } from '../wiring/wire.ts'
+import { defaultPartitions, makeLogger, openLog } from '../wiring/wire.ts'
 
-/** Most pairs of one append when the rate is high. */
+/** Most pairs of one append. */
 const MAX_PAIRS_AT_ONCE = 500
 /** At high rates events are appended this often, milliseconds. */
 const TICK_MS = 20
 
 export const produce: Command = {
-  summary: 'Publishes pairs (GPU sample, token event) made from the seed file',
   usage: '[--batch N] [--interval S | --rate N]',
   flags: {
     batch: { option: 'BATCH', value: 'PAIRS', help: 'Pairs to publish; 0: until stopped' },
@@ -41,7 +40,7 @@ export const produce: Command = {
     const { config, flags, signal, say, print } = context
     const seedPath = seedPathOf(config)
     if (seedPath === null) {
-      throw new UsageError('No seed file: set GPU_SEED to a JSON array of GPUs (an example is seeds/gpu_seed.json)')
+      throw new UsageError('No seed file: set GPU_SEED to a JSON array of GPUs (an example is examples/gpu_seed.json)')
     }
     let seed: ReturnType<typeof parseSeed>
     try {
@@ -76,14 +75,14 @@ export const produce: Command = {
   },
 }
 
-/** Makes the topics where the log allows it; an append to a missing topic would fail for a reason that may pass. */
+/** Creates the topics, retrying until the log responds: an append to a missing topic would fail. */
 async function waitForTopics(
   log: EventLog,
   config: Config,
   signal: AbortSignal,
   say: (text: string) => void,
 ): Promise<void> {
-  const partitions = config.KAFKA_BOOTSTRAP === null ? 1 : 12
+  const partitions = defaultPartitions(config)
   const topics = [config.TOPIC_METRIC, config.TOPIC_TOKEN].map((name) => ({ name, partitions }))
   for (let tries = 0; !signal.aborted; tries++) {
     try {
@@ -104,7 +103,7 @@ async function publish(
 ): Promise<number> {
   const total = config.BATCH === 0 ? Number.POSITIVE_INFINITY : config.BATCH
   const startedMs = performance.now()
-  const trouble = (error: Error) => say(`Repeating until the log takes it: ${error.message}\n`)
+  const onFault = (error: Error) => say(`Repeating until the log takes it: ${error.message}\n`)
   let published = 0
   while (published < total && !signal.aborted) {
     const dueMs = startedMs + published * msPerPair
@@ -124,8 +123,8 @@ async function publish(
       token.push({ key: pair.token.host ?? null, value: Buffer.from(JSON.stringify(pair.token)) })
     }
     const taken =
-      (await appendUntilTaken(log, config.TOPIC_METRIC, gpu, signal, trouble)) &&
-      (await appendUntilTaken(log, config.TOPIC_TOKEN, token, signal, trouble))
+      (await appendUntilTaken(log, config.TOPIC_METRIC, gpu, signal, onFault)) &&
+      (await appendUntilTaken(log, config.TOPIC_TOKEN, token, signal, onFault))
     if (taken) published += count
   }
   return published

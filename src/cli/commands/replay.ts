@@ -1,5 +1,6 @@
-// `pertoken replay`: puts a trace (CSV or JSON lines) or the documents of an older deployment into the log, paced by its
-// own times or as fast as the log takes it. Ids are made of the content, so that doing it again changes nothing.
+// `pertoken replay`: appends a trace (CSV or JSON lines) or the documents of an older deployment to the log, paced by
+// its own times or as fast as the log accepts it. Ids are derived from the content, so that a second replay changes
+// nothing.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseIsoMs } from '../../domain/events/timestamp.ts'
@@ -7,16 +8,15 @@ import type { EventLog, NewRecord } from '../../log/event-log.ts'
 import { appendUntilTaken } from '../../producers/append.ts'
 import { readTrace, type TraceError, type TraceEvent } from '../../producers/trace-file.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
-import { makeLogger, openLog } from '../wiring/wire.ts'
+import { defaultPartitions, makeLogger, openLog } from '../wiring/wire.ts'
 
 /** Most events of one append. */
 const MAX_BATCH = 1000
-/** Wrong rows that are shown one by one; the rest is only counted. */
+/** Wrong rows that are shown; further ones are only counted. */
 const MAX_SHOWN = 20
 const PROGRESS_MS = 1000
 
 export const replay: Command = {
-  summary: 'Puts a trace (CSV of TIMESTAMP,ContextTokens,GeneratedTokens, or JSON lines of events) into the log',
   usage: 'FILE [--speed N|max] [--from-now] | --from-mongo URL',
   flags: {
     speed: { value: 'N|max', help: 'So many times as fast as the trace (1), or as fast as the log takes it' },
@@ -45,7 +45,7 @@ export const replay: Command = {
         : (await import('../../store/mongo/events/foreign.ts')).readForeignDocuments(mongoUrl)
     const log = await openLog(config, makeLogger(config))
     try {
-      const partitions = config.KAFKA_BOOTSTRAP === null ? 1 : 12
+      const partitions = defaultPartitions(config)
       await log.ensureTopics([config.TOPIC_METRIC, config.TOPIC_TOKEN].map((name) => ({ name, partitions })))
       const result = await feed(context, log, source, {
         speed: mongoUrl === undefined ? speed : Number.POSITIVE_INFINITY,
@@ -88,8 +88,8 @@ async function feed(
       if (batch[kind].length === 0) continue
       const records = batch[kind]
       batch[kind] = []
-      const trouble = (error: Error) => say(`Repeating until the log takes it: ${error.message}\n`)
-      if (await appendUntilTaken(log, topics[kind], records, signal, trouble)) result.events += records.length
+      const onFault = (error: Error) => say(`Repeating until the log takes it: ${error.message}\n`)
+      if (await appendUntilTaken(log, topics[kind], records, signal, onFault)) result.events += records.length
     }
     if (process.stderr.isTTY && Date.now() - shownMs > PROGRESS_MS) {
       shownMs = Date.now()

@@ -1,6 +1,7 @@
-// `pertoken report`: what a range cost, by model, tenant, host, GPU, price kind; as a table, CSV, JSON or FOCUS. Opens the
-// store itself or asks a running server. Without a running processor nobody knows how far the log has been read: then an
-// answer is final when nothing is pending and its range ended more than an hour ago and before the newest stored event.
+// `pertoken report`: what a range cost, by model, tenant, host, GPU, price kind; as a table, CSV, JSON or FOCUS. Opens
+// the store or asks a running server. How far the log has been read is known only to a running processor; from the
+// store a report is final when nothing is pending and its range ended more than an hour ago and before the newest
+// stored event.
 
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
 import { CostReading, storedProgress } from '../../processor/cost/cost-reading.ts'
@@ -19,11 +20,10 @@ import { makeLogger, openStore } from '../wiring/wire.ts'
 
 const FORMATS = ['table', 'csv', 'json', 'focus'] as const
 type Format = (typeof FORMATS)[number]
-/** Rows of a table; more are counted. */
+/** Rows that a table shows; further ones are only counted. */
 const MAX_TABLE_ROWS = 10_000
 
 export const report: Command = {
-  summary: 'Says what a range cost: by model, tenant, host, GPU, price kind; fully loaded and busy',
   usage: '[--from TIME] [--to TIME] [--by model,tenant,host,gpu,price_kind] [--step 1m|1h|1d|all] [--format …]',
   flags: {
     from: { value: 'TIME', help: 'First instant: a date, ISO 8601, or so long ago: 24h, 7d (a day before --to)' },
@@ -46,7 +46,7 @@ export const report: Command = {
       throw new UsageError(`Unknown words "${context.words.join(' ')}": expected only flags`)
     const format = formatOf(context)
     const revision = revisionOf(context)
-    const query = questionOf(context, format)
+    const query = queryOf(context, format)
     const url = textFlag(context.flags, 'url')
     if (url !== undefined)
       await remoteReport(context, new ApiClient(url, context.config.API_TOKEN), { query, format, revision })
@@ -55,7 +55,7 @@ export const report: Command = {
   },
 }
 
-interface Asked {
+interface ReportRequest {
   query: CostQuery
   format: Format
   revision: number | null
@@ -63,7 +63,7 @@ interface Asked {
 
 function formatOf({ flags }: CommandContext): Format {
   const given = textFlag(flags, 'format')
-  const format = FORMATS.find((one) => one === (given ?? (flags['json'] === true ? 'json' : 'table')))
+  const format = FORMATS.find((name) => name === (given ?? (flags['json'] === true ? 'json' : 'table')))
   if (format === undefined) throw new UsageError(`Flag --format is "${given}": expected one of ${FORMATS.join(', ')}`)
   if (flags['json'] === true && format !== 'json') {
     throw new UsageError(`Flag --json contradicts --format ${format}: use one of them`)
@@ -76,8 +76,8 @@ function revisionOf({ flags }: CommandContext): number | null {
   return numberFlag(flags, 'revision', { min: 0, max: 1e9, default: 0, integer: true })
 }
 
-/** The question; throws a UsageError that names all that is wrong with it. */
-function questionOf({ flags }: CommandContext, format: Format): CostQuery {
+/** The query that the flags describe; throws a UsageError that lists everything that is wrong. */
+function queryOf({ flags }: CommandContext, format: Format): CostQuery {
   const nowMs = Date.now()
   const isFocus = format === 'focus'
   const byText = textFlag(flags, 'by')
@@ -106,19 +106,19 @@ function choiceFlag<T extends string>(
   fallback: T,
 ): T {
   const given = textFlag(flags, name) ?? fallback
-  const value = values.find((one) => one === given)
+  const value = values.find((allowed) => allowed === given)
   if (value === undefined) throw new UsageError(`Flag --${name} is "${given}": expected one of ${values.join(', ')}`)
   return value
 }
 
-async function ownReport(context: CommandContext, asked: Asked): Promise<void> {
+async function ownReport(context: CommandContext, request: ReportRequest): Promise<void> {
   const { config } = context
   const store = await openStore(config, makeLogger(config))
   try {
     await store.prepare()
-    await write(context, store, asked)
+    await write(context, store, request)
   } catch (error) {
-    // A question that is too wide, or a revision that is not there, is the asker's to change.
+    // A query that is too wide and a revision that does not exist are wrong usage.
     if (error instanceof TooManyRows || error instanceof RangeError) throw new UsageError(error.message)
     throw error
   } finally {
@@ -126,7 +126,11 @@ async function ownReport(context: CommandContext, asked: Asked): Promise<void> {
   }
 }
 
-async function write(context: CommandContext, store: EventStore, { query, format, revision }: Asked): Promise<void> {
+async function write(
+  context: CommandContext,
+  store: EventStore,
+  { query, format, revision }: ReportRequest,
+): Promise<void> {
   const { config, print } = context
   const progress = await storedProgress(store, Date.now())
   const source = { ledger: store.ledger, progress, latenessMs: config.ALLOWED_LATENESS_SECONDS * 1000 }
@@ -146,7 +150,7 @@ async function write(context: CommandContext, store: EventStore, { query, format
   print(tableText(query, answer, count))
 }
 
-/** The rows, with how far they are on standard error where the output goes elsewhere. */
+/** The rows; progress is shown on standard error unless the report itself goes to a terminal. */
 async function* withProgress(reading: CostReading): AsyncGenerator<CostRow, void, undefined> {
   const line = new ProgressLine('Reading the ledger')
   const { fromMs, toMs } = reading.query
@@ -163,15 +167,15 @@ async function* withProgress(reading: CostReading): AsyncGenerator<CostRow, void
 async function requireRevision(store: EventStore, revision: number | null): Promise<void> {
   if (revision === null || revision === 0) return
   const revisions = await store.ledger.readRevisions()
-  if (revisions.some((one) => one.revision === revision)) return
-  const known = revisions.length === 0 ? 'there is none yet' : `there are 1 to ${revisions.length}`
-  throw new UsageError(`Flag --revision is ${revision}: ${known}; expected one of these, or 0`)
+  if (revisions.some((known) => known.revision === revision)) return
+  const existing = revisions.length === 0 ? 'there is none yet' : `there are 1 to ${revisions.length}`
+  throw new UsageError(`Flag --revision is ${revision}: ${existing}; expected one of these, or 0`)
 }
 
 async function remoteReport(
   context: CommandContext,
-  remote: ApiClient,
-  { query, format, revision }: Asked,
+  client: ApiClient,
+  { query, format, revision }: ReportRequest,
 ): Promise<void> {
   const { step, by, idle, model, tenant, host } = query
   const parameters = {
@@ -183,14 +187,14 @@ async function remoteReport(
     revision: revision ?? undefined,
   }
   if (format === 'csv' || format === 'focus') {
-    const response = await remote.get('/api/v1/cost', { ...parameters, format })
+    const response = await client.get('/api/v1/cost', { ...parameters, format })
     return writeAll(context, response.body!.pipeThrough(new TextDecoderStream()))
   }
   const rows: CostFigures[] = []
   let answer: CostAnswer & { cursor: string | null }
   let cursor: string | undefined
   do {
-    const response = await remote.get('/api/v1/cost', { ...parameters, cursor })
+    const response = await client.get('/api/v1/cost', { ...parameters, cursor })
     answer = (await response.json()) as CostAnswer & { cursor: string | null }
     rows.push(...answer.rows)
     cursor = answer.cursor ?? undefined
@@ -200,7 +204,7 @@ async function remoteReport(
   else context.print(tableText(query, { ...whole, rows: rows.slice(0, MAX_TABLE_ROWS) }, rows.length))
 }
 
-/** Writes pieces as they come, until somebody stops it. */
+/** Writes pieces as they arrive; throws when the command is stopped before the last one. */
 async function writeAll({ print, signal }: CommandContext, pieces: AsyncIterable<string>): Promise<void> {
   for await (const piece of pieces) {
     if (signal.aborted) throw new Error('Stopped: the output is not whole')
@@ -212,7 +216,7 @@ function tableText(query: CostQuery, answer: CostAnswer, count: number): string 
   const { from, to, final, missing, revision, rows, totals } = answer
   const state = final ? 'final' : 'not final: events of this range may still come or are being worked in'
   const of = revision === null ? '' : `, revision ${revision}`
-  const notes = (missing ?? []).map((part) => `Missing: ${part.from} to ${part.to}: ${part.reason}\n`).join('')
+  const notes = (missing ?? []).map((gap) => `Missing: ${gap.from} to ${gap.to}: ${gap.reason}\n`).join('')
   const cut = count > rows.length ? `The first ${rows.length} of ${count} rows; all of them: --format csv\n` : ''
   const none = totals.reason === null ? '' : `No cost of a million tokens: ${totals.reason}\n`
   return `${from} to ${to}${of} (${state})\n\n${costTable(query, rows, totals)}${cut}${none}${notes}`

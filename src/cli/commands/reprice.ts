@@ -1,6 +1,6 @@
 // `pertoken reprice`: pins a range of the past to a version of the price book after a correction, and shows before and
-// after. It becomes a revision that can be listed (`prices list`) and looked behind (`report --revision N`); the raw events
-// stay as they are. The keeper of a running processor computes the cells anew within minutes.
+// after. The change is recorded as a revision, which can be listed (`prices list`) and left out of a report (`report
+// --revision N`); raw events do not change. The keeper of a running processor recomputes the cells within minutes.
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import { reprice as repriceRange } from '../../processor/recompute/reprice.ts'
@@ -11,7 +11,6 @@ import { ProgressLine } from '../progress-line.ts'
 import { makeLogger, openStore } from '../wiring/wire.ts'
 
 export const reprice: Command = {
-  summary: 'Reprices a past range with a version of the price book, and shows before and after',
   usage: '--from TIME --to TIME [--version N] [--json]',
   flags: {
     from: { value: 'TIME', help: 'First instant: a date, ISO 8601, or so long ago: 24h, 7d' },
@@ -50,7 +49,7 @@ export const reprice: Command = {
       }
       print(`${made.summary.from} to ${made.summary.to}, price book version ${bookVersion}:\n\n`)
       print(priceChangeText(made.summary))
-      say(`Revision ${made.revision} is made: a running processor works it in within minutes\n`)
+      say(`Revision ${made.revision} is recorded: a running processor recomputes its cells within minutes\n`)
       return 0
     } finally {
       line.clear()

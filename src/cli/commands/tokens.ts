@@ -1,6 +1,6 @@
-// `pertoken tokens`: adds, lists and removes API tokens in API_TOKENS_FILE. A token is shown once, when it is made; the file
-// keeps its hash. A running server takes a changed file over within a second or two, so the file is only ever replaced as
-// a whole. The file that the next one is written to serves as the lock: two commands at once never lose a token.
+// `pertoken tokens`: adds, lists and removes API tokens in API_TOKENS_FILE. A token is shown once, when it is created;
+// the file holds its hash. A running server reloads a changed file within a second or two, so the file is only ever
+// replaced as a whole. The temporary file that replaces it is also the lock: two commands at once never lose a token.
 
 import {
   closeSync,
@@ -30,13 +30,9 @@ import {
 } from '../../http/access/api-tokens.ts'
 import { textTable } from '../../report/table.ts'
 import { type Command, type CommandContext, textFlag, UsageError } from '../command.ts'
-import { parseInstant } from '../parse-instant.ts'
-
-const HOUR_MS = 3_600_000
-const DAY_MS = 24 * HOUR_MS
+import { parseExpiry } from '../parse-instant.ts'
 
 export const tokens: Command = {
-  summary: 'Adds, lists and removes the API tokens that HTTP asks for',
   usage: 'add --name NAME --scope SCOPE[,SCOPE] [--expires 90d|12h|TIME] | list | remove NAME',
   flags: {
     name: { value: 'NAME', help: 'For add: who or what it is for; not a secret' },
@@ -110,7 +106,7 @@ function remove({ flags, print, say }: CommandContext, path: string, name: strin
   return 0
 }
 
-/** What `add` is asked for; throws a UsageError that names everything that is wrong. */
+/** The token that the flags describe; throws a UsageError that lists everything that is wrong. */
 function wantedToken(flags: CommandContext['flags'], nowMs: number): Pick<ApiToken, 'name' | 'scopes' | 'expiresMs'> {
   const problems: string[] = []
   const name = textFlag(flags, 'name')
@@ -131,21 +127,16 @@ function wantedToken(flags: CommandContext['flags'], nowMs: number): Pick<ApiTok
   return { name: name!, scopes, expiresMs }
 }
 
-/** An instant, or so long from now; epoch milliseconds, NaN when it is neither. */
-function parseExpiry(text: string, nowMs: number): number {
-  const fromNow = /^(\d{1,5})([dh])$/.exec(text)
-  if (fromNow === null) return parseInstant(text, nowMs)
-  return nowMs + Number(fromNow[1]) * (fromNow[2] === 'd' ? DAY_MS : HOUR_MS)
-}
-
-/** The tokens of a text; a file with anything wrong in it is not written again. */
+/** The tokens of a file's text; throws when anything in it is wrong, so that such a file is never rewritten. */
 function tokensOf(text: string, path: string): ApiToken[] {
   const { tokens: found, problems } = parseTokens(text)
   if (problems.length === 0) return found
   throw new Error(`Cannot change "${path}", correct it first:${problems.map((problem) => `\n  ${problem}`).join('')}`)
 }
 
-/** Replaces the file by what `next` makes of its text ('' where there is none), in one step, readable by its owner only. */
+/**
+ * Atomically replaces the file, readable by its owner only, by what `next` returns for its text ('' without a file).
+ */
 function change(givenPath: string, next: (text: string) => string): void {
   const path = realPathOf(givenPath)
   const nextPath = `${path}.next`
@@ -153,7 +144,7 @@ function change(givenPath: string, next: (text: string) => string): void {
   try {
     const old = statSync(path, { throwIfNoEntry: false })
     const text = next(old === undefined ? '' : readFileSync(path, 'utf8'))
-    // Somebody else's file stays theirs: the server may run as another user than who adds a token.
+    // The owner stays the same: the server may run as another user than the one who adds a token.
     if (old !== undefined && process.getuid?.() === 0) fchownSync(file, old.uid, old.gid)
     writeFileSync(file, text)
     fsyncSync(file)
@@ -179,7 +170,7 @@ function openNext(path: string): number {
   }
 }
 
-/** Where the file really is, so that a link to it stays one. */
+/** The path with links resolved, so that a link to the file stays a link. */
 function realPathOf(path: string): string {
   try {
     return realpathSync(path)

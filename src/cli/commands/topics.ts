@@ -1,13 +1,13 @@
-// `pertoken topics`: makes the topics, describes them with their lag, and moves a group's positions (`seek`). The store's
-// positions are the truth, the group's offsets in the log are for people's tools: seek sets both, with the group stopped.
+// `pertoken topics`: creates the topics, describes them with their lag, and moves a group's positions (`seek`). The
+// store's positions are authoritative, the group's offsets in the log serve monitoring tools: seek sets both, with the
+// group stopped.
 
 import { parseIsoMs } from '../../domain/events/timestamp.ts'
 import type { EventLog, Position, TopicDescription } from '../../log/event-log.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
-import { makeLogger, openLog, openStore } from '../wiring/wire.ts'
+import { defaultPartitions, makeLogger, openLog, openStore } from '../wiring/wire.ts'
 
 export const topics: Command = {
-  summary: 'Makes and describes the topics; seek moves the group to another position',
   usage: '[create | describe | seek --to earliest|latest|TIME]',
   flags: {
     partitions: { value: 'N', help: 'Partitions of topics that are made (12)' },
@@ -45,13 +45,13 @@ export const topics: Command = {
 }
 
 async function create({ config, flags, say }: CommandContext, log: EventLog): Promise<void> {
-  const embedded = config.KAFKA_BOOTSTRAP === null
-  const partitions = numberFlag(flags, 'partitions', { min: 1, max: 10_000, default: embedded ? 1 : 12, integer: true })
+  const usual = defaultPartitions(config)
+  const partitions = numberFlag(flags, 'partitions', { min: 1, max: 10_000, default: usual, integer: true })
   const replication = numberFlag(flags, 'replication', { min: 1, max: 100, default: 1, integer: true })
   const names = [config.TOPIC_METRIC, config.TOPIC_TOKEN, config.TOPIC_DEAD]
-  const made = await log.ensureTopics(names.map((name) => ({ name, partitions, replication })))
+  const created = await log.ensureTopics(names.map((name) => ({ name, partitions, replication })))
   for (const name of names)
-    say(made.includes(name) ? `Made ${name} with ${partitions} partitions\n` : `Left ${name} as it is\n`)
+    say(created.includes(name) ? `Made ${name} with ${partitions} partitions\n` : `Left ${name} as it is\n`)
 }
 
 async function describe({ config, flags, print }: CommandContext, log: EventLog): Promise<void> {
@@ -63,11 +63,9 @@ async function describe({ config, flags, print }: CommandContext, log: EventLog)
   }
   print(`${['TOPIC', 'PARTITION', 'EARLIEST', 'END', `COMMITTED (${config.KAFKA_GROUP})`, 'LAG'].join('\t')}\n`)
   for (const topic of described) {
-    for (const one of topic.partitions) {
-      const lag = one.committedOffset === null ? '-' : one.endOffset - one.committedOffset
-      print(
-        `${[topic.name, one.partition, one.earliestOffset, one.endOffset, one.committedOffset ?? '-', lag].join('\t')}\n`,
-      )
+    for (const { partition, earliestOffset, endOffset, committedOffset } of topic.partitions) {
+      const lag = committedOffset === null ? '-' : endOffset - committedOffset
+      print(`${[topic.name, partition, earliestOffset, endOffset, committedOffset ?? '-', lag].join('\t')}\n`)
     }
   }
 }
@@ -90,7 +88,7 @@ async function seek({ config, flags, say }: CommandContext, log: EventLog): Prom
   const store = await openStore(config, makeLogger(config))
   try {
     await store.prepare()
-    // The log goes first: it refuses while the group has members, and then nothing has changed.
+    // The log goes first: it fails while the group has members, and then nothing has changed.
     await log.resetOffsets(config.KAFKA_GROUP, positions)
     await store.resetPositions(config.KAFKA_GROUP, positions)
   } finally {
@@ -106,7 +104,7 @@ function positionAt(
   to: string,
   byTime: readonly { partition: number; offset: number }[],
 ): Position {
-  const timed = byTime.find((one) => one.partition === partition.partition)?.offset
+  const timed = byTime.find((found) => found.partition === partition.partition)?.offset
   const offset =
     to === 'earliest'
       ? partition.earliestOffset

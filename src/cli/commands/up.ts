@@ -1,17 +1,10 @@
-// `pertoken up`: everything in one process. With --demo a demo workload shaped like a published trace runs beside it, on
-// the embedded log and store only: demo events have no place among real ones.
+// `pertoken up`: everything in one process. With --demo a workload shaped like a published trace runs beside it, on the
+// embedded log and store only: demo events must not mix with real ones.
 
-import { runDemo } from '../../producers/demo.ts'
 import { type Command, UsageError } from '../command.ts'
-import { runService } from '../wiring/service.ts'
 import { SERVICE_OPTIONS } from './processor.ts'
 
-/** The embedded log needs no parallelism: one process reads it all. */
-const EMBEDDED_PARTITIONS = 1
-const KAFKA_PARTITIONS = 12
-
 export const up: Command = {
-  summary: 'Everything in one process: log, processor, HTTP, page; --demo adds a demo workload and fleet',
   usage: '[--demo] [--embedded]',
   flags: {
     demo: { help: 'Adds a demo workload and a demo fleet of six GPUs' },
@@ -30,14 +23,12 @@ export const up: Command = {
         `--demo runs on the embedded log and store only: ${external.join(' and ')} is set; unset it or add --embedded`,
       )
     }
-    const { TOPIC_METRIC: gpu, TOPIC_TOKEN: token } = config
-    return runService(
-      { ...context, config },
-      {
-        host: config.HOST ?? '127.0.0.1',
-        partitions: config.KAFKA_BOOTSTRAP === null ? EMBEDDED_PARTITIONS : KAFKA_PARTITIONS,
-        ...(context.flags['demo'] === true ? { beside: (log, signal) => runDemo(log, { gpu, token }, signal) } : {}),
-      },
-    )
+    const service = { ...context, config }
+    const host = config.HOST ?? '127.0.0.1'
+    const { runService } = await import('../wiring/service.ts')
+    if (context.flags['demo'] !== true) return runService(service, { host })
+    const { runDemo } = await import('../../producers/demo.ts')
+    const topics = { gpu: config.TOPIC_METRIC, token: config.TOPIC_TOKEN }
+    return runService(service, { host, beside: (log, signal) => runDemo(log, topics, signal) })
   },
 }

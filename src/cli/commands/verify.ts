@@ -1,5 +1,5 @@
-// `pertoken verify`: recomputes the ledger from the single raw documents and compares. Exit 1 on any difference, and the
-// first of them are shown; `--repair` marks what differs, so that the keeper of a running processor computes it anew.
+// `pertoken verify`: recomputes the ledger from the single raw documents and compares. Exit 1 on any difference, and
+// the first of them are shown; `--repair` marks what differs, so that the keeper of a running processor recomputes it.
 
 import { CELL_MS, DAY_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import { type VerifyResult, verify as verifyRange } from '../../processor/recompute/verify.ts'
@@ -11,7 +11,6 @@ import { ProgressLine } from '../progress-line.ts'
 import { makeLogger, openStore } from '../wiring/wire.ts'
 
 export const verify: Command = {
-  summary: 'Recomputes the ledger from the raw documents and compares; exit 1 on any difference',
   usage: '[--from TIME] [--to TIME] [--repair] [--json]',
   flags: {
     from: { value: 'TIME', help: 'First instant (the day of the first raw event)' },
@@ -49,8 +48,8 @@ export const verify: Command = {
 }
 
 /**
- * The asked range in whole minutes, by default the days that raw events lie in or touch, whole, because hours and days are
- * compared only where the range holds all of them; null when there are none.
+ * The requested range in whole minutes; by default whole days, all that raw events lie in or affect, because hours and
+ * days are compared only where the range contains them entirely. Null when there are no raw events.
  */
 async function rangeOf(
   { flags }: CommandContext,
@@ -60,7 +59,7 @@ async function rangeOf(
   const [from, to] = [instantFlag(flags, 'from', nowMs), instantFlag(flags, 'to', nowMs)]
   const raw = from === undefined || to === undefined ? await ledger.rawRange() : null
   if (raw === null && (from === undefined || to === undefined)) return null
-  // A sample covers time up to two minutes away from its own.
+  // A sample covers time up to two minutes from its own.
   const fromMs = from === undefined ? floorTo(DAY_MS, raw!.fromMs - 2 * CELL_MS) : floorTo(CELL_MS, from)
   const toMs = to === undefined ? floorTo(DAY_MS, raw!.toMs + 2 * CELL_MS) + DAY_MS : Math.ceil(to / CELL_MS) * CELL_MS
   if (fromMs >= toMs) throw new UsageError('Flag --to is not after --from: expected a later instant')
@@ -81,9 +80,9 @@ function textOf(result: VerifyResult): string {
     const verdict = result.pending > 0 ? 'No difference in what was compared' : 'No difference'
     return `${[...lines, verdict].join('\n')}\n`
   }
-  const rows = differences.map((one) => [one.level, one.start, one.host ?? '-', one.what, one.expected, one.found])
+  const rows = differences.map((row) => [row.level, row.start, row.host ?? '-', row.what, row.expected, row.found])
   const repaired =
-    result.repaired > 0 ? `\n${result.repaired} spans are marked: a running processor computes them anew` : ''
+    result.repaired > 0 ? `\n${result.repaired} spans are marked: a running processor recomputes them` : ''
   const head = `${lines.join('\n')}\n${differenceCount} differences, the first ${differences.length}:\n\n`
   return `${head}${textTable(['level', 'start', 'host', 'what', 'expected', 'found'], rows, [])}${repaired}\n`
 }

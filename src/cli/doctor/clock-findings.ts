@@ -1,11 +1,11 @@
-// What `doctor` says of clocks. Event times are the producers', so a host whose clock is off by minutes gets its cost into
-// the wrong minutes, or its events are taken for late. Seen from here: the clock of MongoDB's machine, and stamps that lie
-// in the future. A host that is behind looks like one that has stopped.
+// Checks of `doctor`: clocks. Event times are the producers', so the cost of a host whose clock is off by minutes is
+// put into the wrong minutes, or its events count as late. Visible from here are the clock of MongoDB's machine and
+// event times in the future; a host whose clock is behind looks like one that has stopped.
 
 import type { Finding } from './finding.ts'
 
-/** How far clocks are ahead of this machine's, milliseconds; null where nobody tells. */
-export interface ClockLook {
+/** How far other clocks are ahead of this machine's, milliseconds; null where that is unknown. */
+interface ClockOffsets {
   mongoMs: number | null
   newestRecordMs: number | null
   /** Of the newest sample of each host. */
@@ -16,7 +16,7 @@ const TOLERANCE_MS = 60_000
 const MAX_HOSTS = 5
 const REMEDY = 'set it right there, for good with time synchronisation (timedatectl set-ntp true)'
 
-export function clockFindings({ mongoMs, newestRecordMs, hosts }: ClockLook): Finding[] {
+export function clockFindings({ mongoMs, newestRecordMs, hosts }: ClockOffsets): Finding[] {
   const findings: Finding[] = []
   const wrong = (message: string) => findings.push({ part: 'clock', ok: false, message })
   if (mongoMs !== null && Math.abs(mongoMs) > TOLERANCE_MS) {

@@ -1,12 +1,12 @@
-// What `doctor` says of disks: this machine's where it stores anything, and those of MongoDB and the brokers as far as they
-// tell. A full one stops everything at once, and a database that met it may not come up again by itself.
+// Checks of `doctor`: disks, of this machine where it stores anything, of MongoDB and of the brokers where they report
+// it. A full disk stops everything at once, and a database that ran into it may need help to start again.
 
 import { existsSync, statfsSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { Finding } from './finding.ts'
 
 export interface Disk {
-  /** What is on it, for people. */
+  /** What is on it, for the message. */
   name: string
   freeBytes: number
   totalBytes: number
@@ -16,15 +16,15 @@ export interface Disk {
 const MIN_FREE_SHARE = 0.05
 const MIN_FREE_BYTES = 1024 ** 3
 
-/** The disk that DATA_DIR is on, or would be. */
+/** The disk that holds a directory, or would hold it. */
 export function diskOf(directory: string): Disk {
-  let there = resolve(directory)
-  while (!existsSync(there)) there = dirname(there)
-  const { bsize, bavail, blocks } = statfsSync(there)
+  let existing = resolve(directory)
+  while (!existsSync(existing)) existing = dirname(existing)
+  const { bsize, bavail, blocks } = statfsSync(existing)
   return { name: `DATA_DIR ${directory}`, freeBytes: bavail * bsize, totalBytes: blocks * bsize }
 }
 
-/** One finding for each. */
+/** One finding for each disk. */
 export function diskFindings(disks: readonly Disk[]): Finding[] {
   return disks.map(({ name, freeBytes, totalBytes }) => {
     const state = `${bytesText(freeBytes)} free of ${bytesText(totalBytes)}`

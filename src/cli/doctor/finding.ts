@@ -1,8 +1,8 @@
-// One line of `doctor`: what was looked at, whether it is well, and what to do where it is not.
+// One line of `doctor`: what was checked, whether it is well, and what to do where it is not.
 
 export interface Finding {
   part: string
-  /** Null: worth knowing, and not wrong. */
+  /** Null: worth knowing, but not wrong. */
   ok: boolean | null
   message: string
 }

@@ -1,5 +1,5 @@
-// What `doctor` says of the HTTP server that the settings describe: whether it answers on this machine, and whether its API
-// tokens and its certificate can be used.
+// Checks of `doctor`: the HTTP server that the settings describe. Whether it responds on this machine, and whether its
+// API tokens and its certificate can be used.
 
 import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -9,19 +9,14 @@ import { json } from 'node:stream/consumers'
 import { readTokens } from '../../http/access/api-tokens.ts'
 import { readCertificate } from '../../http/access/certificate.ts'
 import type { Config } from '../options.ts'
-
-interface Finding {
-  part: string
-  ok: boolean
-  message: string
-}
+import type { Finding } from './finding.ts'
 
 const TIMEOUT_MS = 3000
 const DAY_MS = 86_400_000
-/** A certificate that ends sooner is told as wrong: somebody has to act, or renewal is broken. */
+/** A certificate that expires sooner is reported as wrong: it has to be renewed by hand, or its renewal is broken. */
 const MIN_DAYS_LEFT = 7
 
-/** One finding for each part that is there. */
+/** One finding each for tokens and certificate, where the settings name them, and one for the server. */
 export async function checkOwnHttp(config: Config): Promise<Finding[]> {
   const { API_TOKENS_FILE: tokens, HTTP_TLS_CERT: cert, HTTP_TLS_KEY: key } = config
   const nowMs = Date.now()
@@ -32,9 +27,9 @@ export async function checkOwnHttp(config: Config): Promise<Finding[]> {
   ]
 }
 
-function finding(part: string, look: () => string): Finding {
+function finding(part: string, check: () => string): Finding {
   try {
-    return { part, ok: true, message: look() }
+    return { part, ok: true, message: check() }
   } catch (error) {
     return { part, ok: false, message: (error as Error).message }
   }
@@ -60,7 +55,7 @@ async function serverState(config: Config): Promise<Finding> {
   const host = config.HOST === null || ['0.0.0.0', '::'].includes(config.HOST) ? '127.0.0.1' : config.HOST
   const url = `${config.HTTP_TLS_CERT === null ? 'http' : 'https'}://${host}:${config.PORT}/health`
   try {
-    const { status, problems = [] } = await askHealth(url, config.HTTP_TLS_CERT)
+    const { status, problems = [] } = await requestHealth(url, config.HTTP_TLS_CERT)
     if (status === 'ok') return { part: 'http', ok: true, message: `${url} says ok` }
     const why = problems.map(({ message }) => message).join('; ') || 'no problem named'
     return { part: 'http', ok: false, message: `${url} says ${status}: ${why}` }
@@ -75,8 +70,8 @@ async function serverState(config: Config): Promise<Finding> {
   }
 }
 
-/** Asks for /health. By HTTPS the server must have the certificate of the settings, whatever name stands in it. */
-async function askHealth(url: string, certPath: string | null) {
+/** GETs /health. With HTTPS the server must present the certificate of the settings, whatever name is in it. */
+async function requestHealth(url: string, certPath: string | null) {
   const signal = AbortSignal.timeout(TIMEOUT_MS)
   const response = await new Promise<IncomingMessage>((resolve, reject) => {
     const pinned = { allowPartialTrustChain: true, checkServerIdentity: () => undefined }

@@ -1,5 +1,5 @@
-// What `doctor` says of the log: whether it answers, whether each Kafka broker can be reached at the address that it tells
-// its clients (the classic mistake is that it tells them another one), whether the topics are there, and whether an older
+// Checks of `doctor`: the log. Whether it responds, whether each Kafka broker can be reached at the address that it
+// advertises (the classic mistake is one that clients cannot reach), whether the topics exist, and whether an older
 // processor is still in the group.
 
 import { type EventLog, LogError } from '../../log/event-log.ts'
@@ -7,19 +7,19 @@ import type { KafkaLogOptions } from '../../log/kafka/options.ts'
 import type { Config } from '../options.ts'
 import type { Finding } from './finding.ts'
 
-interface LogLook {
+interface LogCheck {
   /** Null for the embedded log. */
   kafka: KafkaLogOptions | null
   /** This machine only publishes. */
   isProducer: boolean
 }
 
-export async function checkLog(config: Config, log: EventLog, { kafka, isProducer }: LogLook): Promise<Finding[]> {
+export async function checkLog(config: Config, log: EventLog, { kafka, isProducer }: LogCheck): Promise<Finding[]> {
   try {
     await log.ping()
     const reached = { part: 'log', ok: true, message: `Reached ${log.description}` }
     const brokers = kafka === null ? [] : await checkBrokers(kafka)
-    // Behind a broker that cannot be reached, every further question would only wait for its own time-out.
+    // With a broker that cannot be reached, every further request would only wait for its own time-out.
     if (brokers.length > 0) return [reached, ...brokers]
     const names = [config.TOPIC_METRIC, config.TOPIC_TOKEN]
     if (isProducer) return [reached, await checkTopics(log, names)]
@@ -35,7 +35,7 @@ export async function checkLog(config: Config, log: EventLog, { kafka, isProduce
   }
 }
 
-/** Whether it is worth asking the log more. */
+/** Whether further requests to the log make sense. */
 export function isLogUsable(findings: readonly Finding[]): boolean {
   return findings.every(({ part, ok }) => ok !== false || (part !== 'log' && part !== 'brokers'))
 }
@@ -63,9 +63,9 @@ async function checkTopics(log: EventLog, names: readonly string[]): Promise<Fin
 
 async function checkGroup(kafka: KafkaLogOptions, group: string): Promise<Finding[]> {
   const { probeGroup } = await import('../../log/kafka/diagnostics.ts')
-  const look = await probeGroup(kafka, group).catch((error: Error) => error)
-  if (look instanceof Error) return [{ part: 'group', ok: false, message: look.message }]
-  const { members, others } = look
+  const found = await probeGroup(kafka, group).catch((error: Error) => error)
+  if (found instanceof Error) return [{ part: 'group', ok: false, message: found.message }]
+  const { members, others } = found
   if (others.length > 0) {
     const message = `An older processor is in group "${group}": ${others.join(', ')}; stop it, since the two cannot share partitions`
     return [{ part: 'group', ok: false, message }]

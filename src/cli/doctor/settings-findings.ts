@@ -1,26 +1,26 @@
-// What `doctor` says of the settings beside what loading them refuses: a missing address of Kafka or MongoDB, which is no
-// mistake in itself (the embedded parts are used then), and names in `.env` that are nearly those of settings.
+// Checks of `doctor`: settings, beyond what loading them rejects. A missing address of Kafka or MongoDB, which is no
+// mistake in itself (the embedded log or store is used then), and names in `.env` that nearly match a setting.
 
 import { parseEnv } from 'node:util'
 import type { LoadedConfig } from '../config.ts'
 import { type Config, OPTIONS, type OptionName } from '../options.ts'
 import type { Finding } from './finding.ts'
 
-/** So many letters may be wrong, missing or too many in a name that was meant for a setting's. */
+/** Largest edit distance at which a name is taken for a misspelt setting. */
 const MAX_SLIPS = 2
-/** Shorter names are near to too many words. */
+/** Shorter names are close to too many words. */
 const MIN_NAME = 8
 
-interface SettingsLook {
+interface SettingsCheck {
   /** Text of `.env`. */
   envFile: string
-  /** This machine only publishes, and so has no store. */
+  /** This machine only publishes, so it has no store. */
   isProducer: boolean
 }
 
 export function checkSettings(
   { config, sources }: Pick<LoadedConfig, 'config' | 'sources'>,
-  { envFile, isProducer }: SettingsLook,
+  { envFile, isProducer }: SettingsCheck,
 ): Finding[] {
   const unset = (Object.keys(OPTIONS) as OptionName[]).filter((name) => sources[name] === 'default')
   const slips = Object.keys(parseEnv(envFile)).flatMap((name) => {
@@ -32,7 +32,7 @@ export function checkSettings(
 
 function isMeant(name: string, option: OptionName): boolean {
   if (name === `${option}_FILE` || name.length < MIN_NAME) return false
-  // KAFKA_BOOTSTRAP_SERVERS, MONGO_URL_PROD: of a setting that has no value otherwise.
+  // KAFKA_BOOTSTRAP_SERVERS, MONGO_URL_PROD: only of settings that have no default.
   if (OPTIONS[option].default === null && option.length >= MIN_NAME && name.startsWith(`${option}_`)) return true
   return distance(name, option) <= MAX_SLIPS
 }
@@ -50,7 +50,7 @@ function wrong(message: string): Finding {
   return { part: 'settings', ok: false, message }
 }
 
-/** Letters to add, remove or replace to make one text of the other (Levenshtein). */
+/** Edit distance of two texts (Levenshtein). */
 function distance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, i) => i)
   for (let i = 1; i <= a.length; i++) {

@@ -1,5 +1,5 @@
-// What `doctor` says of the store: whether it can be used, what it holds, and whether a first start beside documents of an
-// older deployment still needs a word on where to begin.
+// Checks of `doctor`: the store. Whether it can be used, what it holds, and whether a first start beside documents of
+// an older deployment still has to be given a start position.
 
 import type { EventLog } from '../../log/event-log.ts'
 import { whyUndecided } from '../../processor/ingest/start.ts'
@@ -12,10 +12,8 @@ export async function checkStore(store: EventStore): Promise<Finding[]> {
     await store.ping()
     const { warnings } = await store.prepare()
     const { foreign, ...counts } = await store.count()
-    const older =
-      foreign === 0 || foreign === null
-        ? ''
-        : `; ${foreign} documents of an older deployment, left as they are (docs/upgrade.md)`
+    const left = `; ${foreign} documents of an older deployment, left as they are (docs/upgrade.md)`
+    const older = foreign === 0 || foreign === null ? '' : left
     const summary = `${counts.gpuMetrics} samples, ${counts.tokenUsage} token events, ${counts.deadLetters} dead letters`
     return [
       { part: 'store', ok: true, message: `Reached ${store.description}: ${summary}${older}` },
@@ -28,12 +26,12 @@ export async function checkStore(store: EventStore): Promise<Finding[]> {
   }
 }
 
-/** Whether it is worth asking the store more. */
+/** Whether further requests to the store make sense. */
 export function isStoreUsable(findings: readonly Finding[]): boolean {
   return findings[0]?.ok === true
 }
 
-/** Both have to answer. */
+/** Whether a processor could decide where to begin; log and store must both respond. */
 export async function checkStart(config: Config, log: EventLog, store: EventStore): Promise<Finding[]> {
   const topics = [config.TOPIC_METRIC, config.TOPIC_TOKEN]
   try {

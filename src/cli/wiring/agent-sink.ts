@@ -1,14 +1,14 @@
-// Where the agent sends to, as the settings say: another pertoken (--to), Kafka, or the embedded log. And the token for it,
-// which is read again whenever its file changes: a token that was replaced must not need a hundred restarts.
+// The agent's sink according to the settings: another pertoken (--to), Kafka, or the embedded log; and the token for
+// it, whose file is read again for each use: a replaced token must not need a restart of a hundred agents.
 
 import { readFileSync } from 'node:fs'
 import { logSink } from '../../agent/log-sink.ts'
 import type { Sink } from '../../agent/sink.ts'
 import { type CommandContext, textFlag, UsageError } from '../command.ts'
 import type { Config } from '../options.ts'
-import { type makeLogger, openLog } from './wire.ts'
+import { defaultPartitions, type makeLogger, openLog } from './wire.ts'
 
-/** The sink, not yet connected, and what closes it and all below it. */
+/** The sink, not yet connected, and a function that closes it with all that it uses. */
 export async function openSink(
   config: Config,
   token: () => string | null,
@@ -18,7 +18,7 @@ export async function openSink(
     const log = await openLog(config, logger)
     const topics = { gpu: config.TOPIC_METRIC, token: config.TOPIC_TOKEN }
     return {
-      sink: logSink(log, { topics, partitions: config.KAFKA_BOOTSTRAP === null ? 1 : 12 }),
+      sink: logSink(log, { topics, partitions: defaultPartitions(config) }),
       close: () => log.close(),
     }
   }
@@ -33,7 +33,10 @@ export async function openSink(
   return { sink, close: () => sink.close() }
 }
 
-/** The token now: a file is read again each time, so that a new token needs no restart; what cannot be read changes nothing. */
+/**
+ * Returns a function that returns the current token. A token file is read again at each call; while it cannot be used
+ * the last good token is returned. Throws a UsageError when it cannot be used at the start.
+ */
 export function tokenReader({ config, flags, loaded }: CommandContext): () => string | null {
   const path = textFlag(flags, 'token-file') ?? loaded.secretFiles.API_TOKEN
   if (path === undefined) return () => config.API_TOKEN
@@ -52,7 +55,7 @@ export function tokenReader({ config, flags, loaded }: CommandContext): () => st
     try {
       last = read()
     } catch {
-      // Being replaced just now, perhaps; a token that is wrong is said by the other side.
+      // It may be in the middle of a replacement; a wrong token is reported by the receiver.
     }
     return last
   }

@@ -1,5 +1,5 @@
-// What the settings say about GPUs, for agent, `processor --publish-gpu` and doctor: the source, and what all samples have
-// in common. The source is chosen once: one that measured never turns into the seed while the program runs.
+// GPU source and common fields of samples according to the settings, for agent, `processor --publish-gpu` and doctor.
+// The source is chosen once: a source that measured is never replaced by the seed while the program runs.
 
 import { existsSync } from 'node:fs'
 import type { GpuChoice, TriedGpuSource } from '../../agent/gpu/choose-gpu-source.ts'
@@ -8,7 +8,7 @@ import { parseModelNames } from '../../agent/model-names.ts'
 import { UsageError } from '../command.ts'
 import type { Config, OptionName } from '../options.ts'
 
-/** Settings of whatever reads GPUs. */
+/** Settings of every command that reads GPUs. */
 export const GPU_OPTIONS: readonly OptionName[] = ['GPU_METRICS_SOURCE', 'NVML_LIBRARY', 'NVIDIA_SMI']
 
 /** The seed file that the settings name; null when they name none. */
@@ -17,7 +17,7 @@ export function seedPathOf(config: Config): string | null {
   return localPath !== null && existsSync(localPath) ? localPath : path
 }
 
-/** What all samples of this host have in common. */
+/** What all samples of this host have in common. Throws a UsageError. */
 export function sampleSettings(config: Config): Omit<SampleSettings, 'source'> {
   try {
     const models = config.AGENT_MODEL === null ? () => null : parseModelNames(config.AGENT_MODEL)
@@ -27,23 +27,23 @@ export function sampleSettings(config: Config): Omit<SampleSettings, 'source'> {
   }
 }
 
-/** Tries the sources that may be used, in order; `seedPath` null: never made-up figures. */
+/** Tries the allowed sources in order; with `seedPath` null only those that measure. */
 export async function findGpuSource(config: Config, seedPath: string | null): Promise<GpuChoice> {
   const { chooseGpuSource } = await import('../../agent/gpu/choose-gpu-source.ts')
-  return chooseGpuSource({ want: config.GPU_METRICS_SOURCE, ...placesOf(config), seedPath })
+  return chooseGpuSource({ want: config.GPU_METRICS_SOURCE, ...locationsOf(config), seedPath })
 }
 
-/** All sources, whether each can be used here and why not. */
+/** Tries all sources: whether each can be used here, and why not. */
 export async function tryGpuSources(config: Config): Promise<TriedGpuSource[]> {
   const { probeGpuSources } = await import('../../agent/gpu/choose-gpu-source.ts')
-  return probeGpuSources({ ...placesOf(config), seedPath: seedPathOf(config) })
+  return probeGpuSources({ ...locationsOf(config), seedPath: seedPathOf(config) })
 }
 
-function placesOf({ NVML_LIBRARY: nvmlLibrary, NVIDIA_SMI: nvidiaSmiPath, HOSTNAME: hostname }: Config) {
+function locationsOf({ NVML_LIBRARY: nvmlLibrary, NVIDIA_SMI: nvidiaSmiPath, HOSTNAME: hostname }: Config) {
   return { nvmlLibrary, nvidiaSmiPath, hostname }
 }
 
-/** Why no source can be used, in one line; each reason says what to do. */
+/** One line with the reason why each source cannot be used and what to do. */
 export function noGpuLine(tried: readonly TriedGpuSource[]): string {
   return `No GPU can be read: ${tried.map(({ name, message }) => `${name}: ${message}`).join('; ')}`
 }

@@ -1,5 +1,6 @@
 // API tokens, limits and certificate of the HTTP server, from the settings. What cannot be used at the start is wrong
-// usage, all of it said at once: a server that comes up open because its token file is missing would be worse than none.
+// usage, all reported at once: a server that starts without access control because its token file is missing would be
+// worse than none.
 
 import { readTokens } from '../../http/access/api-tokens.ts'
 import { Access } from '../../http/access/auth.ts'
@@ -12,12 +13,12 @@ import type { Config } from '../options.ts'
 
 type Security = Pick<HttpDependencies, 'access' | 'certificate'>
 
-/** What the settings say; throws a UsageError that names everything that is wrong. */
+/** Opens the files that the settings name; throws a UsageError that lists everything that is wrong. */
 export function httpSecurity(config: Config, logger: Logger): Security {
   const problems: string[] = []
-  const attempt = (part: () => Security): Security => {
+  const attempt = (open: () => Security): Security => {
     try {
-      return part()
+      return open()
     } catch (error) {
       problems.push((error as Error).message)
       return {}

@@ -1,6 +1,6 @@
-// TLS to Kafka from the settings: whose certificates are believed, and our own for brokers that want one. The files are
-// looked at for each new connection, so that a renewed certificate counts without a restart; what cannot be used then leaves the
-// last good ones in force, while at the start it is wrong usage.
+// TLS to Kafka from the settings: the trusted authorities, and a client certificate for brokers that require one. The
+// files are checked for changes at each new connection, so that a renewed certificate needs no restart. Files that
+// cannot be used then leave the last good ones in use; at the start they are wrong usage.
 
 import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -11,17 +11,19 @@ import { WatchedFile } from '../../runtime/watched-file.ts'
 import { UsageError } from '../command.ts'
 import type { Config } from '../options.ts'
 
-interface Texts {
+interface PemTexts {
   ca?: string | string[]
   cert?: string
   key?: string
 }
 
-/** Asked by each new connection; undefined where the settings want no TLS. Throws a UsageError for unusable files. */
-export function kafkaTls(config: Config, logger: Logger): (() => Texts) | undefined {
+/**
+ * Called for each new connection; undefined where the settings ask for no TLS. Throws a UsageError for unusable files.
+ */
+export function kafkaTls(config: Config, logger: Logger): (() => PemTexts) | undefined {
   const { KAFKA_TLS_CA: ca, KAFKA_TLS_CERT: cert, KAFKA_TLS_KEY: key } = config
   if (ca === null && cert === null) return undefined
-  const read = (): Texts => ({
+  const read = (): PemTexts => ({
     ca: ca === null || ca === 'system' ? systemAuthorities() : readAuthorities(ca),
     ...(cert === null || key === null ? {} : readCertificate(cert, key)),
   })
@@ -37,13 +39,16 @@ export function kafkaTls(config: Config, logger: Logger): (() => Texts) | undefi
   }
 }
 
-/** Those of this machine; in an image without any, those that come with Node. */
+/** The authorities of this machine; in an image without any, those bundled with Node. */
 function systemAuthorities(): string[] {
   const system = getCACertificates('system')
   return system.length > 0 ? system : getCACertificates('default')
 }
 
-/** Node takes a file without certificates for an empty list and then believes nobody; people mistake the file. */
+/**
+ * Checks the file, because Node takes one without certificates (the wrong file, mostly) for an empty list of
+ * authorities.
+ */
 function readAuthorities(path: string): string {
   try {
     const text = readFileSync(path, 'utf8')

@@ -1,6 +1,6 @@
-// `processor --publish-gpu`: the processor samples the GPUs of its own host, as an agent would, straight into the log. Only
-// measured figures: the seed is never asked. A host without a driver yet is looked at again every minute, for the
-// processor has more important things to do than to end over it.
+// `processor --publish-gpu`: the processor samples the GPUs of its own host, as an agent would, directly into the log.
+// Only measured figures: the seed is never used. A host without a usable driver is probed again every minute, since
+// that is no reason to stop the processor.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { runAgent } from '../../agent/agent.ts'
@@ -10,10 +10,10 @@ import { memorySpool } from '../../agent/memory-spool.ts'
 import type { EventLog } from '../../log/event-log.ts'
 import type { Config } from '../options.ts'
 import { findGpuSource, noGpuLine, sampleSettings } from './gpu-sources.ts'
-import { makeLogger } from './wire.ts'
+import { defaultPartitions, makeLogger } from './wire.ts'
 
-const LOOK_AGAIN_MS = 60_000
-/** The processor's own drain has to fit into the same ten seconds. */
+const RETRY_MS = 60_000
+/** Short, because the processor's own drain has to fit into the same ten seconds. */
 const DRAIN_MS = 2000
 
 /** Publishes until the signal aborts; faults of GPUs and log are logged, never thrown. */
@@ -25,7 +25,7 @@ export async function publishOwnGpus(config: Config, log: EventLog, signal: Abor
     const { source, tried } = await findGpuSource(config, null)
     if (source === null) {
       state.report('source', [noGpuLine(tried.filter(({ name }) => name !== 'seed'))], 'error')
-      await sleep(LOOK_AGAIN_MS, undefined, { signal }).catch(() => {})
+      await sleep(RETRY_MS, undefined, { signal }).catch(() => {})
       continue
     }
     logger.info({ source: source.name }, 'Publishes the samples of this host’s GPUs')
@@ -36,7 +36,7 @@ export async function publishOwnGpus(config: Config, log: EventLog, signal: Abor
       intervalMs: config.AGENT_INTERVAL_SEC * 1000,
       state,
       spool: memorySpool(state),
-      sink: logSink(log, { topics, partitions: 12 }),
+      sink: logSink(log, { topics, partitions: defaultPartitions(config) }),
       logger,
       signal,
       drainMs: DRAIN_MS,

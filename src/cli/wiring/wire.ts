@@ -1,5 +1,5 @@
-// The only place that chooses adapters: Kafka or the embedded log, MongoDB or the embedded store, from the settings. Only the
-// chosen ones are loaded.
+// The only place that chooses adapters: Kafka or the embedded log, MongoDB or the embedded store, from the settings.
+// Only the chosen ones are loaded.
 
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
@@ -18,7 +18,15 @@ export function makeLogger(config: Config): Logger {
   return pino(options, pino.destination(2))
 }
 
-const DROPS_SAID_MS = 60_000
+const DROPS_LOGGED_MS = 60_000
+
+/**
+ * Partitions of topics that are created without a number: one on the embedded log, which one process reads as a whole;
+ * on Kafka twelve, which 2, 3, 4, 6 or 12 processors share evenly.
+ */
+export function defaultPartitions(config: Config): number {
+  return config.KAFKA_BOOTSTRAP === null ? 1 : 12
+}
 
 /** The log that the settings name; not yet connected. */
 export async function openLog(config: Config, log: Logger): Promise<EventLog> {
@@ -30,24 +38,24 @@ export async function openLog(config: Config, log: Logger): Promise<EventLog> {
   const { SqliteLog } = await import('../../log/sqlite/sqlite-log.ts')
   return new SqliteLog({
     path: join(dataDir(config), 'log.sqlite'),
-    // Nobody reads them from here: a flood of wrong events would fill the log for good, and stop the right ones.
-    dropOldest: { topics: [config.TOPIC_DEAD], onDropped: sayDrops(log) },
+    // Dead letters have no reader here: a flood of wrong events would fill the log for good and block the right ones.
+    dropOldest: { topics: [config.TOPIC_DEAD], onDropped: logDrops(log) },
   })
 }
 
-/** A flood drops some at each append: said once a minute, with how many it has been since the start. */
-function sayDrops(log: Logger): (topic: string, records: number) => void {
+/** In a flood every append drops some: logged once a minute, with the total since the start. */
+function logDrops(log: Logger): (topic: string, records: number) => void {
   let total = 0
-  let saidMs = Number.NEGATIVE_INFINITY
+  let lastLoggedMs = Number.NEGATIVE_INFINITY
   return (topic, records) => {
     total += records
-    if (performance.now() - saidMs < DROPS_SAID_MS) return
-    saidMs = performance.now()
+    if (performance.now() - lastLoggedMs < DROPS_LOGGED_MS) return
+    lastLoggedMs = performance.now()
     log.warn({ topic, total }, 'The embedded log is full: its oldest dead letters go, the store has a copy of each')
   }
 }
 
-/** How the settings say to connect to Kafka; null: not at all. Throws a UsageError for unusable certificate files. */
+/** Connection to Kafka according to the settings; null: none. Throws a UsageError for unusable certificate files. */
 export function kafkaOptions(config: Config, log: Logger): KafkaLogOptions | null {
   if (config.KAFKA_BOOTSTRAP === null) return null
   const { KAFKA_SASL_MECHANISM: mechanism, KAFKA_SASL_USERNAME: username, KAFKA_SASL_PASSWORD: password } = config
@@ -74,7 +82,7 @@ export async function openStore(config: Config, log: Logger): Promise<EventStore
   return new SqliteStore({ path: join(dataDir(config), 'store.sqlite') })
 }
 
-/** How the settings say to connect to MongoDB; null: not at all. */
+/** Connection to MongoDB according to the settings; null: none. */
 export function mongoOptions(
   { MONGO_URL: url, MONGO_PASSWORD: password }: Config,
   log: Logger,

@@ -52,7 +52,7 @@ export function unwrapStructured(
   return { attributes, data: data as Record<string, unknown> }
 }
 
-/** Whether a content type announces a structured CloudEvent; batches (`application/cloudevents-batch`) are told apart. */
+/** Whether a content type announces a structured CloudEvent, and not a batch (`application/cloudevents-batch`). */
 export function isStructured(contentType: string): boolean {
   return /^application\/cloudevents(\+|;|$)/i.test(contentType.trim())
 }

@@ -1,7 +1,7 @@
-// From bytes to a document or a rejection, the same for records of the log and for posted bodies: UTF-8, JSON, CloudEvents
-// envelope, schema, bounds, event time, id. No coercion: "2" is not 2, null is not 0. A bad value never throws.
-// The good path allocates the parsed object, which becomes the document, and nothing else but its id and date; what
-// explains a fault runs only when there is one.
+// From bytes to a document or a rejection, the same for records of the log and for posted bodies: UTF-8, JSON,
+// CloudEvents envelope, schema, bounds, event time, id. No coercion: "2" is not 2, null is not 0. A bad value never
+// throws. The good path allocates the parsed object, which becomes the document, and nothing else but its id and date;
+// what explains a fault runs only when there is one.
 
 import { Compile } from 'typebox/compile'
 import { type CloudEventAttributes, envelopeOf, unwrapStructured } from './cloudevents.ts'

@@ -24,7 +24,9 @@ export type GpuDocument = Omit<GpuSample, 'ts' | 'host'> & Stored
 /** Token usage as it is stored in `token_usage`, with the price that was known when it passed. */
 export type TokenDocument = Omit<TokenUsage, 'ts' | 'host'> &
   Stored & {
-    /** USD per token over the live window that ends at this event; null when late or when there is nothing to divide by. */
+    /**
+     * USD per token over the live window that ends at this event; null when late or when there is nothing to divide by.
+     */
     cost_per_token: number | null
     /** Tokens per second on the event's slots over the live window; null when late. */
     tokens_per_second: number | null

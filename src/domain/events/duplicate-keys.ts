@@ -1,12 +1,15 @@
-// Finds an object whose text names a field twice. JSON.parse keeps the last one in silence, so that two readers of the
-// same bytes could count different tokens; RFC 8259 section 4 calls such names unpredictable. The check must cost next to
-// nothing on the good path: a flat object has exactly two quotes per name and per string value, so counting quotes
-// settles it; only text with escapes, nesting or a surplus is looked at name by name.
+// Detects an object whose text names a field twice. JSON.parse silently keeps the last one, so that two readers of the
+// same bytes could count different tokens; RFC 8259 section 4 calls such names unpredictable. The check must cost next
+// to nothing on the good path: a flat object has exactly two quotes per name and per string value, so counting quotes
+// decides it; only text with escapes, nesting or a surplus is checked name by name.
 
 const QUOTE = 34
 const utf8 = new TextDecoder()
 
-/** Whether the top level of a JSON text names a field twice: `bytes` is the text as UTF-8, of which JSON.parse made `event`. */
+/**
+ * Whether the top level of a JSON text names a field twice: `bytes` is the text as UTF-8, of which JSON.parse made
+ * `event`.
+ */
 export function hasDuplicateKey(bytes: Uint8Array, event: Record<string, unknown>): boolean {
   let expected = 0
   for (const name in event) {

@@ -1,8 +1,9 @@
 // The deterministic `_id` of an event's document: the same event gives the same id whoever writes it and however often,
 // so that writing twice is a no-op. An event's own id comes first, scoped by its host or CloudEvents source and
-// length-prefixed, so that ("ab","c") and ("a","bc") differ; else the place in the log names it: the topic's id (a topic
-// deleted and made anew starts at offset 0 again), partition, offset, and the CRC-32 of the bytes (a broker that lost
-// its tail reuses offsets). Ids of pertoken start with `pt`: documents with other ids are not ours and stay untouched.
+// length-prefixed, so that ("ab","c") and ("a","bc") differ; else the place in the log names it: the topic's id (a
+// topic deleted and recreated starts at offset 0 again), partition, offset, and the CRC-32 of the bytes (a broker that
+// lost its tail reuses offsets). Ids of pertoken start with `pt`: documents with other ids are not ours and stay
+// untouched.
 
 /** What all ids of ours start with; the digit is the format. */
 export const ID_PREFIX = 'pt1'

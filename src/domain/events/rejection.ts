@@ -1,8 +1,8 @@
-// Why a record can never become a document. A refusal is data, not an exception: the record goes to the dead letters
-// with its reason, position and bytes, and the records around it go on. The reason codes are published (header `reason`,
-// metrics label, API): add to them, never rename one.
+// Why a record can never become a document. A rejection is data, not an exception: the record goes to the dead letters
+// with its reason, position and bytes, and the records around it are processed. The reason codes are published (header
+// `reason`, metrics label, API): add to them, never rename one.
 
-/** Every way for a record or a posted event to be wrong. */
+/** Every reason to reject a record or a posted event. */
 export const REASON_CODES = {
   tombstone: 'The record has no value (null)',
   empty_value: 'The record has a value of zero bytes',
@@ -34,10 +34,10 @@ export interface Issue {
   message: string
 }
 
-/** The most issues that one refusal lists. */
+/** The most issues that one rejection lists. */
 const MAX_ISSUES = 20
 
-/** A record that is refused for good, with all that is wrong; `reason` and `message` are those of the first issue. */
+/** A record that is rejected for good, with all that is wrong; `reason` and `message` are those of the first issue. */
 export class Rejection {
   readonly issues: readonly Issue[]
 
@@ -53,7 +53,7 @@ export class Rejection {
     return this.issues[0]!.reason
   }
 
-  /** One line for people: every issue, with its path. */
+  /** One line: every issue, with its path. */
   get message(): string {
     return this.issues.map((issue) => (issue.path ? `${issue.path}: ${issue.message}` : issue.message)).join('; ')
   }

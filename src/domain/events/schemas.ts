@@ -1,5 +1,5 @@
 // The two events' one definition: TypeBox schemas from which the type, the compiled validator, the JSON Schema files in
-// schemas/, and the OpenAPI bodies are made. Bounds are the published contract; unknown fields are allowed and kept.
+// docs/schemas/, and the OpenAPI bodies are made. Bounds are the published contract; unknown fields are allowed and kept.
 
 import Type from 'typebox'
 

@@ -1,7 +1,7 @@
 // Event times as they come in: ISO 8601 strings of any precision, or epoch milliseconds. Parsed by hand because it is
 // on the path of every event, and because Date.parse reads a string without zone as local time: here it is UTC, which
 // is what producers mean that print a naive time (Python's utcnow().isoformat()). A leap second's `:60` is the next
-// second's `:00`, as POSIX time has it. Digits beyond the millisecond are cut, never rounded up into the next one.
+// second's `:00`, as in POSIX time. Digits beyond the millisecond are truncated, never rounded up into the next one.
 
 const DAYS_BEFORE_MONTH = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334]
 const DAYS_IN_MONTH = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
@@ -30,6 +30,11 @@ export function parseIsoMs(text: string): number {
   const days = daysBeforeYear(year) + DAYS_BEFORE_MONTH[month - 1]! + (month > 2 && isLeapYear(year) ? 1 : 0) + day - 1
   const base = days * 86_400_000 + hour * 3_600_000 + minute * 60_000 + second * 1000
   return length === 19 ? base : base + fractionAndZoneMs(text)
+}
+
+/** The same, or a date like 2026-01-31, which is its midnight (UTC); NaN when it is neither. */
+export function parseInstantMs(text: string): number {
+  return parseIsoMs(text.length === 10 ? `${text}T00:00:00Z` : text)
 }
 
 function fractionAndZoneMs(text: string): number {

@@ -1,5 +1,5 @@
 // Turns the validator's findings into issues with reason codes, in words that say what was found, what was expected and
-// what to do. Runs only for refused events.
+// what to do. Runs only for rejected events.
 
 import type { Issue, ReasonCode } from './rejection.ts'
 

@@ -174,17 +174,17 @@ export class RowTotal {
   }
 }
 
-/** A bucket with fewer rows is added up as quickly as its rollups would be read. */
-const MIN_ROWS_FOR_ROLLUPS = 32
+/** A bucket with fewer rows is added up as quickly as its totals would be read. */
+const MIN_ROWS_WITH_TOTALS = 32
 
-/** The rollups that a bucket carries beside its rows; null where the rows are few. */
-export function rollupsOf(rows: readonly CellRow[]): RowTotals | null {
-  if (rows.length < MIN_ROWS_FOR_ROLLUPS) return null
-  return { model: rollupBy('model', rows), tenant: rollupBy('tenant', rows) }
+/** The totals that a bucket carries beside its rows; null where the rows are few. */
+export function rowTotalsOf(rows: readonly CellRow[]): RowTotals | null {
+  if (rows.length < MIN_ROWS_WITH_TOTALS) return null
+  return { model: totalsBy('model', rows), tenant: totalsBy('tenant', rows) }
 }
 
 /** Sums by one name and price kind, sorted; the rest of the key is as if there were one GPU, model and tenant. */
-function rollupBy(name: 'model' | 'tenant', rows: readonly CellRow[]): CellRow[] {
+function totalsBy(name: 'model' | 'tenant', rows: readonly CellRow[]): CellRow[] {
   const sums = new Map<string, CellRow>()
   const rest = { gpu_index: 0, gpu_uuid: null, gpu_name: null, model: null, tenant: null }
   for (const row of rows) {

@@ -135,7 +135,7 @@ export interface LedgerKey {
 export type CellRow = LedgerKey & LedgerAmounts
 
 /**
- * The rollups of a bucket: its rows summed for questions without a GPU, by model and price kind, and by tenant and
+ * The totals of a bucket: its rows summed for questions without a GPU, by model and price kind, and by tenant and
  * price kind. The GPU, and the tenant or model, of these rows are empty: index 0 and null.
  */
 export interface RowTotals {

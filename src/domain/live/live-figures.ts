@@ -34,7 +34,9 @@ export interface LiveModel {
   usd_per_million_tokens: number | null
 }
 
-/** Live figures of all slots and models. `windowSeconds` is the length of the window, `nowMs` its end by the wall clock. */
+/**
+ * Live figures of all slots and models. `windowSeconds` is the length of the window, `nowMs` its end by the wall clock.
+ */
 export function liveFigures(
   allSlots: Iterable<Slot>,
   { windowSeconds, priceOf }: { windowSeconds: number; priceOf: PriceOfSlot },

@@ -1,6 +1,6 @@
 // The live window: what a token costs right now on each GPU. State in memory, in panes of one second of event time per
-// slot (host + GPU index); it prices each token event as it passes, feeds the live view (live-figures.ts), and is rebuilt
-// from the store after a restart. It is never the record: the ledger is.
+// slot (host + GPU index); it prices each token event as it passes, feeds the live view (live-figures.ts), and is
+// rebuilt from the store after a restart. It is never the record: the ledger is.
 //
 //   cost_per_token = Σ price per hour of the slots × window / 3600 ÷ tokens on the slots in the window that ends at the
 //   event's second, the event included — always the full window's cost, so that the figure can be rebuilt.
@@ -82,7 +82,10 @@ export class SlidingWindow {
     else if (second - windowSeconds + 1 < this.#knownFromSecond) event.partial = true
   }
 
-  /** The only host with a slot of this index among those whose newest event is within `withinMs` before `tsMs`, else null. */
+  /**
+   * The only host with a slot of this index among those whose newest event is within `withinMs` before `tsMs`, else
+   * null.
+   */
   onlyHostWith(gpuIndex: number, tsMs: number, withinMs: number): string | null {
     let found: string | null = null
     for (const [host, slots] of this.#slots) {

@@ -3,8 +3,9 @@
 // price-book-schema.ts (the one definition); what single fields do not show is checked after them: reversed validities,
 // senseless matches, duplicate ids, salvage above purchase, overlaps. Gaps in time are only warnings.
 
+import { parseInstantMs } from '../events/timestamp.ts'
 import { type PriceBookDocument, PriceBookSchema, type PriceRuleData } from './price-book-schema.ts'
-import { matchKey, matchLevel, parseInstantMs } from './price-rule.ts'
+import { matchKey, matchLevel } from './price-rule.ts'
 import { checkValue, type Problem, problem } from './schema-errors.ts'
 
 /** What a check found; `book` is null when there are problems. */

@@ -4,7 +4,7 @@
 // uncovered time) the fixed part applies alone. Rules are ranked by what they name: uuid with its slot, uuid, slot,
 // host, pattern.
 
-import { parseIsoMs } from '../events/timestamp.ts'
+import { parseInstantMs } from '../events/timestamp.ts'
 import { divideRounded, NANO_PER_USD, nanoUsd, usd } from './money.ts'
 import { NamePattern } from './name-pattern.ts'
 import type { PriceMatch, PriceRuleData } from './price-book-schema.ts'
@@ -62,14 +62,6 @@ export type MatchLevel = 0 | 1 | 2 | 3 | 4
 const HOURS_PER_YEAR = 8760n
 /** µJ × (10⁻⁹ USD/kWh) × (PUE in 10⁻⁹) per ms as 10⁻⁹ USD per hour: 1 kWh is 3.6 × 10¹² µJ, 1 h is 3.6 × 10⁶ ms. */
 const ENERGY_DIVISOR = 1_000_000_000_000_000n
-
-/**
- * Milliseconds of a rule's `from` or `to`: an ISO 8601 date-time, or a date (its midnight, UTC); NaN when it is
- * neither.
- */
-export function parseInstantMs(text: string): number {
-  return parseIsoMs(text.length === 10 ? `${text}T00:00:00Z` : text)
-}
 
 /** The level of a match; null when its fields do not make sense together. */
 export function matchLevel(match: PriceMatch): MatchLevel | null {

@@ -4,8 +4,8 @@
 
 import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply } from 'fastify'
+import { parseInstantMs } from '../../domain/events/timestamp.ts'
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
-import { parseInstantMs } from '../../domain/prices/price-rule.ts'
 import { CostReading, type CostSource, costPage } from '../../processor/cost/cost-reading.ts'
 import { FrozenDaysError } from '../../processor/recompute/ledger-as-of.ts'
 import { FIGURE_NAMES } from '../../report/cost-figures.ts'

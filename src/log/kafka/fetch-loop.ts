@@ -1,12 +1,12 @@
-// Reads the partitions that are in phase `reading`: at most one request in flight and one response read ahead per broker,
-// and none at all while nothing is taken, which is the back-pressure. It advances the states' offsets and decides nothing
-// else: a position that a broker refuses goes back to phase `starting`, records that cannot be decoded block their
-// partition, and stale metadata is reported to `refresh`. The subscription acts on these.
+// Reads the partitions that are in phase `reading`: at most one request in flight and one response read ahead per
+// broker, and none at all while nothing is taken, which is the back-pressure. It advances the states' offsets and
+// decides nothing else: a position that a broker refuses goes back to phase `starting`, records that cannot be decoded
+// block their partition, and stale metadata is reported to `refresh`. The subscription acts on these.
 //
-// A response counts only for the very `PartitionState` that was requested, and only at the offset that was requested: the
-// subscription replaces the object when a partition is revoked or assigned again, so a late response counts for nothing.
-// Connections of its own, since a broker answers one request per connection at a time and a JoinGroup on the same one would
-// hold up all reading for as long as a rebalance takes.
+// A response counts only for the very `PartitionState` that was requested, and only at the offset that was requested:
+// the subscription replaces the object when a partition is revoked or assigned again, so a late response counts for
+// nothing. Connections of its own, since a broker answers one request per connection at a time and a JoinGroup on the
+// same one would hold up all reading for as long as a rebalance takes.
 
 import { type Broker, ConnectionPool } from '@platformatic/kafka'
 import { Backoff, type Notifier } from '../../runtime/waiting.ts'
@@ -83,8 +83,8 @@ export class FetchLoop {
   }
 
   /**
-   * Takes what is ready, about `maxBytes` of it when unpacked. The next requests go out as soon as a broker's response is
-   * used up; where nothing is packed that is known before decoding, so that brokers work meanwhile.
+   * Takes what is ready, about `maxBytes` of it when unpacked. The next requests go out as soon as a broker's response
+   * is used up; where nothing is packed that is known before decoding, so that brokers work meanwhile.
    */
   take(): RecordBatch[] {
     const batches: RecordBatch[] = []

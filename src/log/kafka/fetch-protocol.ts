@@ -1,6 +1,6 @@
-// Kafka's Fetch request in the versions that brokers of 2.7 and later speak, over the library's public connections, with
-// our own reading of the response (record-batch.ts). No fetch sessions: a request names all that it wants, so nothing has
-// to be undone when partitions come and go.
+// Kafka's Fetch request in the versions that brokers of 2.7 and later speak, over the library's public connections,
+// with our own reading of the response (record-batch.ts). No fetch sessions: a request names all that it wants, so
+// nothing has to be undone when partitions come and go.
 // Format: https://kafka.apache.org/39/protocol.html#The_Messages_Fetch
 
 import {
@@ -44,7 +44,8 @@ export interface FetchResponse {
 
 type FetchApi = ReturnType<typeof createAPI<unknown[], FetchResponse>>
 
-// Versions 12 to 17 differ in what is requested and in tagged fields; the responses look alike except for the topic's name.
+// Versions 12 to 17 differ in what is requested and in tagged fields; the responses look alike except for the topic's
+// name.
 const APIS: FetchApi[] = [fetchV12, fetchV13, fetchV14, fetchV15, fetchV16, fetchV17].map(({ createRequest, api }) =>
   createAPI<unknown[], FetchResponse>(FETCH, api.version, createRequest, (_correlationId, _apiKey, version, reader) =>
     readResponse(reader, version),

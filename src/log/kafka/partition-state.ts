@@ -1,6 +1,6 @@
 // Where each assigned partition stands. The subscription decides where one starts and replaces the object when the
-// partition is revoked or assigned again; the fetch loop advances it. A late response falls on an object that is no longer
-// in the map, and counts for nothing.
+// partition is revoked or assigned again; the fetch loop advances it. A late response falls on an object that is no
+// longer in the map, and counts for nothing.
 
 import type { AssignedPartition, StartDecision } from '../event-log.ts'
 
@@ -49,7 +49,9 @@ export function block(state: PartitionState, reason: string): void {
   state.startRequestedAtMs = performance.now()
 }
 
-/** Starts reading where the owner decided, or blocks: an offset that the log does not have is never moved to a near one. */
+/**
+ * Starts reading where the owner decided, or blocks: an offset that the log does not have is never moved to a near one.
+ */
 export function start(state: PartitionState, described: AssignedPartition, decision: StartDecision | undefined): void {
   state.startRequestedAtMs = performance.now()
   state.endOffset = described.endOffset

@@ -1,7 +1,8 @@
-// Reads Kafka's record batches (message format v2) out of a fetch response. The library can do this too, but makes several
-// objects and BigInts per record; this one makes one object and shares the response's bytes (SPIKE.md: 3.3 M records/s
-// against 0.25 M through the stream). Two passes on purpose: `offsetAfter` looks at batch headers only, so that the next
-// fetch can be on its way before `RecordReader` unpacks and decodes.
+// Reads Kafka's record batches (message format v2) out of a fetch response. The library can do this too, but allocates
+// several objects and BigInts per record; this allocates one object and shares the response's bytes. Measured like with
+// like (parse, validate, encode): 546,000 events/s against 255,000 through the library's stream. Two passes on purpose:
+// `offsetAfter` reads batch headers only, so that the next request can be sent before `RecordReader` unpacks and
+// decodes.
 // Format: https://kafka.apache.org/39/documentation.html#recordbatch
 
 import { compressionsAlgorithmsByBitmask } from '@platformatic/kafka'
@@ -23,25 +24,26 @@ const LOG_APPEND_TIME = 1 << 3
 const TRANSACTIONAL = 1 << 4
 const CONTROL = 1 << 5
 
-/** A transaction that was rolled back: its records from this offset on are not to be seen. */
+/** A transaction that was aborted: its records from this offset on must not be returned. */
 export interface AbortedTransaction {
   producerId: bigint
   firstOffset: bigint
 }
 
-/** Offset after the last whole batch, `from` when there is none. A response may end in the middle of a batch. */
+/** Offset after the last complete batch, `from` when there is none. A response may end in the middle of a batch. */
 export function offsetAfter(bytes: Buffer, from: number): number {
   let next = from
   for (const at of wholeBatches(bytes)) {
     next = int64(bytes, at) + bytes.readInt32BE(at + LAST_OFFSET_DELTA) + 1
   }
-  // An answer starts with the batch that holds the offset asked for, so it may begin earlier but never end earlier.
+  // A response starts with the batch that holds the requested offset, so it may begin earlier but never end earlier.
   return Math.max(next, from)
 }
 
 /**
- * Hands out the records of one partition's answer, from offset `from` on and a bounded part at a time, because packed
- * batches may unpack to many times their size. Transaction markers and rolled back records are left out.
+ * Returns the records of one partition's response, from offset `from` on and a bounded part at a time, because
+ * compressed batches may unpack to many times their size. Transaction markers and records of aborted transactions are
+ * skipped.
  */
 export class RecordReader {
   readonly #bytes: Buffer
@@ -66,12 +68,12 @@ export class RecordReader {
     return this.#at === undefined
   }
 
-  /** Whether how much there is can only be known by unpacking it. */
+  /** Whether the rest is compressed, so that its size is known only after unpacking. */
   get packed(): boolean {
     return this.#at !== undefined && (this.#bytes.readInt16BE(this.#at + ATTRIBUTES) & CODEC_MASK) !== 0
   }
 
-  /** At least one batch; no further one when these have filled `maxBytes`. */
+  /** Reads at least one batch, and no further one once `maxBytes` are reached. */
   read(maxBytes: number): { records: LogRecord[]; bytes: number } {
     const records: LogRecord[] = []
     let bytes = 0
@@ -83,7 +85,7 @@ export class RecordReader {
     return { records, bytes }
   }
 
-  /** Gives up the rest; answers 0, the bytes that this handed out. */
+  /** Discards the rest. Returns 0, the bytes that this read. */
   skip(): number {
     this.#at = undefined
     return 0
@@ -111,13 +113,13 @@ export class RecordReader {
       this.#rolledBack.add(this.#pending.shift()!.producerId)
     }
     const producerId = this.#bytes.readBigInt64BE(at + PRODUCER_ID)
-    // The first marker after a rolled back transaction's records is the one that ends it.
+    // The first marker after an aborted transaction's records is the one that ends it.
     if (isControl) this.#rolledBack.delete(producerId)
     return !isControl && !this.#rolledBack.has(producerId)
   }
 }
 
-/** A record whose key becomes a Buffer only when somebody asks: of most records nobody does, and a Buffer is dear. */
+/** A record whose key becomes a Buffer only when it is read: most keys never are, and a Buffer is expensive. */
 class KafkaRecord implements LogRecord {
   readonly offset: number
   readonly timestampMs: number
@@ -159,11 +161,11 @@ function readBatch(bytes: Buffer, at: number, { attributes, baseOffset, from, in
     const length = cursor.varint()
     const next = cursor.at + length
     if (length < 0 || next > cursor.bytes.length) throw new Error('Cannot read records: a record ends beyond its batch')
-    // The record's own attributes are not used by any version of Kafka.
+    // No version of Kafka uses the record's own attributes.
     cursor.at += 1
     const timestampDelta = cursor.varlong()
     const offset = baseOffset + cursor.varint()
-    // A compressed batch comes whole, also when an offset in its middle was asked for.
+    // A compressed batch is returned whole, even when an offset in its middle was requested.
     if (offset >= from) {
       const keyLength = cursor.varint()
       const keyAt = cursor.at
@@ -211,7 +213,7 @@ function int64(bytes: Buffer, at: number): number {
   return bytes.readInt32BE(at) * 4_294_967_296 + bytes.readUInt32BE(at + 4)
 }
 
-/** Walks over varints and slices. Lengths are checked per record by its reader, not per byte. */
+/** Reads varints and slices. Lengths are checked per record by the caller, not per byte. */
 class Cursor {
   readonly bytes: Buffer
   at = 0
@@ -230,7 +232,7 @@ class Cursor {
     return (value >>> 1) ^ -(value & 1)
   }
 
-  /** Wider than 32 bits, as a number: time stamps and their differences stay below 2⁵³. */
+  /** Wider than 32 bits, as a number: timestamps and their differences stay below 2⁵³. */
   varlong(): number {
     let byte = this.bytes[this.at++]!
     let value = byte & 0x7f

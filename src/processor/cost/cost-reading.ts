@@ -13,7 +13,7 @@ import {
   isAfter,
   type PageEnd,
 } from '../../report/cost-grouping.ts'
-import { type CostQuery, type PlannedRead, planOf, rollupFor } from '../../report/cost-query.ts'
+import { type CostQuery, type PlannedRead, planOf, totalsFor } from '../../report/cost-query.ts'
 import type { EventStore } from '../../store/event-store.ts'
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
 import { ledgerAsOf } from '../recompute/ledger-as-of.ts'
@@ -116,10 +116,10 @@ export class CostReading {
       return
     }
     const hosts = host === undefined ? undefined : [host]
-    const rollup = rollupFor(this.query)
+    const by = totalsFor(this.query)
     for (const { level, fromMs: startMs, toMs: endMs } of planOf(this.query)) {
-      if (rollup === null) yield* ledger.readBuckets(level, startMs, endMs, hosts)
-      else yield* ledger.readRollups(rollup, level, startMs, endMs, hosts)
+      if (by === null) yield* ledger.readBuckets(level, startMs, endMs, hosts)
+      else yield* ledger.readRollups(by, level, startMs, endMs, hosts)
     }
   }
 

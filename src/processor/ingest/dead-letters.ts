@@ -1,7 +1,7 @@
 // Records that can never become documents: put into the dead-letter topic with their original bytes and where they came
 // from, and copied to the store so that listing needs no scan of the topic. `redrive` puts one back where it came from.
-// Nothing here drops a record: when the topic does not take one for its size, it gets a cut value, with the whole one's
-// length and SHA-256 in the headers.
+// No record is dropped: when the topic rejects one for its size, it gets a truncated value, with length and SHA-256 of
+// the whole one in the headers.
 
 import { createHash } from 'node:crypto'
 import { crc32 } from 'node:zlib'
@@ -12,10 +12,13 @@ import { DEAD_LETTER_COPY_BYTES, type DeadLetter, type EventStore } from '../../
 import type { RejectedRecord } from './step.ts'
 
 const EMPTY = Buffer.alloc(0)
-/** Longest header value that is copied from a refused record, characters. */
+/** Longest header value that is copied from a rejected record, characters. */
 const MAX_HEADER_LENGTH = 1024
 
-/** Writes refused records to the dead-letter topic, then to the store. Repeating it repeats the former: same headers, same bytes. */
+/**
+ * Writes rejected records to the dead-letter topic, then to the store. A repeated call appends the same headers and
+ * bytes again.
+ */
 export async function writeDeadLetters(
   log: EventLog,
   store: EventStore,
@@ -29,7 +32,7 @@ export async function writeDeadLetters(
     await log.append(topic, records)
   } catch (error) {
     if (!(error instanceof LogError) || error.retriable) throw error
-    // One by one, so that only what the broker does not take is cut.
+    // One by one, so that only what the broker rejects is truncated.
     for (const record of records) await appendCutIfNeeded(log, topic, record)
   }
   await store.writeDeadLetters(letters)
@@ -98,8 +101,8 @@ function recordOf(one: RejectedRecord, letter: DeadLetter): NewRecord {
 }
 
 /**
- * Puts a dead letter back into its topic, with the id that it would have had. Throws an Error that says what to do when
- * the store has only a part of its bytes.
+ * Puts a dead letter back into its topic, with the id that it would have had. Throws an Error with a remedy when the
+ * store has only a part of its bytes.
  */
 export async function redrive(log: EventLog, store: EventStore, letter: DeadLetter, at: Date): Promise<void> {
   if (letter.value !== null && letter.value.length < letter.value_length) {
@@ -108,7 +111,7 @@ export async function redrive(log: EventLog, store: EventStore, letter: DeadLett
         'read the whole record from the dead-letter topic and publish it again',
     )
   }
-  // One that was refused twice keeps the id of its first place.
+  // One that was rejected twice keeps the id of its first place.
   const headers = { [REDRIVE_ID_HEADER]: letter._id, ...letter.headers }
   await log.append(letter.topic, [{ key: letter.key, value: letter.value, partition: letter.partition, headers }])
   await store.markRedriven(letter._id, at)

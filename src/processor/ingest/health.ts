@@ -1,5 +1,5 @@
-// What /health says: ok, or what is wrong and since when, with the lag, the last event and the outcome counts. `starting`
-// and `draining` are states of their own, so that an orchestrator and a person read the same truth.
+// What /health reports: ok, or what is wrong and since when, with the lag, the last event and the outcome counts.
+// `starting` and `draining` are states of their own, so that an orchestrator and an operator read the same.
 
 import type { Subscription } from '../../log/event-log.ts'
 import type { Outcomes } from './outcomes.ts'
@@ -7,7 +7,9 @@ import type { Outcomes } from './outcomes.ts'
 export interface Health {
   status: 'ok' | 'starting' | 'draining' | 'stopped' | 'error'
   problems: { code: string; message: string; since?: string }[]
-  /** Records between what is read and the end of the log, over this member's partitions; null before the first answer. */
+  /**
+   * Records between what is read and the end of the log, over this member's partitions; null before the first answer.
+   */
   lag: number | null
   /** Event time of the newest event that was read. */
   last_event: string | null
@@ -35,10 +37,10 @@ interface HealthInput {
   slots: number
 }
 
-/** A member without partitions is starting for so long, then it stands by, milliseconds. */
+/** How long a member without partitions counts as starting, then it is on standby, milliseconds. */
 const STANDBY_MS = 20_000
 
-/** Puts the parts' states together. */
+/** Combines the states of the parts. */
 export function healthOf(input: HealthInput): Health {
   const { outcomes, subscription } = input
   const problems: Health['problems'] = [
@@ -49,7 +51,8 @@ export function healthOf(input: HealthInput): Health {
     })),
     ...(subscription?.problems ?? []),
   ]
-  // A group may have more members than partitions: one that was given none for so long stands by, and is well.
+  // A group may have more members than partitions: one that has been assigned none for so long is on standby, and
+  // healthy.
   const isRunning = (subscription?.assigned.length ?? 0) > 0 || input.runningMs > STANDBY_MS
   const settled = input.phase === 'running' ? (isRunning ? 'ok' : 'starting') : input.phase
   return {

@@ -1,7 +1,7 @@
-// The live price of each token event as it passes, and the host of events that name none. Joins the live window with the
-// price book; rebuilt from the store's last documents after a start and after each assignment, so that a restart leaves
-// no hole in the live figures. Records between the stored position and a crash are delivered again and are in the store
-// already: they are remembered by id and not counted twice. The record is the ledger, never these figures.
+// The live price of each token event as it passes, and the host of events that name none. Joins the live window with
+// the price book; rebuilt from the store's last documents after a start and after each assignment, so that a restart
+// leaves no hole in the live figures. Records between the stored position and a crash are delivered again and are in
+// the store already: they are remembered by id and not counted twice. The record is the ledger, never these figures.
 
 import type { GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
 import { CELL_MS } from '../../domain/ledger/buckets.ts'
@@ -118,8 +118,9 @@ export class LivePrices {
   }
 
   /**
-   * USD per hour of a slot at an instant: the effective rule, else the sample's own price, else the book's default. Without
-   * energy: what a GPU draws is known only afterwards. A book without rules is the common case and makes no BigInt.
+   * USD per hour of a slot at an instant: the effective rule, else the sample's own price, else the book's default.
+   * Without energy: what a GPU draws is known only afterwards. A book without rules is the common case and makes no
+   * BigInt.
    */
   readonly #effectiveUsdPerHour = (
     { host, gpuIndex }: { host: string | null; gpuIndex: number },

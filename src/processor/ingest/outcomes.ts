@@ -1,5 +1,5 @@
 // What became of each record, counted: exactly one of stored, duplicate, rejected; stored may be late as well. The sum
-// equals the offsets read, which a test holds against the log's own offsets.
+// equals the offsets read, which a test compares with the log's own offsets.
 
 import type { ReasonCode } from '../../domain/events/rejection.ts'
 

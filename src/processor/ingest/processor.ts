@@ -34,7 +34,9 @@ export interface ProcessorOptions {
   retentionDays?: number
   /** Completes events as they pass: host, live price. */
   live: LivePrices
-  /** Where to begin topics of which neither store nor group knows a place; absent: run() may reject with StartUndecided. */
+  /**
+   * Where to begin topics of which neither store nor group knows a place; absent: run() may reject with StartUndecided.
+   */
   from?: StartFrom | undefined
   log: Logger
   now?: () => number
@@ -125,7 +127,8 @@ export class Processor {
       while (!signal.aborted) await this.#readOnce(this.#subscription, signal)
       this.#phase = 'draining'
       await this.#writer.idle()
-      // A reader that resumes from the log's own offsets, such as an older processor, would read again what is not committed.
+      // A reader that resumes from the log's own offsets, such as an older processor, would read again what is not
+      // committed.
       await this.#committing
     } finally {
       await this.#subscription?.close()

@@ -1,11 +1,11 @@
-// Where to start reading a partition. The store's position is the only truth; the group's committed offset is used once,
-// when the store has none yet: so an older processor of the same group is taken over where it stopped. What does not fit
-// the log (the topic was made anew, truncated, or lost its tail) blocks the partition until a person decides with
-// `pertoken topics seek`: jumping would lose events in silence.
+// Where to start reading a partition. The store's position is the only truth; the group's committed offset is used
+// once, when the store has none yet: so an older processor of the same group is taken over where it stopped. What does
+// not fit the log (the topic was recreated, truncated, or lost its tail) blocks the partition until an operator decides
+// with `pertoken topics seek`: jumping would lose events silently.
 //
-// Where neither is known there are two cases. A new store begins at the log's beginning. A store with documents of an older
-// deployment might hold the log's records already, or not: nobody can tell, so a person says it, once (`--from`), and the
-// store keeps it as positions of all partitions.
+// Where neither is known there are two cases. A new store begins at the log's beginning. A store with documents of an
+// older deployment may or may not hold the log's records already: only the operator knows, decides once (`--from`), and
+// the store keeps the decision as positions of all partitions.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { AssignedPartition, EventLog, Position, StartDecision, TopicDescription } from '../../log/event-log.ts'
@@ -47,9 +47,9 @@ export function startOf(partition: AssignedPartition, stored: readonly Position[
 }
 
 /**
- * What a start at the group's committed offset leaves out, as a log line; null for nothing. Where the log has deleted it
- * there is no other place to start than the beginning, and the records between are lost to every reader: reported, not
- * asked about.
+ * What a start at the group's committed offset leaves out, as a log line; null for nothing. Where the log has deleted
+ * it there is no other place to start than the beginning, and the records between are lost to every reader: reported,
+ * not asked about.
  */
 export function lossAtStart(partition: AssignedPartition, stored: readonly Position[]): string | null {
   const { topic, partition: number, committedOffset, earliestOffset } = partition
@@ -59,10 +59,10 @@ export function lossAtStart(partition: AssignedPartition, stored: readonly Posit
   return `Group stopped at ${committedOffset} of ${topic}/${number}, but the log starts at ${earliestOffset}: ${gap} records were deleted unread`
 }
 
-/** What `--from` says: an end of the log, or the record time (epoch milliseconds) of the first record to read. */
+/** The value of `--from`: an end of the log, or the record time (epoch milliseconds) of the first record to read. */
 export type StartFrom = 'earliest' | 'latest' | number
 
-/** Nobody has said where to begin, and it must not be guessed. Reading has not begun. */
+/** Where to begin is undecided and must not be guessed. Reading has not begun. */
 export class StartUndecided extends Error {
   override readonly name = 'StartUndecided'
 }
@@ -72,10 +72,10 @@ interface Start {
   topics: readonly string[]
 }
 
-/** Why a first start needs a person's word, one line with what to do; null when it needs none. */
+/** Why a first start needs the operator's decision, one line with a remedy; null when it needs none. */
 export async function whyUndecided(log: EventLog, store: EventStore, start: Start): Promise<string | null> {
   const unknown = await topicsWithoutPosition(store, start)
-  // Counting may be given up where it takes long (null), which it does not where there is nothing foreign.
+  // The count may be null where counting takes long, which it does not where there is nothing foreign.
   if (unknown.length === 0 || (await store.count()).foreign === 0) return null
   const unread = await unreadOf(log, start.group, unknown)
   if (unread.length === 0) return null
@@ -89,9 +89,9 @@ export async function whyUndecided(log: EventLog, store: EventStore, start: Star
 }
 
 /**
- * Settles where a first start begins, as far as `startOf` cannot know it: by `from`, where a person said so. Answers the
- * topics that were begun by it. May be repeated, also by several processors at once: the first word counts. Throws
- * StartUndecided, and what log and store throw.
+ * Decides where a first start begins, where `startOf` cannot: by `from`, if given. Returns the topics that begin there.
+ * May be repeated, also by several processors at once: the first decision counts. Throws StartUndecided, and what log
+ * and store throw.
  */
 export async function settleFirstStart(
   log: EventLog,
@@ -114,7 +114,7 @@ async function topicsWithoutPosition(store: EventStore, { group, topics }: Start
   return topics.filter((topic) => !stored.some((position) => position.topic === topic))
 }
 
-/** Those of the topics that have records, and of which the group has committed no offset either. */
+/** The topics that have records and no committed offset of the group. */
 async function unreadOf(log: EventLog, group: string, topics: readonly string[]): Promise<TopicDescription[]> {
   if (topics.length === 0) return []
   const described = await log.describe(topics, group)
@@ -151,8 +151,8 @@ export interface StartUp {
 const TOPICS_PATIENCE_MS = 2000
 
 /**
- * Prepares store and topics and settles where a first start begins, each repeated until it succeeds or the signal aborts.
- * Throws StartUndecided where an operator has not said where to begin, and GaveUp when `giveUp` aborts first.
+ * Prepares store and topics and settles where a first start begins, each repeated until it succeeds or the signal
+ * aborts. Throws StartUndecided where an operator has not said where to begin, and GaveUp when `giveUp` aborts first.
  */
 export async function startUp(
   { eventLog, store, closedDays, group, topicMetric, topicToken, topicDead, partitions, log, ...start }: StartUp,

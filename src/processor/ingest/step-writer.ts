@@ -1,8 +1,9 @@
-// Writes steps. Documents of a few steps are written side by side; once written, steps are finished in the order they were
-// read: one mark write for all that are ready, then their positions, then the log's commit. So a position is stored only
-// when every record before it is durably stored or rejected, and marked. Finishing is grouped (at most once in
-// `finishIntervalMs`): a mark and a position cost the same for one step as for twenty, and a crash between costs only a
-// redelivery. Bounded: `maxWrites` side by side, `maxOpen` unfinished steps, then `add` waits: the back-pressure.
+// Writes steps. Documents of a few steps are written side by side; once written, steps are finished in the order they
+// were read: one mark write for all that are ready, then their positions, then the log's commit. So a position is
+// stored only when every record before it is durably stored or rejected, and marked. Finishing is grouped (at most once
+// in `finishIntervalMs`): a mark and a position cost the same for one step as for twenty, and a crash between costs
+// only a redelivery. Bounded: `maxWrites` side by side, `maxOpen` unfinished steps, then `add` waits: the
+// back-pressure.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
@@ -202,7 +203,8 @@ export function stepWriters({ log, store, outcomes, repeat, ...target }: StepTar
         await writeDeadLetters(log, store, target.topicDead, step.rejected, new Date(target.now()))
         for (const { refusal } of step.rejected) outcomes.reject(refusal.reason)
       }),
-    marks: (cells) => repeat('write marks to the store', () => store.insertMarks(cells.dirtyMinutes(), target.now())),
+    marks: (cells) =>
+      repeat('write marks to the store', () => store.ledger.insertMarks('minute', cells.dirtyMinutes(), target.now())),
     positions: (positions) =>
       repeat('write positions to the store', () => store.advancePositions(target.group, positions)),
     commit: (positions) => target.commit(positions),
@@ -215,7 +217,8 @@ function rejectClosedDays(step: Step, closedDays: ClosedDays): void {
     const days = documents.map(({ ts }) => closedDays.closedDay(ts.getTime()))
     if (days.every((day) => day === null)) return [documents, origins]
     if (origins.length < documents.length) {
-      // Another processor has retention, this one has not: it must read the events again to reject them with their bytes.
+      // Another processor has retention, this one has not: it must read the events again to reject them with their
+      // bytes.
       throw new Error(
         'A day was closed while its events were in flight: set RAW_RETENTION_DAYS here as well and restart',
       )

@@ -1,5 +1,5 @@
-// A step: some consecutive records of some partitions, decoded, priced, and ready to be written. The processor fills it,
-// the step writer writes it.
+// A step: some consecutive records of some partitions, decoded, priced, and ready to be written. The processor fills
+// it, the step writer writes it.
 
 import type { GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
 import type { Rejection } from '../../domain/events/rejection.ts'

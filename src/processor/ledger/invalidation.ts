@@ -208,7 +208,7 @@ class MarkWriter {
   }
 
   async #write(): Promise<void> {
-    if (this.#minutes.length > 0) await this.#ledger.markSpans('minute', this.#minutes, this.#nowMs)
+    if (this.#minutes.length > 0) await this.#ledger.insertMarks('minute', this.#minutes, this.#nowMs)
     this.#minutes = []
   }
 }

@@ -4,7 +4,7 @@
 // by test/processor/protocol/protocol-model.test.ts. Nothing is skipped when a cell comes out unchanged: see there.
 
 import { CELL_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
-import { rollupsOf } from '../../domain/ledger/rows.ts'
+import { rowTotalsOf } from '../../domain/ledger/rows.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import type { LedgerBucket, LedgerStore, Mark } from '../../store/ledger-store.ts'
 import { ClosedDays, dayText } from '../closed-days.ts'
@@ -114,7 +114,7 @@ export class MinuteKeeper {
       const { bookVersion, rows, overflow } = inputs.cell(host, book)
       counters.namesOverflowed += overflow
       const rev = revs.get(host) ?? 0
-      const computed = { bookVersions: [bookVersion], rows, sums: rollupsOf(rows), capped: overflow, computedMs }
+      const computed = { bookVersions: [bookVersion], rows, totals: rowTotalsOf(rows), capped: overflow, computedMs }
       return { level: 'minute', startMs, host, rev, ...computed }
     })
   }
@@ -127,7 +127,7 @@ export class MinuteKeeper {
     const won = cells.filter((_, i) => replaced[i])
     counters.cellsReplaced += won.length
     counters.racesLost += cells.length - won.length
-    if (won.length > 0) await ledger.markSpans('hour', hoursOf(won), now())
+    if (won.length > 0) await ledger.insertMarks('hour', hoursOf(won), now())
     // A revision that was made meanwhile marked the cells that it saw. One that was only just written it may not have
     // seen.
     await books.refresh()

@@ -3,7 +3,7 @@
 // were read. These are sums of integers: whoever adds them up, and in whatever order, gets the same rows.
 
 import { DAY_MS, floorTo, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
-import { RowTotal, rollupsOf } from '../../domain/ledger/rows.ts'
+import { RowTotal, rowTotalsOf } from '../../domain/ledger/rows.ts'
 import type { LedgerBucket } from '../../store/ledger-store.ts'
 import { dropFrozen, type KeeperDependencies } from './minute-keeper.ts'
 
@@ -30,14 +30,14 @@ export class RollupKeeper {
     const computedMs = now()
     const rollups = [...builders].map(([host, builder]): LedgerBucket => {
       const sum = builder.build()
-      return { level, startMs, host, rev: revs.get(host) ?? 0, ...sum, sums: rollupsOf(sum.rows), computedMs }
+      return { level, startMs, host, rev: revs.get(host) ?? 0, ...sum, totals: rowTotalsOf(sum.rows), computedMs }
     })
     const replaced = await ledger.replaceBuckets(rollups)
     const won = new Set(rollups.filter((_, i) => replaced[i]).map((rollup) => rollup.host))
     counters.rollupsComputed += rollups.length
     counters.racesLost += rollups.length - won.size
     if (level === 'hour' && won.size > 0) {
-      await ledger.markSpans('day', [{ startMs: floorTo(DAY_MS, startMs), hosts: [...won] }], now())
+      await ledger.insertMarks('day', [{ startMs: floorTo(DAY_MS, startMs), hosts: [...won] }], now())
     }
     const done = marks.filter((mark) => mark.hosts.every((host) => won.has(host))).map((mark) => mark.id)
     await ledger.deleteMarks(done)

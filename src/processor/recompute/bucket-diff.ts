@@ -3,7 +3,7 @@
 // bucket that differed while a keeper worked is compared again, on its own, before it is reported.
 
 import { type BucketLevel, CELL_MS, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
-import { AMOUNT_FIELDS, rollupsOf } from '../../domain/ledger/rows.ts'
+import { AMOUNT_FIELDS, rowTotalsOf } from '../../domain/ledger/rows.ts'
 import type { CellRow, RowTotals } from '../../domain/ledger/types.ts'
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
 import { type CellInputs, documentInputs } from '../ledger/cell-inputs.ts'
@@ -30,7 +30,7 @@ export interface Difference {
   /** Start of the bucket, ISO 8601. */
   start: string
   host: string | null
-  /** `missing`, `rows`, `book version`, `capped`, `sum` (an hour or day), `sums` (its rollups), `token totals`. */
+  /** `missing`, `rows`, `book version`, `capped`, `sum` (an hour or day), `sums` (by model or tenant), `token totals`. */
   what: string
   expected: string
   found: string
@@ -68,8 +68,8 @@ export function mismatchOf(
   }
   const rows = differingRows(expected.rows, stored.rows)
   if (rows !== null) return { what: level === 'minute' ? 'rows' : 'sum', ...rows }
-  const rollups = differingRollups(rollupsOf(expected.rows), stored.sums)
-  if (rollups !== null) return { what: 'sums', ...rollups }
+  const totals = differingTotals(rowTotalsOf(expected.rows), stored.totals)
+  if (totals !== null) return { what: 'sums', ...totals }
   if (stored.capped !== expected.capped) {
     return { what: 'capped', expected: String(expected.capped), found: String(stored.capped) }
   }
@@ -144,7 +144,7 @@ export class MismatchRecheck {
       this.differences.push({ level, start: new Date(startMs).toISOString(), host, ...mismatch })
     }
     if (repair !== true) return
-    await ledger.markSpans(level, [{ startMs, hosts: [host] }], nowMs)
+    await ledger.insertMarks(level, [{ startMs, hosts: [host] }], nowMs)
     this.repaired++
   }
 
@@ -218,8 +218,8 @@ function differingRows(
   return null
 }
 
-/** Rollups by model or by tenant that differ. A bucket without them is only slower to query. */
-function differingRollups(
+/** Totals by model or by tenant that differ. A bucket without them is only slower to query. */
+function differingTotals(
   expected: RowTotals | null,
   found: RowTotals | null,
 ): { expected: string; found: string } | null {

@@ -48,7 +48,7 @@ export async function* ledgerAsOf(options: {
       for (const host of hosts) {
         const { rows, overflow, bookVersion } = inputs.cell(host, book)
         if (rows.length === 0) continue
-        const fields = { bookVersions: [bookVersion], rows, sums: null, capped: overflow, computedMs: 0 }
+        const fields = { bookVersions: [bookVersion], rows, totals: null, capped: overflow, computedMs: 0 }
         yield { level: 'minute', startMs, host, rev: 0, ...fields }
       }
     }

@@ -1,5 +1,5 @@
-// Names of the collections and what each must have. The first five are published; `pt_` is for bookkeeping that nobody
-// else should read. There is no TTL index anywhere: it would delete raw events under the ledger's feet.
+// Names of the collections and the indexes that each must have. Those without the prefix `pt_` are published; `pt_` is
+// internal bookkeeping. There is no TTL index: it would delete raw events that the ledger still needs.
 
 import type { EventKind } from '../../domain/events/documents.ts'
 
@@ -13,7 +13,7 @@ export const PRICE_BOOK = 'price_book'
 
 export type IndexKey = Readonly<Record<string, 1 | -1>>
 
-/** Every collection, with the indexes that it needs beside `_id`. */
+/** Every collection, with the indexes that it needs besides `_id`. */
 export const COLLECTIONS: Readonly<Record<string, readonly IndexKey[]>> = {
   gpu_metrics: [{ ts: 1 }, { host: 1, gpu_index: 1 }],
   token_usage: [{ ts: 1 }, { model: 1 }],
@@ -26,12 +26,12 @@ export const COLLECTIONS: Readonly<Record<string, readonly IndexKey[]>> = {
 }
 
 /**
- * Collections that are asked for lists of ids, and so are not clustered on `_id`: for `$in`, mongod 6 reads a clustered
- * collection whole, of any size, where an index on `_id` takes it straight to each.
+ * Collections that are queried by lists of ids, and so are not clustered on `_id`: for `$in`, mongod 6 scans a
+ * clustered collection of any size as a whole, while an index on `_id` leads straight to each document.
  */
 export const UNCLUSTERED: ReadonlySet<string> = new Set([COST_LEDGER, MARKS])
 
-/** The name that MongoDB itself would give. */
+/** MongoDB's default name of an index. */
 export function indexName(key: IndexKey): string {
   return Object.entries(key).flat().join('_')
 }

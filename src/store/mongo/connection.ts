@@ -1,8 +1,8 @@
-// The connection to one MongoDB database: the driver's client with the limits that keep a dead server from hanging
-// anybody. Driver 7.9 ignores its `timeoutMS` (deprecated, no effect), so three things stand in: every command carries
-// a deadline as an AbortSignal, which covers server selection, the wait for a connection and the answer; sockets have an
-// inactivity limit, which covers cursors; and the driver's monitor, asking every two seconds, breaks half-open
-// connections. Worst case of a call: `callTimeoutMs`. After that the same object works again by itself.
+// The connection to one MongoDB database: the driver's client with the limits that keep callers from hanging on a dead
+// server. Driver 7.9 ignores its `timeoutMS` (deprecated, no effect), so three limits replace it: every command carries
+// a deadline as an AbortSignal, which covers server selection, the wait for a connection and the reply; sockets have an
+// inactivity limit, which covers cursors; and the driver's monitor, polling every two seconds, breaks half-open
+// connections. Worst case of a call: `callTimeoutMs`. When the server is back the same object works again.
 
 import {
   type Db,
@@ -18,7 +18,7 @@ import { type Access, securityFault } from './security-faults.ts'
 
 const DEFAULT_DATABASE = 'ca0'
 
-/** What a store logs to; pino has this shape. */
+/** Where a store logs to; pino has this shape. */
 export interface StoreLog {
   debug(fields: object, message: string): void
   info(fields: object, message: string): void
@@ -32,13 +32,13 @@ export interface MongoStoreOptions {
   /** Of the user that the URL names. */
   password?: string
   log: StoreLog
-  /** How long a call waits for a server that can take it. */
+  /** How long a call waits for a suitable server. */
   serverSelectionTimeoutMs?: number
-  /** How long a connection that was asked may stay silent. */
+  /** How long a connection with a pending request may stay silent. */
   socketTimeoutMs?: number
-  /** How long one command may take in all. */
+  /** How long one command may take in total. */
   callTimeoutMs?: number
-  /** Pause after a refused login or certificate: servers log and count these, and some lock the user. */
+  /** Pause after a refused login or certificate: servers log and count these, and some lock the user out. */
   securityPauseMs?: number
 }
 
@@ -47,9 +47,9 @@ export class MongoConnection {
   readonly description: string
   readonly db: Db
   readonly log: StoreLog
-  /** Time that the server may spend on a query: less than what the socket waits, so that the server gives up as well. */
+  /** The server's time limit for a query: less than the socket's, so that the server gives up as well. */
   readonly queryTimeMs: number
-  /** Write concern of every write: durable on most members, and an answer when they do not come along. */
+  /** Write concern of every write: durable on a majority, and an error in time when the majority does not follow. */
   readonly writeConcern: { w: 'majority'; j: true; wtimeout: number }
   readonly #client: MongoClient
   readonly #url: string
@@ -57,7 +57,7 @@ export class MongoConnection {
   readonly #callTimeoutMs: number
   readonly #securityPauseMs: number
   readonly #lost = new Set<string>()
-  /** The last refusal of a login or certificate, and until when nobody asks again. */
+  /** The last refusal of a login or certificate, and until when it is not tried again. */
   #refused: { error: unknown; untilMs: number } | null = null
   #connected = false
   #closed = false
@@ -87,12 +87,17 @@ export class MongoConnection {
     this.#client.on('serverDescriptionChanged', (event) => this.#watch(event.newDescription))
   }
 
-  /** Runs one command on the primary, within `callTimeoutMs`. Never repeated by the driver. */
+  /** Runs one command on the primary, within `callTimeoutMs`. Never retried by the driver. */
   command(command: Document): Promise<Document> {
     return this.db.command(command, { signal: AbortSignal.timeout(this.#callTimeoutMs) })
   }
 
-  /** Runs `work`; whatever it throws comes out as a StoreError that starts with "Cannot <action>". */
+  /** Resolves when the primary responds. */
+  async ping(): Promise<void> {
+    await this.command({ ping: 1 })
+  }
+
+  /** Runs `work`; whatever it throws becomes a StoreError that starts with "Cannot <action>". */
   async run<T>(action: string, work: () => Promise<T>): Promise<T> {
     if (this.#closed) throw this.#closedError(action)
     try {
@@ -104,11 +109,11 @@ export class MongoConnection {
   }
 
   /**
-   * Connects when that has not worked yet. The driver connects by itself, but only once: after a first failure it answers
-   * "Topology is closed" for ever, so a program that starts before its database would never find it.
+   * Connects if that has not succeeded yet. The driver connects implicitly, but only once: after a failed first attempt
+   * every call fails with "Topology is closed", so a program that starts before its database would never reach it.
    */
   async connect(): Promise<void> {
-    // Callers repeat every second or so. That is no way to treat a server that refuses us.
+    // Callers retry every second or so, which is too often for a server that refuses the login.
     if (this.#refused !== null && performance.now() < this.#refused.untilMs) throw this.#refused.error
     if (this.#connected) return
     await this.#client.connect()
@@ -133,7 +138,7 @@ export class MongoConnection {
     return { authSource: credentials?.source ?? null, tls, wasConnected: this.#connected }
   }
 
-  /** For what may rightly take minutes (building an index): no limit but the monitor's. */
+  /** For work that may legitimately take minutes (building an index): no limit but the monitor's. */
   async withoutLimit<T>(work: (db: Db) => Promise<T>): Promise<T> {
     const { client, db } = openDatabase(this.#url, { appName: 'pertoken', maxPoolSize: 2, socketTimeoutMS: 0 })
     try {
@@ -152,14 +157,14 @@ export class MongoConnection {
     return new StoreError(`Cannot ${action} (${this.description}): the store is closed`, { retriable: false })
   }
 
-  /** One line when a server goes and one when it is back, however often it is tried in between. */
+  /** Logs one line when a server is lost and one when it is back, however often it is tried in between. */
   #watch(server: ServerDescription): void {
     const { address, type, error } = server
     if (type !== 'Unknown') {
       if (this.#lost.delete(address)) this.log.info({ address, type }, 'MongoDB server is back')
     } else if (error !== null && !this.#closed && !this.#lost.has(address)) {
       const fault = securityFault(error, address, this.#access)
-      // The driver takes a server that refuses a login for lost, for a moment and each time. Who asked says it.
+      // The driver marks a server that refuses a login as lost, briefly and each time. The caller reports that error.
       if (fault?.kind === 'login') return
       this.#lost.add(address)
       this.log.warn({ address, reason: fault?.text ?? error.message }, 'MongoDB server is not reachable')
@@ -176,12 +181,12 @@ function withPassword(url: string, password: string | undefined): string {
   )
 }
 
-/** User and password as they have to be, up to the last @; or none. */
+/** A URL whose user and password, up to the last @, are percent-encoded as they must be, or absent. */
 const ENCODED = /^[^:]*:\/\/(?:(?:[^:@/?#[\]%]|%[0-9a-f]{2})*(?::(?:[^:@/?#[\]%]|%[0-9a-f]{2})*)?@)?[^@]*$/i
 
 /**
- * A client, not connected yet, and the database of the URL's path. Throws a StoreError that tells nothing of the URL's
- * credentials; `name` is what people know the URL by.
+ * A client, not connected yet, and the database of the URL's path. Throws a StoreError without the URL's credentials;
+ * `name` is the setting or flag that the URL came from.
  */
 export function openDatabase(
   url: string,
@@ -189,7 +194,7 @@ export function openDatabase(
   { name = 'MONGO_URL' } = {},
 ): { client: MongoClient; db: Db } {
   try {
-    // The driver lets options beat the URL; for people it is the other way round.
+    // In the driver options override the URL; users expect the opposite.
     const entries = Object.entries(ours).filter(([option]) => !new RegExp(`[?&]${option}=`, 'i').test(url))
     const client = new MongoClient(url, Object.fromEntries(entries))
     return { client, db: databaseOf(client, url) }
@@ -210,7 +215,7 @@ function databaseOf(client: MongoClient, url: string): Db {
   })
 }
 
-/** An error's text with everything masked that the URL has between `://` and its last `@`. */
+/** A text with everything masked that the URL has between `://` and its last `@`. */
 export function withoutCredentials(text: string, url: string): string {
   const start = url.indexOf('://') + 3
   const secrets = url.slice(start, Math.max(start, url.lastIndexOf('@'))).split(/[:@/?#]/)

@@ -1,5 +1,5 @@
-// What a person wants to know of a MongoDB server beside the documents, when something is wrong: what time it is there, and
-// how full its disk is. Read only. The disk needs the right `dbStats`, which pertoken itself does without: null then.
+// What an operator needs to know of a MongoDB server besides the documents: its clock, and how full its disk is. Read
+// only. The disk requires the right `dbStats`, which pertoken does not need otherwise: null without it.
 
 import { MongoConnection, type MongoStoreOptions } from './connection.ts'
 
@@ -9,15 +9,15 @@ export interface MongoFacts {
   disk: { freeBytes: number; totalBytes: number } | null
 }
 
-/** Throws a StoreError when the server does not answer. `nowMs` is this machine's clock. */
+/** Throws a StoreError when the server does not respond. `nowMs` is this machine's clock. */
 export async function probeMongo(options: MongoStoreOptions, nowMs: () => number): Promise<MongoFacts> {
   const connection = new MongoConnection(options)
   try {
-    return await connection.run('ask the server for its state', async () => {
-      await connection.command({ ping: 1 }) // So that connecting is not part of the round trip.
-      const askedMs = nowMs()
+    return await connection.run('read the state of the server', async () => {
+      await connection.ping() // So that connecting is not part of the round trip.
+      const sentMs = nowMs()
       const { localTime } = await connection.command({ hello: 1 })
-      const aheadMs = Number(localTime) - (askedMs + nowMs()) / 2
+      const aheadMs = Number(localTime) - (sentMs + nowMs()) / 2
       return { aheadMs, disk: await diskOf(connection) }
     })
   } finally {

@@ -1,8 +1,8 @@
-// Turns whatever the driver throws, and whatever the server answers, into a StoreError that says what failed, where, and
-// whether trying again can help. The processor repeats a retriable step for ever, so the rule is: an error is hopeless
-// only when the same call must fail again (the document or the command is wrong); every other one, unknown codes
-// included, is retriable, because waiting loses nothing and giving up might. Refused logins, certificates and rights are
-// of the second kind: see security-faults.ts.
+// Converts whatever the driver throws, and whatever the server replies, into a StoreError with what failed, where, and
+// whether a retry can help. The processor repeats a retriable step for ever, so the rule is: an error is hopeless only
+// when the same call must fail again (the document or the command is wrong); every other one, unknown codes included,
+// is retriable, because waiting loses nothing and giving up might. Refused logins, certificates and rights are
+// retriable: see security-faults.ts.
 
 import {
   BSON,
@@ -39,12 +39,12 @@ const HOPELESS_CODES = new Set([
   121, // DocumentValidationFailure
   166, // CommandNotSupportedOnView
   10334, // BSONObjectTooLarge
-  11000, // DuplicateKey; those on _id are counted before anybody asks here
+  11000, // DuplicateKey on another index; those on _id are counted before this table is consulted
   17280, // KeyTooLong
   40415, // unknown field of a command
 ])
 
-/** What a server answers about one failed write, or about its write concern. */
+/** What a reply contains about one failed write, or about its write concern. */
 export interface ServerFault {
   code?: number
   errmsg?: string
@@ -54,14 +54,14 @@ export function isHopeless(fault: ServerFault): boolean {
   return fault.code !== undefined && HOPELESS_CODES.has(fault.code)
 }
 
-/** `at` names the servers, for advice. */
+/** `at` names the servers, for remedies. */
 export function storeErrorOf(
   error: unknown,
   action: string,
   { at, access }: { at: string; access: Access },
 ): StoreError {
   if (error instanceof StoreError) return error
-  // Of several servers each may have its own state: those are listed.
+  // Each of several servers may have its own state: those are listed.
   const isOfSeveral = error instanceof MongoServerSelectionError && (error.reason?.servers.size ?? 0) > 1
   const fault = isOfSeveral ? null : securityFault(error, at, access)
   if (fault !== null) {
@@ -71,8 +71,8 @@ export function storeErrorOf(
 }
 
 function isRetriable(error: unknown): boolean {
-  // After a failed first connection the driver speaks of a closed topology; that passes. A store that was closed by its
-  // owner never comes this far.
+  // After a failed first connection the driver reports a closed topology; that is transient. A store that was closed by
+  // its owner never gets here.
   const notConnected = [MongoNotConnectedError, MongoTopologyClosedError, MongoClientClosedError]
   if (notConnected.some((type) => error instanceof type)) return true
   if (error instanceof MongoServerError) return !isHopeless(error as ServerFault)
@@ -87,19 +87,19 @@ function isTimeout(error: unknown): boolean {
   return error instanceof Error && (error.name === 'TimeoutError' || error.name === 'AbortError')
 }
 
-/** mongodb+srv:// asks DNS before there is a server to ask; such errors are Node's own. */
+/** mongodb+srv:// is resolved by DNS before any server is contacted; such errors are Node's own. */
 function isNameLookup(error: unknown): boolean {
   return error instanceof Error && 'syscall' in error && String(error.syscall).startsWith('query')
 }
 
 function textOf(error: unknown, access: Access): string {
   if (error instanceof MongoServerSelectionError) return selectionText(error, access)
-  if (isTimeout(error)) return 'no answer in time'
+  if (isTimeout(error)) return 'no response in time'
   if (error instanceof MongoServerError && error.code !== undefined) return `${error.message} (code ${error.code})`
   return error instanceof Error ? error.message : String(error)
 }
 
-/** The driver says "Server selection timed out"; what people need is which host is in which state, and why. */
+/** The driver's text is "Server selection timed out"; operators need each host's state and the reason. */
 function selectionText(error: MongoServerSelectionError, access: Access): string {
   const servers = [...(error.reason?.servers.values() ?? [])]
   if (servers.length === 0) return error.message

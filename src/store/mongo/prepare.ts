@@ -1,7 +1,8 @@
-// Makes what a database lacks: collections, indexes, the format number. Existing collections are used as they are; ours
-// are clustered on `_id` where the server can (5.3), which saves mongod 15 % on inserts (but see UNCLUSTERED). What cannot hold our promises
-// is refused: a view or time-series collection has no unique `_id`, and a collation takes two ids for one. Everything
-// may be done by two processes at once and be repeated at any time.
+// Creates what a database lacks: collections, indexes, the format number. Existing collections are used as they are;
+// ours are clustered on `_id` where the server supports it (5.3), which saves mongod 15 % on inserts (but see
+// UNCLUSTERED). A collection that cannot keep the guarantees is refused: a view or time-series collection has no unique
+// `_id`, and under a collation different ids can be equal. Everything may be done by two processes at once and be
+// repeated at any time.
 
 import { type Document, MongoServerError } from 'mongodb'
 import { StoreError } from '../event-store.ts'
@@ -9,41 +10,41 @@ import { COLLECTIONS, type IndexKey, indexName, META, UNCLUSTERED } from './coll
 import type { MongoConnection } from './connection.ts'
 import { isHopeless, type ServerFault } from './errors.ts'
 
-/** The format that this program reads and writes. */
+/** The format that this version reads and writes. */
 const FORMAT_NUMBER = 1
 const NAMESPACE_EXISTS = 48
-/** IndexOptionsConflict, IndexKeySpecsConflict: somebody made another one since we looked. */
+/** IndexOptionsConflict, IndexKeySpecsConflict: another one was created since the indexes were listed. */
 const INDEX_CONFLICTS = [85, 86]
 const OPTIONS_OF_OURS = new Set(['v', 'key', 'name', 'ns', 'background'])
 
-export async function prepareDatabase(connection: MongoConnection): Promise<string[]> {
+export async function prepareDatabase(connection: MongoConnection): Promise<{ warnings: string[] }> {
   await refuseNewerFormat(connection)
   const warnings = await prepareCollections(connection)
   for (const [collection, keys] of Object.entries(COLLECTIONS)) {
     warnings.push(...(await prepareIndexes(connection, collection, keys)))
   }
   await writeFormat(connection)
-  return warnings
+  return { warnings }
 }
 
 async function refuseNewerFormat(connection: MongoConnection): Promise<void> {
   const meta = await connection.db.collection<{ _id: string; number: number }>(META).findOne({ _id: 'format' })
   if (meta === null || Number(meta.number) <= FORMAT_NUMBER) return
   throw new StoreError(
-    `Cannot use ${connection.description}: its data have format ${meta.number}, which a newer pertoken made; ` +
-      `this one knows formats up to ${FORMAT_NUMBER}: update pertoken`,
+    `Cannot use ${connection.description}: its data have format ${meta.number}, written by a newer pertoken; ` +
+      `this one supports formats up to ${FORMAT_NUMBER}: update pertoken`,
     { retriable: false },
   )
 }
 
 async function writeFormat(connection: MongoConnection): Promise<void> {
-  // $max also lifts the number after a migration; there is none yet.
+  // $max also raises the number after a migration; there is none yet.
   const update = { q: { _id: 'format' }, u: { $max: { number: FORMAT_NUMBER } }, upsert: true }
   const command = { update: META, updates: [update], writeConcern: connection.writeConcern }
-  let answer = await connection.command(command)
-  // Another process may have inserted it at the same instant; then there is something to update now.
-  if (answer['writeErrors'] !== undefined) answer = await connection.command(command)
-  const fault = answer['writeErrors']?.[0] ?? answer['writeConcernError']
+  let reply = await connection.command(command)
+  // Another process may have inserted it at the same instant; then the second attempt updates it.
+  if (reply['writeErrors'] !== undefined) reply = await connection.command(command)
+  const fault = reply['writeErrors']?.[0] ?? reply['writeConcernError']
   if (fault) throw new MongoServerError({ message: fault.errmsg, code: fault.code })
 }
 
@@ -56,8 +57,8 @@ async function prepareCollections(connection: MongoConnection): Promise<string[]
     refuseUnfit(connection, { name: info.name, type: info.type ?? 'collection', collation: options['collation'] })
     if (options['capped']) warnings.push(`Collection ${info.name} is capped: its oldest documents vanish`)
   }
-  const there = new Set(existing.map((info) => info.name))
-  for (const name of names) if (!there.has(name)) await makeCollection(connection, name)
+  const found = new Set(existing.map((info) => info.name))
+  for (const name of names) if (!found.has(name)) await createCollection(connection, name)
   return warnings
 }
 
@@ -69,18 +70,20 @@ function refuseUnfit(connection: MongoConnection, found: { name: string; type: s
         ? 'it has a collation, for which different ids can be equal'
         : null
   if (reason === null) return
-  const message = `Cannot use collection ${found.name} of ${connection.description}: ${reason}; rename it or use another database`
-  throw new StoreError(message, { retriable: false })
+  const remedy = 'rename it or use another database'
+  throw new StoreError(`Cannot use collection ${found.name} of ${connection.description}: ${reason}; ${remedy}`, {
+    retriable: false,
+  })
 }
 
-async function makeCollection(connection: MongoConnection, name: string): Promise<void> {
+async function createCollection(connection: MongoConnection, name: string): Promise<void> {
   const writeConcern = { w: 'majority' }
   const clustered = UNCLUSTERED.has(name) ? {} : { clusteredIndex: { key: { _id: 1 }, unique: true } }
   try {
     await connection.command({ create: name, ...clustered, writeConcern })
   } catch (error) {
     if (hasCode(error, NAMESPACE_EXISTS)) return
-    // Before 5.3, and in work-alikes, the option is unknown: an ordinary collection does as well.
+    // Before 5.3, and in compatible servers, the option is unknown: an ordinary collection works as well.
     if (!(error instanceof MongoServerError && isHopeless(error as ServerFault)) || hasCode(error, 13)) throw error
     await connection.command({ create: name, writeConcern }).catch((second: unknown) => {
       if (!hasCode(second, NAMESPACE_EXISTS)) throw second
@@ -110,7 +113,7 @@ async function buildIndex(connection: MongoConnection, name: string, key: IndexK
   if (documents > 0) connection.log.info({ collection: name, index: key, documents }, 'Building an index')
   const command = { createIndexes: name, indexes: [{ key, name: indexName(key) }], writeConcern: { w: 'majority' } }
   try {
-    // Over an existing collection this takes as long as it takes; an empty one needs no connection of its own.
+    // On a collection with documents this may take long; on an empty one it needs no connection of its own.
     if (documents > 0) await connection.withoutLimit((db) => db.command(command))
     else await connection.command(command)
     return null

@@ -1,15 +1,15 @@
-// Which failures are about who we are, whom we trust and what we may do, and what to do about each, in one line. They come
-// as the server's codes, as Node's verdict on its certificate, or as a TLS alert about ours, each in the driver's wrapping.
+// Failures of authentication, TLS and authorization, each with its remedy in one line. They arrive as the server's
+// codes, as Node's error about the server's certificate, or as a TLS alert about ours, each wrapped by the driver.
 //
-// All of them are retriable: no document is at fault, and most are mended at the server (a user is made, a right granted, a
-// certificate renewed), after which the same call succeeds. The server's own text is not quoted: about a missing right it
-// repeats the whole command, documents included.
+// All of them are retriable: no document is at fault, and most are fixed at the server (a user is created, a role
+// granted, a certificate renewed), after which the same call succeeds. The server's own text is not quoted: about a
+// missing right it repeats the whole command, documents included.
 
 import { MongoServerError } from 'mongodb'
 
-/** What of a client's options the advice depends on. */
+/** The client's options that a remedy depends on. */
 export interface Access {
-  /** Database that the user is looked up in; null: no login. */
+  /** Database of the user; null: no login. */
   authSource: string | null
   tls: boolean
   /** Whether a server has ever been reached. */
@@ -17,19 +17,22 @@ export interface Access {
 }
 
 export interface SecurityFault {
-  /** `rights` come on a connection that stands, the others when one is opened. */
+  /** `rights` occur on an established connection, the others when one is opened. */
   kind: 'login' | 'tls' | 'rights'
   text: string
 }
 
-/** Unauthorized, AuthenticationFailed, AtlasError: https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml */
+/**
+ * Unauthorized, AuthenticationFailed, AtlasError:
+ * https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml
+ */
 const UNAUTHORIZED = 13
 const LOGIN_REFUSED = [18, 8000]
 
-/** The fault that an error is about, null when it is about something else. `at` names the server. */
+/** The security fault that an error reports; null for any other error. `at` names the server. */
 export function securityFault(error: unknown, at: string, access: Access): SecurityFault | null {
-  for (const each of chainOf(error)) {
-    const fault = faultOfAnswer(each, access) ?? faultOfTls(each, at, access)
+  for (const failure of chainOf(error)) {
+    const fault = faultOfReply(failure, access) ?? faultOfTls(failure, at, access)
     if (fault !== null) return fault
   }
   return null
@@ -45,14 +48,14 @@ interface Failure {
 
 /** The error and its causes. */
 function* chainOf(error: unknown): Generator<Failure> {
-  for (let each = error; typeof each === 'object' && each !== null; each = (each as Failure).cause)
-    yield each as Failure
+  for (let link = error; typeof link === 'object' && link !== null; link = (link as Failure).cause)
+    yield link as Failure
 }
 
-function faultOfAnswer(error: Failure, { authSource }: Access): SecurityFault | null {
+function faultOfReply(error: Failure, { authSource }: Access): SecurityFault | null {
   if (!(error instanceof MongoServerError)) return null
   if (LOGIN_REFUSED.includes(Number(error.code))) {
-    const text = `the server refuses the user or the password: check the user in MONGO_URL, MONGO_PASSWORD, and that the user is one of database "${authSource}" (else say authSource=… in MONGO_URL)`
+    const text = `the server refuses the user or the password: check the user in MONGO_URL, MONGO_PASSWORD, and that the user is one of database "${authSource}" (otherwise set authSource=… in MONGO_URL)`
     return { kind: 'login', text }
   }
   if (error.code !== UNAUTHORIZED) return null
@@ -72,7 +75,7 @@ function faultOfTls(error: Failure, at: string, { tls }: Access): SecurityFault 
   return text === null ? null : { kind: 'tls', text }
 }
 
-/** Node's codes: https://nodejs.org/api/tls.html#x509-certificate-error-codes. Alerts: RFC 8446, section 6. */
+/** Codes of Node: https://nodejs.org/api/tls.html#x509-certificate-error-codes. Alerts: RFC 8446, section 6. */
 function tlsText({ code, message = '', cert, host }: Failure, at: string, tls: boolean): string | null {
   if (!tls) return null
   const certificate = `the certificate of ${at}`
@@ -100,9 +103,7 @@ function tlsText({ code, message = '', cert, host }: Failure, at: string, tls: b
   return `${certificate} is not signed by an authority that is trusted here (${code}): set tlsCAFile in MONGO_URL to the file of its authority`
 }
 
-/**
- * What a connection's end without any reason may mean, as an addition to a message; '' where it is no guess worth making.
- */
+/** A likely reason for a connection that ended without one, to append to a message; '' where there is none. */
 export function closingHint(error: unknown, { tls, wasConnected }: Access): string {
   const isClosing = [...chainOf(error)].some(({ message = '' }) => /^connection .* closed$/.test(message))
   return isClosing && !tls && !wasConnected ? '; if it wants TLS, say tls=true (and tlsCAFile=…) in MONGO_URL' : ''

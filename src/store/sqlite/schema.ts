@@ -1,10 +1,10 @@
-// The tables of the embedded store and their format number. An event's table has the columns that queries and the
-// ledger's grouping need, and `body`, the document as JSON without `_id` and `ts`. Tables keep SQLite's rowid and a unique
-// index on `_id`: measured 25 % faster to write than a table clustered on the text id, whose every index would repeat it.
-// `slots` names each slot's newest sample (host '' is null): an index over host and gpu_index would be written to in as
-// many places as there are slots, and cost as much as all the rest of a write. `counters` holds the sizes of the event
-// tables, since counting rows is a scan: who deletes events takes them off in the same transaction. The columns of
-// `cost_ledger` end with the long one: what stands before it is read without it.
+// The tables of the embedded store and their format number. An event table has the columns that queries and the
+// ledger's grouping need, and `body`, the document as JSON without `_id` and `ts`. Tables keep SQLite's rowid and a
+// unique index on `_id`: measured 25 % faster to write than a table clustered on the text id, which every index would
+// repeat. `slots` names each slot's newest sample (host '' is null): an index over host and gpu_index would be written
+// to in as many pages as there are slots, and cost as much as the rest of a write. `counters` holds the sizes of the
+// event tables, since counting rows is a scan; deletions update it in the same transaction. The longest column of
+// `cost_ledger` is the last: those before it are read without it.
 
 import { StoreError } from '../event-store.ts'
 import type { StoreDatabase } from './store-database.ts'
@@ -58,12 +58,12 @@ const TABLES = `
   CREATE INDEX IF NOT EXISTS dead_letters_time ON dead_letters (time_ms, _id);
 `
 
-/** What format 2 has more than 1: sums of the rows for questions that name no GPU. */
-const ADD_SUMS =
+/** What format 2 adds to 1: totals of the rows, for queries that name no GPU. */
+const ADD_TOTALS =
   'ALTER TABLE cost_ledger ADD COLUMN model_sums TEXT; ALTER TABLE cost_ledger ADD COLUMN tenant_sums TEXT'
 
-/** Makes what is missing; throws when the file was made by a newer pertoken. */
-export async function prepareSchema(file: StoreDatabase): Promise<void> {
+/** Creates what is missing; throws when the file was made by a newer pertoken. */
+export async function prepareSchema(file: StoreDatabase): Promise<{ warnings: string[] }> {
   await file.transaction('Preparing the store failed', () => {
     file.exec('CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID')
     const format = file.get<{ value: number }>("SELECT value FROM meta WHERE name = 'format'")?.value ?? 0
@@ -74,11 +74,12 @@ export async function prepareSchema(file: StoreDatabase): Promise<void> {
       )
     }
     file.exec(TABLES)
-    if (!hasSums(file)) file.exec(ADD_SUMS)
+    if (!hasTotals(file)) file.exec(ADD_TOTALS)
     if (format < FORMAT) file.run("INSERT OR REPLACE INTO meta (name, value) VALUES ('format', ?)", FORMAT)
   })
+  return { warnings: [] }
 }
 
-function hasSums(file: StoreDatabase): boolean {
+function hasTotals(file: StoreDatabase): boolean {
   return file.all<{ name: string }>('PRAGMA table_info(cost_ledger)').some(({ name }) => name === 'model_sums')
 }

@@ -1,17 +1,20 @@
-// The file of the embedded store: one connection that all parts of the store share (events here, the ledger beside it).
-// What a transaction wrote is on the disk when it returns. The tables are schema.ts's.
+// The database file of the embedded store: one connection for both halves of the store. What a transaction wrote is on
+// disk when it returns. The tables are those of schema.ts.
 
 import type { DatabaseSync } from 'node:sqlite'
 import { SqliteFile } from '../../sqlite/sqlite-file.ts'
 import { StoreError } from '../event-store.ts'
 
+/** Rows that one transaction of `deleteInChunks` deletes at most. */
+export const CHUNK_ROWS = 5_000
+
 export interface StoreDatabaseOptions {
   path: string
-  /** NORMAL saves the fsyncs, and a power cut may lose the last writes: for throw-away stores. */
+  /** NORMAL saves the fsyncs, but a power failure may lose the last writes: for disposable stores. */
   synchronous?: 'FULL' | 'NORMAL'
 }
 
-/** Its faults are StoreErrors. */
+/** Its errors are StoreErrors. */
 export class StoreDatabase extends SqliteFile {
   readonly #synchronous: 'FULL' | 'NORMAL'
 
@@ -21,10 +24,21 @@ export class StoreDatabase extends SqliteFile {
   }
 
   ping(): void {
-    this.use('Store does not answer', () => {
+    this.use('Store does not respond', () => {
       this.checkInPlace()
       this.get('SELECT count(*) FROM sqlite_schema')
     })
+  }
+
+  /**
+   * Repeats a deletion of at most CHUNK_ROWS rows until none is left, so that other writers get the lock in between.
+   */
+  async deleteInChunks(what: string, deleteChunk: () => number): Promise<number> {
+    for (let total = 0; ; ) {
+      const deleted = await this.transaction(what, deleteChunk)
+      total += deleted
+      if (deleted < CHUNK_ROWS) return total
+    }
   }
 
   protected prepare(database: DatabaseSync): void {

@@ -10,7 +10,7 @@ import { standInForTests } from './stand-in.ts'
 
 const standIn = standInForTests()
 const { skip, directory } = standIn
-const SEED = new URL('../../../seeds/gpu_seed.json', import.meta.url).pathname
+const SEED = new URL('../../../examples/gpu_seed.json', import.meta.url).pathname
 const FIXTURES = new URL('fixtures', import.meta.url).pathname
 const NOWHERE = { nvmlLibrary: '/nowhere/libnvidia-ml.so.1', nvidiaSmiPath: '/nowhere/nvidia-smi', seedPath: null }
 

@@ -140,6 +140,6 @@ async function startPlace(
   }
   const counted = store.count.bind(store)
   // Only MongoDB's store can hold documents of others.
-  store.count = async () => ({ ...(await counted()), foreign })
+  Object.assign(store, { count: async () => ({ ...(await counted()), foreign }) })
   return [log, store]
 }

@@ -92,7 +92,7 @@ export class LedgerPlace {
   /** What a processor does with a batch: documents, then one mark for each minute. */
   async step(samples: readonly GpuDocument[], tokens: readonly TokenDocument[]): Promise<void> {
     await this.store.writeDocuments(samples, tokens)
-    await this.store.insertMarks(touchedBy(samples, tokens).dirtyMinutes(), this.nowMs)
+    await this.store.ledger.insertMarks('minute', touchedBy(samples, tokens).dirtyMinutes(), this.nowMs)
   }
 
   /** Runs a keeper until nothing is due. */

@@ -126,7 +126,7 @@ test('a frozen day is never written again: marks are dropped, counted and logged
     place.nowMs += HOUR_MS
     await retention.pass()
     await place.step([], [token(D1 + HOUR_MS), token(D1 + 9 * HOUR_MS)])
-    await place.ledger.markSpans('hour', [{ startMs: D1, hosts: ['a'] }], place.nowMs)
+    await place.ledger.insertMarks('hour', [{ startMs: D1, hosts: ['a'] }], place.nowMs)
     const keeper = await place.settle()
     assert.equal(keeper.counters.marksDropped, 3)
     assert.equal(keeper.counters.cellsReplaced, 0)

@@ -23,7 +23,7 @@ export interface Call {
 /** Calls that are made at once, without a state of their own: their results do not change during an exploration. */
 const CONSTANT = ['readRevisions', 'readBooks', 'readDayStates', 'rawRange']
 /** Calls that change the store. */
-const WRITES = ['writeDocuments', 'insertMarks', 'markSpans', 'deleteMarks', 'replaceBuckets']
+const WRITES = ['writeDocuments', 'insertMarks', 'deleteMarks', 'replaceBuckets']
 const STREAMS = ['readBuckets', 'readLedgerSamples']
 
 /** A store whose calls go through `ask`; streams are asked for as a whole. */

@@ -20,19 +20,19 @@ export interface Batch {
 /** One step of a processor. `minutes`: mark only these, where a test looks at no others. */
 export async function deliver(store: Store, batch: Batch, nowMs: number, minutes?: readonly number[]): Promise<void> {
   await store.writeDocuments(batch.samples, batch.tokens)
-  await store.insertMarks(minutesOf(batch, minutes), nowMs)
+  await store.ledger.insertMarks('minute', minutesOf(batch, minutes), nowMs)
 }
 
 /** Wrong: marks, then documents. */
 export async function deliverMarksFirst(store: Store, batch: Batch, nowMs: number): Promise<void> {
-  await store.insertMarks(minutesOf(batch), nowMs)
+  await store.ledger.insertMarks('minute', minutesOf(batch), nowMs)
   await store.writeDocuments(batch.samples, batch.tokens)
 }
 
 /** Wrong: what was there already is not marked. */
 export async function deliverMarkingNew(store: Store, batch: Batch, nowMs: number): Promise<void> {
   const { stored } = await store.writeDocuments(batch.samples, batch.tokens)
-  if (stored > 0) await store.insertMarks(minutesOf(batch), nowMs)
+  if (stored > 0) await store.ledger.insertMarks('minute', minutesOf(batch), nowMs)
 }
 
 function minutesOf({ samples, tokens }: Batch, minutes?: readonly number[]) {
@@ -114,23 +114,23 @@ export const MUTATIONS = {
       const minutes = spans.filter((span) => span.level === 'minute')
       for (const { startMs, host, computedMs } of minutes) {
         const hourMs = Math.floor(startMs / HOUR_MS) * HOUR_MS
-        await ledger.markSpans('hour', [{ startMs: hourMs, hosts: [host] }], computedMs)
+        await ledger.insertMarks('hour', [{ startMs: hourMs, hosts: [host] }], computedMs)
       }
       return ledger.replaceBuckets(spans)
     },
-    markSpans: async (level, spans, atMs) => {
-      if (level !== 'hour') await ledger.markSpans(level, spans, atMs)
+    insertMarks: async (level, spans, atMs) => {
+      if (level !== 'hour') await ledger.insertMarks(level, spans, atMs)
     },
   })),
   'marks deleted before the hour is marked': withLedger((ledger) => {
     let held: [BucketLevel, { startMs: number; hosts: readonly (string | null)[] }[], number] | null = null
     return {
-      markSpans: async (level, spans, atMs) => {
+      insertMarks: async (level, spans, atMs) => {
         held = [level, [...spans], atMs]
       },
       deleteMarks: async (ids) => {
         await ledger.deleteMarks(ids)
-        if (held !== null) await ledger.markSpans(...held)
+        if (held !== null) await ledger.insertMarks(...held)
         held = null
       },
     }
@@ -142,8 +142,8 @@ export const MUTATIONS = {
         isSame = await areStored(ledger, spans)
         return ledger.replaceBuckets(spans)
       },
-      markSpans: async (level, spans, atMs) => {
-        if (level !== 'hour' || !isSame) await ledger.markSpans(level, spans, atMs)
+      insertMarks: async (level, spans, atMs) => {
+        if (level !== 'hour' || !isSame) await ledger.insertMarks(level, spans, atMs)
       },
     }
   }),

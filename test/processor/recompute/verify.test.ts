@@ -75,7 +75,7 @@ const corruptions: [string, BucketLevel, (span: LedgerBucket) => Partial<LedgerB
   ['a row too many', 'minute', ({ rows }) => ({ rows: [...rows, { ...rows[0]!, tenant: 'nobody' }] }), 'rows'],
   ['no rows', 'minute', () => ({ rows: [] }), 'rows'],
   ['a method', 'minute', ({ rows }) => ({ rows: rows.map((row) => ({ ...row, method: 'memory' as const })) }), 'rows'],
-  ['sums by model', 'minute', ({ rows }) => ({ sums: { model: rows.slice(0, 1), tenant: [] } }), 'sums'],
+  ['sums by model', 'minute', ({ rows }) => ({ totals: { model: rows.slice(0, 1), tenant: [] } }), 'sums'],
   ['another version', 'minute', () => ({ bookVersions: [7] }), 'book version'],
   ['an hour', 'hour', ({ rows }) => ({ rows: rows.slice(1) }), 'sum'],
   ['a day', 'day', ({ rows }) => ({ rows: rows.map((row) => ({ ...row, requests: row.requests + 1n })) }), 'sum'],

@@ -1,13 +1,12 @@
-// The copies of refused records in `dead_letters`. Bytes are BSON binaries. Headers are stored as a list of pairs,
-// because a header's name is anybody's text and a NUL in a field name would make the letter itself unstorable.
+// The copies of rejected records in `dead_letters`. Bytes are BSON binaries. Headers are stored as a list of pairs,
+// because a header's name is arbitrary text and a NUL in a field name would make the letter itself unstorable.
 
 import type { Binary, Document, Filter } from 'mongodb'
 import type { DeadLetter, Page } from '../../event-store.ts'
 import { DEAD_LETTERS } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { decodeCursor, encodeCursor, numberValue, textValue } from './cursor.ts'
-import { deleteByIds } from './delete-by-ids.ts'
-import { insertDocuments } from './writes.ts'
+import { deleteByIds, insertDocuments } from './writes.ts'
 
 const MAX_PAGE = 1_000
 const PURGE_LETTERS = 5_000
@@ -34,11 +33,11 @@ export async function listDeadLetters(
   const filter: Document = {}
   if (query.reason !== undefined) filter['reason'] = textValue('reason', query.reason)
   if (query.topic !== undefined) filter['topic'] = textValue('topic', query.topic)
-  const place = decodeCursor(query.cursor)
-  if (place !== undefined) {
-    const time = new Date(place.ms)
+  const cursor = decodeCursor(query.cursor)
+  if (cursor !== undefined) {
+    const time = new Date(cursor.ms)
     filter['time'] = { $lte: time }
-    filter['$or'] = [{ time: { $lt: time } }, { time, _id: { $lt: textValue('cursor', place.id) } }]
+    filter['$or'] = [{ time: { $lt: time } }, { time, _id: { $lt: textValue('cursor', cursor.id) } }]
   }
   const found = await lettersOf(connection)
     .find(filter as Filter<StoredLetter>, { maxTimeMS: connection.queryTimeMs })
@@ -61,7 +60,7 @@ export async function markRedriven(connection: MongoConnection, id: string, at: 
   await lettersOf(connection).updateOne({ _id: textValue('id', id) }, { $set: { redriven_at: at } })
 }
 
-/** Deletes letters that were written before an instant; stopped half-way, repeating it deletes the rest. */
+/** Deletes letters written before an instant; when it fails half-way, repeating it deletes the rest. */
 export async function purgeDeadLetters(connection: MongoConnection, beforeMs: number): Promise<number> {
   const filter = { time: { $lt: new Date(beforeMs) } }
   const options = { maxTimeMS: connection.queryTimeMs, projection: { _id: 1 } }

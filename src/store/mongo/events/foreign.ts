@@ -1,12 +1,12 @@
-// Reads the documents of an older deployment (no ids of ours) as events, so that `replay --from-mongo` can take them in.
-// The old `_id` becomes the event's id; figures that the old processor added are left behind, for they are computed anew.
+// Reads the documents of an older deployment (no ids of ours) as events, for `replay --from-mongo`. The old `_id`
+// becomes the event's id; figures that the old processor added are left out, since they are recomputed.
 
 import type { EventKind } from '../../../domain/events/documents.ts'
 import { isOwnId } from '../../../domain/events/event-id.ts'
 import type { GpuSample, TokenUsage } from '../../../domain/events/schemas.ts'
 import { openDatabase } from '../connection.ts'
 
-/** What an older processor adds to a token event. */
+/** What an older processor added to a token event. */
 const COMPUTED = new Set([
   '_id',
   'cost_per_token',
@@ -22,7 +22,7 @@ export type ForeignEvent =
   | { topic: 'gpu'; event: GpuSample; line: number }
   | { topic: 'token'; event: TokenUsage; line: number }
 
-/** Streams both collections of the URL's database, samples first, each in order of its ids. Throws what the driver throws. */
+/** Streams both collections of the URL's database, samples first, each by id. Throws what the driver throws. */
 export async function* readForeignDocuments(url: string): AsyncGenerator<ForeignEvent> {
   const { client, db } = openDatabase(url, { serverSelectionTimeoutMS: 10_000 }, { name: 'the URL of --from-mongo' })
   try {

@@ -1,6 +1,6 @@
-// How far each group has come, one document per group, topic, partition and topic id. $max makes an advance a no-op when
-// the stored position is ahead, so that two processors may race and a write whose reply was lost may be repeated. Two
-// upserts of one new position can collide on _id; the second finds the document when it is tried again.
+// How far each group has read: one document per group, topic, partition and topic id. $max makes an advance a no-op
+// when the stored position is ahead, so two processors may race and a write whose reply was lost may be repeated. Two
+// upserts of one new position can collide on _id; the second finds the document when it is retried.
 
 import type { Position } from '../../../log/event-log.ts'
 import { POSITIONS } from '../collections.ts'
@@ -10,7 +10,7 @@ import { bulkError, faultsOf, isDuplicateId } from './writes.ts'
 const MAX_UPDATES = 1_000
 const ATTEMPTS = 3
 
-/** What becomes of a position that is there: the larger one counts, the new one counts, it stays. */
+/** Which position counts where one is stored: the larger one, the new one, the stored one. */
 type Operator = '$max' | '$set' | '$setOnInsert'
 
 interface StoredPosition {
@@ -50,7 +50,7 @@ export async function resetPositions(
   positions: readonly Position[],
 ): Promise<void> {
   if (positions.length === 0) return
-  // The new ones first: stopped in between, there is one position too many, which a repetition removes, and not none.
+  // The new ones first: a crash in between leaves one position too many, which a repetition removes, and not none.
   await updatePositions(connection, group, positions, '$set')
   const kept = positions.map((position) => idOf(group, position))
   const deletes = positions.map(({ topic, partition }) => ({
@@ -82,15 +82,13 @@ async function updatePositions(
 
 function updateOf(group: string, position: Position, operator: Operator) {
   const { topic, partition, topicId, offset } = position
-  const place = { group, topic, partition, topic_id: topicId }
+  const key = { group, topic, partition, topic_id: topicId }
   const u =
-    operator === '$setOnInsert'
-      ? { $setOnInsert: { ...place, offset } }
-      : { [operator]: { offset }, $setOnInsert: place }
+    operator === '$setOnInsert' ? { $setOnInsert: { ...key, offset } } : { [operator]: { offset }, $setOnInsert: key }
   return { q: { _id: idOf(group, position) }, u, upsert: true }
 }
 
-/** Topics and topic ids hold no colon in Kafka; a group may hold anything, so its length comes first. */
+/** Kafka's topics and topic ids have no colon; a group may have any character, so its length comes first. */
 function idOf(group: string, { topic, partition, topicId }: Position): string {
   return `${group.length}:${group}:${topic.length}:${topic}:${partition}:${topicId}`
 }

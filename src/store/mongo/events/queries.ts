@@ -1,6 +1,6 @@
-// What is asked of the two raw collections: streams and pages of events, the latest samples, the newest time, counts.
-// All reads go to the primary with read concern majority (set on the database). Pages show foreign documents too;
-// everything typed as a document of ours is restricted to our ids.
+// The queries of the two event collections: streams and pages of events, the latest samples, the newest time, counts.
+// All reads go to the primary with read concern majority (set on the database). Pages include foreign documents;
+// everything that is typed as a document of ours is restricted to our ids.
 
 import { Binary, type Collection, type Document, type Filter, MongoServerError, ObjectId } from 'mongodb'
 import type { EventKind, GpuDocument } from '../../../domain/events/documents.ts'
@@ -11,16 +11,16 @@ import type { MongoConnection } from '../connection.ts'
 import { eventsInOrder, OWN_IDS, pagesInOrder } from '../reading/ordered-scan.ts'
 import { decodeCursor, encodeCursor, numberValue, textValue } from './cursor.ts'
 
-/** Documents that the driver makes in one go, some milliseconds. */
+/** Documents that the driver decodes without a break, some milliseconds. */
 const STREAM_PAGE = 500
 const MAX_PAGE = 1_000
-/** /health counts too; what takes longer than this is not worth knowing there. */
+/** /health counts too; a count that takes longer is not worth waiting for. */
 const COUNT_TIME_MS = 500
 const MAX_TIME_MS_EXPIRED = 50
 
 /**
- * Where ids of others can lie, one range a type: a clustered collection answers a range of one type from its order, but
- * scans itself whole for "not in our range". Booleans and the like as ids are left out.
+ * Where ids of foreign documents can lie, one range a type: a clustered collection reads a range of one type in its
+ * order, but is scanned as a whole for "not in our range". Booleans and the like as ids are left out.
  */
 const FOREIGN_RANGES: readonly Document[] = [
   { $lt: ID_PREFIX },
@@ -31,15 +31,17 @@ const FOREIGN_RANGES: readonly Document[] = [
   { $gte: {} },
 ]
 
-/** Documents of ours, in pages. */
+/**
+ * Documents of ours, in pages. With our ids they are of the kind's type, which the port's overloads name: so `never`.
+ */
 export function readEvents(
   connection: MongoConnection,
   kind: EventKind,
   fromMs: number,
   toMs: number,
-): AsyncGenerator<Document[]> {
+): AsyncGenerator<never[]> {
   const events = { db: connection.db, collection: COLLECTION_OF_KIND[kind], filter: OWN_IDS }
-  return pagesInOrder({ ...events, fromMs, toMs, pageDocuments: STREAM_PAGE })
+  return pagesInOrder({ ...events, fromMs, toMs, pageDocuments: STREAM_PAGE }) as AsyncGenerator<never[]>
 }
 
 export async function listEvents(
@@ -48,7 +50,7 @@ export async function listEvents(
   query: EventQuery,
 ): Promise<Page<Record<string, unknown>>> {
   const limit = Math.min(Math.max(1, Math.trunc(numberValue('limit', query.limit))), MAX_PAGE)
-  const place = decodeCursor(query.cursor)
+  const cursor = decodeCursor(query.cursor)
   const items: Document[] = []
   const range = {
     db: connection.db,
@@ -56,8 +58,8 @@ export async function listEvents(
     filter: filterOf(query),
     fromMs: query.fromMs === undefined ? undefined : numberValue('from', query.fromMs),
     toMs: query.toMs === undefined ? undefined : numberValue('to', query.toMs),
-    after: place && { tsMs: place.ms, id: place.id },
-    // One more than is shown, to see that there is more, and one behind it, to see that it has no ties.
+    after: cursor && { tsMs: cursor.ms, id: cursor.id },
+    // One more than is returned, to see that there is more, and one behind it, to see that it has no ties.
     pageDocuments: limit + 2,
     maxTimeMs: connection.queryTimeMs,
   }
@@ -75,7 +77,7 @@ export async function latestSample(connection: MongoConnection, query: LatestSam
   const samples = rawCollection(connection, 'gpu')
   const filter: Filter<Document> = { $and: [OWN_IDS, filterOf(query), timeBoundsOf(query)] }
   const maxTimeMS = connection.queryTimeMs
-  // By ts alone the index gives the answer at once; by both the server would sort all that match.
+  // Sorted by ts alone the first key of the index is the result; by both the server would sort all that match.
   const newest = await samples
     .find(filter, { maxTimeMS, projection: { ts: 1 } })
     .sort({ ts: -1 })
@@ -93,7 +95,7 @@ export async function latestSamplePerSlot(
 ): Promise<GpuDocument[]> {
   const samples = rawCollection(connection, 'gpu')
   const options = { maxTimeMS: connection.queryTimeMs }
-  // $max over a pair keeps one pair a slot, where sorting first would hold every sample of the range.
+  // $max over a pair keeps one pair per slot; sorting first would hold every sample of the range.
   const newest = { $max: { ts: '$ts', id: '$_id' } }
   const slots = await samples
     .aggregate<{ newest: { id: string } }>(
@@ -145,8 +147,8 @@ async function countForeign(connection: MongoConnection, kind: EventKind): Promi
       // The count command, unlike countDocuments, counts keys of the _id index without looking at documents.
       const query = { _id: range }
       const readConcern = { level: 'majority' }
-      const answer = await connection.command({ count: COLLECTION_OF_KIND[kind], query, maxTimeMS, readConcern })
-      count += Number(answer['n'])
+      const reply = await connection.command({ count: COLLECTION_OF_KIND[kind], query, maxTimeMS, readConcern })
+      count += Number(reply['n'])
     } catch (error) {
       if (error instanceof MongoServerError && error.code === MAX_TIME_MS_EXPIRED) return null
       throw error

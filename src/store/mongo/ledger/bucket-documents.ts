@@ -1,18 +1,20 @@
-// The documents that the ledger reads by the million, made straight from their bytes: spans with their rows, samples, and
-// token usage. A document that is not as ours are goes through the driver's own decoder instead.
+// The documents of `cost_ledger`, both ways: a bucket to its document, and a document's bytes back to the bucket,
+// without the driver's objects in between (reading/bson-reader.ts), since reports and `verify` read them by the
+// million. A document of an unexpected form goes through the driver's own decoder. Field names are published.
 
+import type { ObjectId } from 'mongodb'
 import type { BucketLevel } from '../../../domain/ledger/buckets.ts'
-import { type CellRowJson, rowFromJson } from '../../../domain/ledger/row-json.ts'
+import { type CellRowJson, rowFromJson, rowToJson } from '../../../domain/ledger/row-json.ts'
 import { AMOUNT_FIELDS, emptyRow } from '../../../domain/ledger/rows.ts'
-import type { CellRow, LedgerSample, LedgerToken } from '../../../domain/ledger/types.ts'
+import type { CellRow } from '../../../domain/ledger/types.ts'
+import { bucketId } from '../../bucket-id.ts'
 import type { LedgerBucket } from '../../ledger-store.ts'
-import { BsonReader, type FieldKind, type ReadDocument, UnsupportedBson } from '../reading/bson-reader.ts'
+import { BsonReader, type FieldKind, type ReadDocument } from '../reading/bson-reader.ts'
 import { documentOf } from '../reading/find-page.ts'
 
-export type HostSample = LedgerSample & { host: string | null }
-
-/** A span as it is in `cost_ledger`. */
-export interface StoredBucket<R = CellRowJson> {
+export interface BucketDocument<R = CellRowJson> {
+  /** Level, start and host (bucket-id.ts). */
+  _id: string
   level: BucketLevel
   start: Date
   host: string | null
@@ -24,49 +26,62 @@ export interface StoredBucket<R = CellRowJson> {
   book_versions: number[]
   capped: number
   computed_at: Date
+  /** Of the write that made the document (buckets.ts). */
+  write_id: ObjectId
 }
 
-/** The span of the document that begins at `start`. */
-export function bucketOf(bytes: Buffer, start = 0): LedgerBucket {
-  const read = readBy(SPAN, bytes, start)
-  if (read !== null) return toSpan(read, (row) => row)
-  // Longs as BigInt: the driver would make numbers of them, and lose what is beyond 2⁵³.
-  return toSpan(documentOf(bytes, start, { useBigInt64: true }) as StoredBucket, rowFromJson)
-}
+const INTEGER_FIELDS = [...AMOUNT_FIELDS, 'energy_mj'] as const
 
-/** The sample of a document, with the ledger's fields and perhaps others. */
-export function sampleOf(bytes: Buffer, start = 0): HostSample {
-  return readBy(SAMPLE, bytes, start) ?? (documentOf(bytes, start) as HostSample)
-}
-
-/** The token usage of a document, with the ledger's fields and perhaps others. */
-export function tokenOf(bytes: Buffer, start = 0): LedgerToken {
-  return readBy(TOKEN, bytes, start) ?? (documentOf(bytes, start) as LedgerToken)
-}
-
-/** What a reader reads; null where the document is unusual. */
-function readBy<T extends object>(reader: BsonReader<T>, bytes: Buffer, start: number): T | null {
-  try {
-    return reader.read(bytes, start)
-  } catch (error) {
-    if (error instanceof UnsupportedBson) return null
-    throw error
+/** The document that replaces a bucket. */
+export function toDocument(bucket: LedgerBucket, writeId: ObjectId): BucketDocument {
+  return {
+    _id: bucketId(bucket.level, bucket.startMs, bucket.host),
+    level: bucket.level,
+    start: new Date(bucket.startMs),
+    host: bucket.host,
+    rev: bucket.rev + 1,
+    rows: bucket.rows.map(toRowDocument),
+    ...(bucket.totals === null
+      ? {}
+      : { model_sums: bucket.totals.model.map(toRowDocument), tenant_sums: bucket.totals.tenant.map(toRowDocument) }),
+    book_versions: bucket.bookVersions,
+    capped: bucket.capped,
+    computed_at: new Date(bucket.computedMs),
+    write_id: writeId,
   }
 }
 
-function toSpan<R>(stored: StoredBucket<R>, toRow: (row: R) => CellRow): LedgerBucket {
-  const { model_sums: model, tenant_sums: tenant } = stored
-  const hasSums = model !== undefined && tenant !== undefined
+/** As in JSON, but integers are BSON longs, so that a field has one type; text only beyond 2⁶³. */
+function toRowDocument(row: CellRow): CellRowJson {
+  const document = rowToJson(row) as Record<string, unknown>
+  for (const field of INTEGER_FIELDS) {
+    const value = row[field]
+    if (document[field] !== undefined && value !== null && BigInt.asIntN(64, value) === value) document[field] = value
+  }
+  return document as CellRowJson
+}
+
+/** The bucket of the document that begins at `start`. */
+export function bucketOf(bytes: Buffer, start = 0): LedgerBucket {
+  const read = BUCKET.tryRead(bytes, start)
+  if (read !== null) return toBucket(read, (row) => row)
+  // Longs as BigInt: the driver would make numbers of them, and lose what is beyond 2⁵³.
+  return toBucket(documentOf(bytes, start, { useBigInt64: true }) as BucketDocument, rowFromJson)
+}
+
+function toBucket<R>(document: BucketDocument<R>, toRow: (row: R) => CellRow): LedgerBucket {
+  const { model_sums: model, tenant_sums: tenant } = document
+  const hasTotals = model !== undefined && tenant !== undefined
   return {
-    level: stored.level,
-    startMs: stored.start.getTime(),
-    host: stored.host,
-    rev: Number(stored.rev),
-    bookVersions: stored.book_versions.map(Number),
-    rows: stored.rows.map(toRow),
-    sums: hasSums ? { model: model.map(toRow), tenant: tenant.map(toRow) } : null,
-    capped: Number(stored.capped),
-    computedMs: stored.computed_at.getTime(),
+    level: document.level,
+    startMs: document.start.getTime(),
+    host: document.host,
+    rev: Number(document.rev),
+    bookVersions: document.book_versions.map(Number),
+    rows: document.rows.map(toRow),
+    totals: hasTotals ? { model: model.map(toRow), tenant: tenant.map(toRow) } : null,
+    capped: Number(document.capped),
+    computedMs: document.computed_at.getTime(),
   }
 }
 
@@ -97,7 +112,7 @@ const ROW = new BsonReader<CellRow>(
 
 const rowOf: ReadDocument<CellRow> = (bytes, start) => ROW.read(bytes, start)
 
-const SPAN = new BsonReader<StoredBucket<CellRow>>(
+const BUCKET = new BsonReader<BucketDocument<CellRow>>(
   {
     level: 'text',
     start: 'date',
@@ -110,41 +125,5 @@ const SPAN = new BsonReader<StoredBucket<CellRow>>(
     capped: 'number',
     computed_at: 'date',
   },
-  () => ({}) as StoredBucket<CellRow>,
-)
-
-const SAMPLE = new BsonReader<HostSample>(
-  {
-    _id: 'text',
-    ts: 'date',
-    host: 'text',
-    gpu_index: 'number',
-    uuid: 'text',
-    name: 'text',
-    utilization: 'number',
-    mem_used_mb: 'number',
-    mem_total_mb: 'number',
-    power_w: 'number',
-    energy_j: 'number',
-    price_per_hour_usd: 'number',
-    model_loaded: 'text',
-  } satisfies Record<keyof HostSample, FieldKind>,
-  () => ({}) as HostSample,
-)
-
-const TOKEN = new BsonReader<LedgerToken>(
-  {
-    _id: 'text',
-    ts: 'date',
-    host: 'text',
-    gpu_index: 'number',
-    gpus: 'numbers',
-    model: 'text',
-    tenant: 'text',
-    prompt_tokens: 'number',
-    completion_tokens: 'number',
-    cached_prompt_tokens: 'number',
-    requests: 'number',
-  } satisfies Record<keyof LedgerToken, FieldKind>,
-  () => ({}) as LedgerToken,
+  () => ({}) as BucketDocument<CellRow>,
 )

@@ -1,18 +1,17 @@
-// Marks in `pt_marks`: one document a span start, only inserted and deleted by id. Which starts are dirty is answered by
-// the index {level, start_ms, at_ms} alone: the newest starts by hopping from one to the next, then what lies at those.
-// Grouping all marks of a level instead took 0.3 s for each 200,000, and a backlog of days has millions.
+// Marks in `pt_marks`: one document a bucket start, only inserted and deleted by id. Which starts are dirty is read
+// from the index {level, start_ms, at_ms} alone: the newest starts by hopping from one to the next, then the marks of
+// those. Grouping all marks of a level instead took 0.3 s for each 200,000, and a backlog of days has millions.
 
 import { ObjectId } from 'mongodb'
 import type { BucketLevel } from '../../../domain/ledger/buckets.ts'
-import type { DirtyBucket, Mark } from '../../ledger-store.ts'
+import type { DirtyBucket, Mark, StaleBucket } from '../../ledger-store.ts'
 import { MARKS } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
-import { deleteByIds } from '../events/delete-by-ids.ts'
-import { insertDocuments } from '../events/writes.ts'
+import { deleteByIds, insertDocuments } from '../events/writes.ts'
 
 const LEVELS: readonly BucketLevel[] = ['minute', 'hour', 'day']
 
-interface StoredMark {
+interface MarkDocument {
   _id: ObjectId
   level: BucketLevel
   start_ms: number
@@ -24,9 +23,10 @@ interface StoredMark {
 export async function insertMarks(
   connection: MongoConnection,
   level: BucketLevel,
-  { spans, atMs }: { spans: readonly { startMs: number; hosts: readonly (string | null)[] }[]; atMs: number },
+  buckets: readonly StaleBucket[],
+  atMs: number,
 ): Promise<void> {
-  const marks = spans.map(({ startMs, hosts }) => ({
+  const marks = buckets.map(({ startMs, hosts }) => ({
     _id: new ObjectId(),
     level,
     start_ms: startMs,
@@ -70,7 +70,7 @@ export async function dirtyBuckets(
           },
         },
         { $sort: { _id: -1 } },
-        // A newer start may have come in between.
+        // A newer start may have been marked in between.
         { $limit: Math.max(1, limit) },
         { $project: { _id: 0, startMs: '$_id', marks: 1, firstAtMs: 1, lastAtMs: 1 } },
       ],
@@ -96,5 +96,5 @@ export async function countMarks(connection: MongoConnection, fromMs: number, to
 }
 
 function marksOf(connection: MongoConnection) {
-  return connection.db.collection<StoredMark>(MARKS)
+  return connection.db.collection<MarkDocument>(MARKS)
 }

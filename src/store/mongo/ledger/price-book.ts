@@ -1,13 +1,12 @@
-// Versions of the price book and revisions of the ledger in `price_book`, told apart by `kind`, and the states of days
-// under retention in the bookkeeping. Numbers are unique by `_id`: of two processes that want the same number one is told
-// that it is taken. A day only moves forward, by an insert first and then by updates that name the state before.
+// Versions of the price book and revisions of the ledger in `price_book`, distinguished by `kind`. Numbers are unique
+// by `_id`: of two processes that insert the same number, one gets false and takes the next.
 
-import type { DayState, PriceBookVersion, Revision } from '../../ledger-store.ts'
-import { META, PRICE_BOOK } from '../collections.ts'
+import type { PriceBookVersion, Revision } from '../../ledger-store.ts'
+import { PRICE_BOOK } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
-import { bulkError, faultsOf, insertDocuments } from '../events/writes.ts'
+import { insertDocuments, updateOne } from '../events/writes.ts'
 
-interface StoredVersion {
+interface VersionDocument {
   _id: string
   kind: 'version'
   version: number
@@ -17,7 +16,7 @@ interface StoredVersion {
   book: unknown
 }
 
-interface StoredRevision {
+interface RevisionDocument {
   _id: string
   kind: 'revision'
   revision: number
@@ -28,20 +27,9 @@ interface StoredRevision {
   summary: unknown
 }
 
-interface StoredDay {
-  /** `day:` and the date. */
-  _id: string
-  start: Date
-  state: DayState['state']
-  since: Date
-}
-
-/** The state that a day must be in to enter each. */
-const STATE_BEFORE = { closing: null, frozen: 'closing', purged: 'frozen' } as const
-
 export async function readBooks(connection: MongoConnection): Promise<PriceBookVersion[]> {
   const options = { maxTimeMS: connection.queryTimeMs }
-  const versions = connection.db.collection<StoredVersion>(PRICE_BOOK).find({ kind: 'version' }, options)
+  const versions = connection.db.collection<VersionDocument>(PRICE_BOOK).find({ kind: 'version' }, options)
   const stored = await versions.sort({ version: 1 }).toArray()
   return stored.map(({ version, from, at, origin, book }) => ({
     version,
@@ -56,7 +44,7 @@ export async function insertBook(
   connection: MongoConnection,
   { version, fromMs, atMs, origin, book }: PriceBookVersion,
 ): Promise<boolean> {
-  const stored: StoredVersion = {
+  const stored: VersionDocument = {
     _id: `version:${version}`,
     kind: 'version',
     version,
@@ -70,7 +58,7 @@ export async function insertBook(
 
 export async function readRevisions(connection: MongoConnection): Promise<Revision[]> {
   const options = { maxTimeMS: connection.queryTimeMs }
-  const revisions = connection.db.collection<StoredRevision>(PRICE_BOOK).find({ kind: 'revision' }, options)
+  const revisions = connection.db.collection<RevisionDocument>(PRICE_BOOK).find({ kind: 'revision' }, options)
   const stored = await revisions.sort({ revision: 1 }).toArray()
   return stored.map(({ revision, from, to, book_version, at, summary }) => ({
     revision,
@@ -82,16 +70,19 @@ export async function readRevisions(connection: MongoConnection): Promise<Revisi
   }))
 }
 
-export async function insertRevision(connection: MongoConnection, given: Revision): Promise<boolean> {
-  const stored: StoredRevision = {
-    _id: `revision:${given.revision}`,
+export async function insertRevision(
+  connection: MongoConnection,
+  { revision, fromMs, toMs, bookVersion, atMs, summary }: Revision,
+): Promise<boolean> {
+  const stored: RevisionDocument = {
+    _id: `revision:${revision}`,
     kind: 'revision',
-    revision: given.revision,
-    from: new Date(given.fromMs),
-    to: new Date(given.toMs),
-    book_version: given.bookVersion,
-    at: new Date(given.atMs),
-    summary: given.summary,
+    revision,
+    from: new Date(fromMs),
+    to: new Date(toMs),
+    book_version: bookVersion,
+    at: new Date(atMs),
+    summary,
   }
   return (await insertDocuments(connection, PRICE_BOOK, [stored])).stored === 1
 }
@@ -102,34 +93,4 @@ export async function updateRevisionSummary(
   summary: unknown,
 ): Promise<void> {
   await updateOne(connection, PRICE_BOOK, { q: { _id: `revision:${revision}` }, u: { $set: { summary } } })
-}
-
-export async function readDayStates(connection: MongoConnection): Promise<DayState[]> {
-  const options = { maxTimeMS: connection.queryTimeMs }
-  // `;` is the character after `:`.
-  const days = connection.db.collection<StoredDay>(META).find({ _id: { $gte: 'day:', $lt: 'day;' } }, options)
-  const stored = await days.sort({ _id: 1 }).toArray()
-  return stored.map(({ start, state, since }) => ({ startMs: start.getTime(), state, sinceMs: since.getTime() }))
-}
-
-export async function advanceDay(connection: MongoConnection, { startMs, state, sinceMs }: DayState): Promise<boolean> {
-  const start = new Date(startMs)
-  const since = new Date(sinceMs)
-  const _id = `day:${start.toISOString().slice(0, 10)}`
-  const before = STATE_BEFORE[state]
-  if (before === null) return (await insertDocuments(connection, META, [{ _id, start, state, since }])).stored === 1
-  return await updateOne(connection, META, { q: { _id, state: before }, u: { $set: { state, since } } })
-}
-
-/** Updates one document; false when there was none to update. */
-async function updateOne(
-  connection: MongoConnection,
-  collection: string,
-  update: { q: object; u: object },
-): Promise<boolean> {
-  const { writeConcern } = connection
-  const answer = await connection.command({ update: collection, updates: [update], writeConcern })
-  const faults = faultsOf(answer)
-  if (faults.length > 0) throw bulkError(collection, faults, 1)
-  return Number(answer['n']) === 1
 }

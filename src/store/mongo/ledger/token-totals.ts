@@ -1,8 +1,9 @@
-// Token usage grouped inside mongod. What it costs is the number of accumulators and key fields (measured on 200,000
-// documents, 10,000 groups: 1.5 µs to find and fetch one, 1.2 for its key, 0.35 for each sum). So there are three pipelines,
-// the cheaper ones for the usual events: a slice of time goes to the cheapest, its groups show whether it was enough, and
-// else the next is asked. A slice is a minute, whose start then need not be in the key (0.5 to 2 µs); less where a minute takes
-// the server more than a second or so, more where there is next to nothing. Parts of a minute are put together here.
+// Token usage grouped inside mongod. The cost depends on the number of accumulators and key fields (measured on 200,000
+// documents, 10,000 groups: 1.5 µs to find and fetch one, 1.2 for its key, 0.35 for each sum). So there are three
+// pipelines, the cheaper ones for the usual events: a slice of time goes to the cheapest first, its groups show whether
+// that was sufficient, and if not the slice goes to the next. A slice is a minute, whose start then need not be in the
+// key (0.5 to 2 µs); less where a minute takes the server more than about a second, more where there are very few
+// events. Slices of a minute are merged here.
 
 import { type Document, MongoServerError } from 'mongodb'
 import { CELL_MS, floorTo, HOUR_MS } from '../../../domain/ledger/buckets.ts'
@@ -12,17 +13,17 @@ import { COLLECTION_OF_KIND } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { OWN_IDS } from '../reading/ordered-scan.ts'
 
-/** What a slice may take of the server's time, and how many events are too few for a round trip. */
+/** The server's time for a slice from which slices become shorter, and the events that are too few for a round trip. */
 const LONG_MS = 1_000
 const FEW_EVENTS = 2_000
 const GROWTH = 8
 const MAX_TIME_MS_EXPIRED = 50
-/** After events that needed a dearer pipeline, so many slices go to that one at once. */
+/** After events that needed a costlier pipeline, so many slices go straight to that one. */
 const SLICES_AT_ONCE = 16
 
 type Sum = number | bigint
 
-interface StoredGroup {
+interface GroupDocument {
   _id: {
     minute?: Date
     host: string | null
@@ -30,7 +31,7 @@ interface StoredGroup {
     gpus?: number[]
     model: string
     tenant?: string | null
-    /** Where an event has it; not from the careful pipeline, which sums it. */
+    /** Where an event has it; not from the CAREFUL pipeline, which sums it. */
     requests?: number
   }
   events: Sum
@@ -38,7 +39,7 @@ interface StoredGroup {
   prompt: Sum
   cached: Sum
   completion: Sum
-  /** Sums of the remainders when divided by the number of GPUs. */
+  /** Sums of the remainders of division by the number of GPUs. */
   requests_mod?: Sum
   uncached_mod?: Sum
   cached_mod?: Sum
@@ -51,26 +52,26 @@ interface Slice {
   hosts: readonly (string | null)[]
 }
 
+/** The operation `tokenTotals`, and what it remembers from one slice to the next. */
 export class TokenTotalsReader {
-  readonly #connection: MongoConnection
   /** The pipeline to begin with, and for how many slices. */
   #pipeline = QUICK
   #slices = 0
 
-  constructor(connection: MongoConnection) {
-    this.#connection = connection
-  }
-
   /** Token usage of a range by minute, host, GPUs, model and tenant. */
-  async read(range: Slice): Promise<TokenGroup[]> {
+  readonly read = async (
+    connection: MongoConnection,
+    fromMs: number,
+    toMs: number,
+    hosts: readonly (string | null)[],
+  ): Promise<TokenGroup[]> => {
     const groups = new TokenGroups()
-    const { fromMs, toMs, hosts } = range
     let lengthMs = CELL_MS
     for (let sliceMs = fromMs; sliceMs < toMs; ) {
       const minuteEndMs = lengthMs > CELL_MS ? toMs : floorTo(CELL_MS, sliceMs) + CELL_MS
       const slice = { fromMs: sliceMs, toMs: Math.min(sliceMs + lengthMs, minuteEndMs, toMs), hosts }
       const startedMs = performance.now()
-      const stored = await this.#group(slice)
+      const stored = await this.#group(connection, slice)
       const tookMs = performance.now() - startedMs
       if (stored === null) {
         lengthMs = Math.ceil((slice.toMs - sliceMs) / GROWTH)
@@ -85,13 +86,13 @@ export class TokenTotalsReader {
     return groups.list()
   }
 
-  /** The groups of a slice; null when the server could not manage it in the time of a query. */
-  async #group(slice: Slice): Promise<StoredGroup[] | null> {
+  /** The groups of a slice; null when the server does not manage it within the limit of a query. */
+  async #group(connection: MongoConnection, slice: Slice): Promise<GroupDocument[] | null> {
     try {
       if (this.#slices-- <= 0) this.#pipeline = QUICK
       for (;;) {
         const pipeline = this.#pipeline
-        const groups = await this.#aggregate(slice, PIPELINES[pipeline]!)
+        const groups = await aggregate(connection, slice, PIPELINES[pipeline]!)
         const needed = pipeline === CAREFUL ? CAREFUL : Math.max(pipeline, ...new Set(groups.map(neededFor)))
         if (needed === pipeline) return groups
         this.#pipeline = needed
@@ -103,27 +104,31 @@ export class TokenTotalsReader {
       throw error
     }
   }
+}
 
-  async #aggregate({ fromMs, toMs, hosts }: Slice, sums: { key: Document; values: Document }): Promise<StoredGroup[]> {
-    const isOneMinute = floorTo(CELL_MS, fromMs) === floorTo(CELL_MS, toMs - 1)
-    const minute = isOneMinute ? {} : { minute: { $dateTrunc: { date: '$ts', unit: 'minute' } } }
-    const pipeline = [
-      { $match: { ...OWN_IDS, ts: { $gte: new Date(fromMs), $lt: new Date(toMs) }, host: { $in: [...hosts] } } },
-      { $group: { _id: { ...minute, ...KEY, ...sums.key }, ...sums.values } },
-    ]
-    const tokens = this.#connection.db.collection(COLLECTION_OF_KIND.token)
-    const options = { maxTimeMS: this.#connection.queryTimeMs, allowDiskUse: true, batchSize: 20_000 }
-    return await tokens.aggregate<StoredGroup>(pipeline, { ...options, useBigInt64: true }).toArray()
-  }
+async function aggregate(
+  connection: MongoConnection,
+  { fromMs, toMs, hosts }: Slice,
+  sums: { key: Document; values: Document },
+): Promise<GroupDocument[]> {
+  const isOneMinute = floorTo(CELL_MS, fromMs) === floorTo(CELL_MS, toMs - 1)
+  const minute = isOneMinute ? {} : { minute: { $dateTrunc: { date: '$ts', unit: 'minute' } } }
+  const pipeline = [
+    { $match: { ...OWN_IDS, ts: { $gte: new Date(fromMs), $lt: new Date(toMs) }, host: { $in: [...hosts] } } },
+    { $group: { _id: { ...minute, ...KEY, ...sums.key }, ...sums.values } },
+  ]
+  const tokens = connection.db.collection(COLLECTION_OF_KIND.token)
+  const options = { maxTimeMS: connection.queryTimeMs, allowDiskUse: true, batchSize: 20_000 }
+  return await tokens.aggregate<GroupDocument>(pipeline, { ...options, useBigInt64: true }).toArray()
 }
 
 const KEY = { host: '$host', gpu_index: '$gpu_index', gpus: '$gpus', model: '$model', tenant: '$tenant' }
 
 const REQUESTS = { $ifNull: ['$requests', 1] }
 const CACHED = { $ifNull: ['$cached_prompt_tokens', 0] }
-/** A long is exact up to 2⁶³; as it is, one count that BSON has as a double makes the whole sum one. */
+/** A long is exact up to 2⁶³; without $toLong, one count that BSON has as a double makes the whole sum a double. */
 const longOf = (count: unknown) => ({ $sum: { $toLong: count } })
-/** Σ floor(count / n) is (Σ count − Σ (count mod n)) / n, and the modulus keeps to integers. */
+/** Σ floor(count / n) is (Σ count − Σ (count mod n)) / n, and the modulus stays within integers. */
 const modOf = (count: unknown) => ({
   $sum: { $cond: [{ $isArray: '$gpus' }, { $mod: [count, { $size: '$gpus' }] }, 0] },
 })
@@ -140,7 +145,7 @@ const MODS = {
   completion_mod: modOf('$completion_tokens'),
 }
 
-/** One GPU and one request an event: `requests` in the key shows those that have it, and costs nothing where none has. */
+/** One GPU and one request an event: `requests` in the key reveals events that have it, and costs nothing otherwise. */
 const QUICK = 0
 /** One request an event, on any number of GPUs. */
 const SPREAD = 1
@@ -163,14 +168,14 @@ const PIPELINES: readonly { key: Document; values: Document }[] = [
   },
 ]
 
-/** The cheapest pipeline that is right for such a group; a number that is no bigint may be a double, rounded. */
-function neededFor({ _id, prompt, cached, completion }: StoredGroup): number {
+/** The cheapest pipeline that is exact for such a group; a number that is no bigint may be a rounded double. */
+function neededFor({ _id, prompt, cached, completion }: GroupDocument): number {
   const isExact = [prompt, cached, completion].every((sum) => typeof sum === 'bigint' || Number.isSafeInteger(sum))
   if (_id.requests !== undefined || !isExact) return CAREFUL
   return _id.gpus !== undefined && _id.gpus.length > 1 ? SPREAD : QUICK
 }
 
-function toGroup({ _id, ...sums }: StoredGroup, { fromMs }: Slice): TokenGroup {
+function toGroup({ _id, ...sums }: GroupDocument, { fromMs }: Slice): TokenGroup {
   const { host, gpu_index, model, tenant = null } = _id
   const gpus = (_id.gpus ?? [gpu_index]).map(Number)
   const cached = BigInt(sums.cached)

@@ -1,7 +1,9 @@
-// Reads the fields that the ledger needs straight from a document's bytes. The driver makes an object of every field of
-// every document, names and all, and of that a second object would be made: most of the time in which the ledger is read.
-// Only the types that our own documents have are known here; a document with anything else is `Unusual`, and for the
-// driver, which can do all. Wire format: https://bsonspec.org/spec.html, version 1.1.
+// Reads the fields that the ledger needs straight from a document's bytes. `verify` and `reprice` read single events by
+// the million, and decoding was most of their time: the driver makes an object of every field of every document, from
+// which a second object would be made here. Reading single documents this way, in pages without cursors (find-page.ts),
+// is what took `reprice` from 57,000 to 120,000 events/s (docs/adr/0003-keeper-protocol.md). Only the types that our
+// own documents have are supported; a document with any other is left to the driver. Wire format:
+// https://bsonspec.org/spec.html, version 1.1.
 
 import { endianness } from 'node:os'
 
@@ -18,34 +20,34 @@ const INT32 = 0x10
 const TIMESTAMP = 0x11
 const INT64 = 0x12
 
-/** A document that is not as ours are. */
+/** A document with a type that our own documents do not have, or not in that field. */
 export class UnsupportedBson extends Error {
-  override name = 'Unusual'
+  override name = 'UnsupportedBson'
 }
 
 /** Makes something of the document that begins at `start`. */
 export type ReadDocument<T = unknown> = (bytes: Buffer, start: number) => T
 
-/** What a field becomes: null stays null, an `integer` is a BigInt, a function stands for an array of what it reads. */
+/** What a field becomes: null stays null, an `integer` is a BigInt, a function means an array of what it reads. */
 export type FieldKind = 'number' | 'integer' | 'text' | 'date' | 'numbers' | ReadDocument
 
 interface Field {
   name: string
-  /** With the zero that ends a name. */
+  /** The name with its terminating zero. */
   bytes: Buffer
   kind: FieldKind
-  /** The field after it, which most likely follows in a document. */
+  /** The field that most likely follows in a document. */
   next: Field
 }
 
-/** Reads documents of one shape; fields that it does not know are passed over. */
+/** Reads documents of one shape; unknown fields are skipped. */
 export class BsonReader<T extends object = object> {
   readonly #first: Field
-  /** By the hash of the name. */
+  /** By hash of the name. */
   readonly #fields = new Map<number, Field>()
   readonly #blank: () => T
 
-  /** `fields` are quickest in the order in which documents have them; `blank`: what a document without any of them is. */
+  /** Fastest if `fields` are in the documents' order; `blank` makes the result of a document that has none of them. */
   constructor(fields: Readonly<Record<string, FieldKind>>, blank: () => T) {
     this.#blank = blank
     const all: Field[] = []
@@ -53,7 +55,7 @@ export class BsonReader<T extends object = object> {
       const field = { name, bytes: Buffer.from(`${name}\0`), kind } as Field
       const hash = hashOf(field.bytes, 0, field.bytes.length - 1)
       if (this.#fields.has(hash))
-        throw new RangeError(`Cannot tell "${name}" from another field by its hash: rename it`)
+        throw new RangeError(`Cannot distinguish "${name}" from another field by hash: rename it`)
       this.#fields.set(hash, field)
       all.push(field)
     }
@@ -61,7 +63,17 @@ export class BsonReader<T extends object = object> {
     this.#first = all[0]!
   }
 
-  /** The document that begins at `start`. Throws Unusual. */
+  /** The document that begins at `start`; null if it is not of a supported form. */
+  tryRead(bytes: Buffer, start = 0): T | null {
+    try {
+      return this.read(bytes, start)
+    } catch (error) {
+      if (error instanceof UnsupportedBson) return null
+      throw error
+    }
+  }
+
+  /** The document that begins at `start`. Throws UnsupportedBson. */
   read(bytes: Buffer, start = 0): T {
     const into = this.#blank() as Record<string, unknown>
     const end = start + bytes.readInt32LE(start) - 1
@@ -118,7 +130,7 @@ function numberAt(type: number, bytes: Buffer, at: number): number {
   throw new UnsupportedBson()
 }
 
-/** An integer of any size: beyond 2⁶³ it is stored as decimal text. */
+/** An integer of any size; beyond 2⁶³ they are stored as decimal text. */
 function integerAt(type: number, bytes: Buffer, at: number): bigint {
   if (type === INT64) return bigInt64At(bytes, at)
   if (type === STRING) return BigInt(textAt(bytes, at))
@@ -130,7 +142,7 @@ function int64At(bytes: Buffer, at: number): number {
   return bytes.readInt32LE(at + 4) * 2 ** 32 + bytes.readUInt32LE(at)
 }
 
-/** One BigInt where Buffer's own way makes three. */
+/** Allocates one BigInt; Buffer.readBigInt64LE allocates three. */
 const halves = new Int32Array(2)
 const whole = new BigInt64Array(halves.buffer)
 const [LOW, HIGH] = endianness() === 'LE' ? ([0, 1] as const) : ([1, 0] as const)
@@ -141,12 +153,12 @@ function bigInt64At(bytes: Buffer, at: number): bigint {
   return whole[0]!
 }
 
-/** The items of an array; their names are their places and passed over. */
+/** The items of an array; their names are their indexes and skipped. */
 function itemsOf<I>(
   type: number,
   bytes: Buffer,
   start: number,
-  itemAt: (...place: [number, Buffer, number]) => I,
+  itemAt: (type: number, bytes: Buffer, at: number) => I,
 ): I[] {
   if (type !== ARRAY) throw new UnsupportedBson()
   const items: I[] = []
@@ -160,7 +172,7 @@ function itemsOf<I>(
   return items
 }
 
-/** Length of a value, bytes. */
+/** Length of a value in bytes. */
 function lengthOf(type: number, bytes: Buffer, at: number): number {
   switch (type) {
     case DOUBLE:
@@ -188,7 +200,7 @@ function lengthOf(type: number, bytes: Buffer, at: number): number {
   }
 }
 
-/** Texts that were read lately, by a hash: hosts, models and tenants come again in every row. */
+/** Recently read texts, by hash: hosts, models and tenants recur in every row. */
 const KNOWN_TEXTS = 4096
 const MAX_KNOWN_LENGTH = 64
 const known = new Array<string>(KNOWN_TEXTS).fill('')
@@ -197,11 +209,11 @@ function textAt(bytes: Buffer, at: number): string {
   const from = at + 4
   const to = from + bytes.readInt32LE(at) - 1
   if (to - from > MAX_KNOWN_LENGTH) return bytes.toString('utf8', from, to)
-  const place = hashOf(bytes, from, to) & (KNOWN_TEXTS - 1)
-  const text = known[place]!
+  const slot = hashOf(bytes, from, to) & (KNOWN_TEXTS - 1)
+  const text = known[slot]!
   if (isText(text, bytes, from, to)) return text
   const fresh = bytes.toString('utf8', from, to)
-  known[place] = fresh
+  known[slot] = fresh
   return fresh
 }
 
@@ -211,7 +223,7 @@ function hashOf(bytes: Buffer, from: number, to: number): number {
   return hash
 }
 
-/** Whether bytes are a text. Only plain ASCII has a byte for each unit; other texts are made again each time. */
+/** Whether bytes are this text. Only ASCII has one byte per UTF-16 unit; other texts are decoded each time. */
 function isText(text: string, bytes: Buffer, from: number, to: number): boolean {
   if (text.length !== to - from) return false
   for (let i = 0; i < text.length; i++) {
@@ -221,7 +233,7 @@ function isText(text: string, bytes: Buffer, from: number, to: number): boolean 
   return true
 }
 
-/** Whether these bytes lie at a place. Beyond the buffer's end there are none that are equal. */
+/** Whether the expected bytes are at `at`; beyond the buffer's end nothing equals them. */
 function isAt(expected: Buffer, bytes: Buffer, at: number): boolean {
   for (let i = 0; i < expected.length; i++) if (expected[i] !== bytes[at + i]) return false
   return true

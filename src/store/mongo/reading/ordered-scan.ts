@@ -1,8 +1,8 @@
-// Documents of a collection in order of (ts, _id), streamed in bounded memory. The index is {ts: 1}, so the server gives
-// them by ts without sorting, and what has equal ts is put in order here. (Sorting by both on the server is a blocking
+// Documents of a collection by (ts, _id), streamed in bounded memory. The index is {ts: 1}, so the server returns them
+// by ts without sorting, and ties, documents of equal ts, are sorted here. (Sorting by both on the server is a blocking
 // sort of the whole range, 100 MB and then disk; an index on both costs every insert.) A ts that fills a page alone is
-// fetched in pages that the server sorts, a bounded top-k each, and so are ids of mixed types in a foreign collection.
-// Ids are compared by their UTF-8 bytes, as MongoDB and SQLite do, not by UTF-16 units as `<` does.
+// read in pages that the server sorts, a bounded top-k each, and so are ids of mixed types in a foreign collection. Ids
+// are compared by their UTF-8 bytes, as MongoDB and SQLite do, not by UTF-16 units as `<` does.
 
 import type { Db, Document, Filter } from 'mongodb'
 import { ObjectId } from 'mongodb'
@@ -11,7 +11,7 @@ import { PagedIterator } from '../../paged-iterator.ts'
 import type { ReadDocument } from './bson-reader.ts'
 import { documentOf, type FoundPage, findPage } from './find-page.ts'
 
-/** The first and last instant that a Date can hold; a range over them leaves out what is no date. */
+/** The first and last instant of a Date; a range of both excludes values that are no date. */
 const EARLIEST_MS = -8.64e15
 const LATEST_MS = 8.64e15
 
@@ -23,12 +23,12 @@ export interface EventRange {
   db: Db
   collection: string
   filter: Filter<Document>
-  /** Epoch milliseconds; the range has its start and not its end. */
+  /** Epoch milliseconds, `toMs` exclusive. */
   fromMs?: number | undefined
   toMs?: number | undefined
-  /** Begins behind this place. */
+  /** Begins behind this key. */
   after?: { tsMs: number; id: unknown } | undefined
-  /** Makes an object, with `_id` and `ts`, of a document's bytes; without it the driver makes one of all fields. */
+  /** Decodes a document's bytes to an object with at least `_id` and `ts`; by default the driver does, all fields. */
   read?: ReadDocument<Document>
   /** Most documents of a page. */
   pageDocuments: number
@@ -58,7 +58,8 @@ export async function* pagesInOrder(range: EventRange): AsyncGenerator<Document[
     while (at < documents.length) {
       const tsMs = tsMsOf(documents[at]!)
       const end = endOfTies(documents, at)
-      // More of the page's last ts may lie behind it. Then it begins the next page, if it has not begun this one.
+      // More of the page's last ts may lie behind the page. Then that ts begins the next page, unless it began this
+      // one.
       const isWhole = end < documents.length || isLast
       if (!isWhole && at > 0) break
       if (!isWhole || !sortTies(documents, at, end)) {
@@ -74,7 +75,7 @@ export async function* pagesInOrder(range: EventRange): AsyncGenerator<Document[
   }
 }
 
-/** The end of the documents that have the ts of the one at `start`. */
+/** The end of the run of documents that have the ts of the one at `start`. */
 function endOfTies(documents: readonly Document[], start: number): number {
   const tsMs = tsMsOf(documents[start]!)
   let end = start + 1
@@ -82,7 +83,7 @@ function endOfTies(documents: readonly Document[], start: number): number {
   return end
 }
 
-/** Puts documents of one ts in order; false where ids are of types whose order only the server knows. */
+/** Sorts documents of one ts by id, in place; false if ids are of types whose order only the server knows. */
 function sortTies(documents: Document[], start: number, end: number): boolean {
   if (end - start === 1) return true
   const ties = documents.slice(start, end)
@@ -91,36 +92,36 @@ function sortTies(documents: Document[], start: number, end: number): boolean {
   } else if (ties.every(({ _id }) => (_id as unknown) instanceof ObjectId)) {
     ties.sort((a, b) => (String(a['_id']) < String(b['_id']) ? -1 : 1))
   } else return false
-  for (const [i, one] of ties.entries()) documents[start + i] = one
+  for (const [i, document] of ties.entries()) documents[start + i] = document
   return true
 }
 
-/** All documents of one ts by _id, or those behind `after.id`. */
+/** All documents of one ts by _id, or those behind `after.id`, sorted by the server. */
 async function* tiesByServer(
   range: EventRange,
   tsMs: number,
   after?: { id: unknown },
 ): AsyncGenerator<Document[], void, undefined> {
   for (let behind = after; ; ) {
-    // $expr compares across types, as the order does; inside $literal nothing of a cursor's value is interpreted.
-    const place = behind === undefined ? {} : { $expr: { $gt: ['$_id', { $literal: behind.id }] } }
-    const { documents, isLast } = await pageOf(range, { ts: new Date(tsMs), ...place }, { _id: 1 })
+    // $expr compares across types, as the sort does; inside $literal nothing of a cursor's value is interpreted.
+    const bound = behind === undefined ? {} : { $expr: { $gt: ['$_id', { $literal: behind.id }] } }
+    const { documents, isLast } = await pageOf(range, { ts: new Date(tsMs), ...bound }, { _id: 1 })
     yield documents
     if (isLast) return
     behind = { id: documents.at(-1)!['_id'] }
   }
 }
 
-function pageOf(range: EventRange, place: Document, sort: Record<string, 1>): Promise<FoundPage<Document>> {
+function pageOf(range: EventRange, bounds: Document, sort: Record<string, 1>): Promise<FoundPage<Document>> {
   const { db, collection, filter, pageDocuments: limit, maxTimeMs, read = documentOf } = range
-  return findPage(db, collection, { filter: { $and: [filter, place] }, sort, limit, maxTimeMs, read })
+  return findPage(db, collection, { filter: { $and: [filter, bounds] }, sort, limit, maxTimeMs, read })
 }
 
 function tsMsOf(document: Document): number {
   return (document['ts'] as Date).getTime()
 }
 
-/** Order of well-formed strings by their UTF-8 bytes: as by UTF-16 units, but surrogates come after all else. */
+/** Compares well-formed strings by their UTF-8 bytes: as by UTF-16 units, but surrogates sort after everything else. */
 export function compareUtf8(a: string, b: string): number {
   const length = Math.min(a.length, b.length)
   for (let i = 0; i < length; i++) {

@@ -1,11 +1,11 @@
-// Pages from a server, the next one on its way while one is worked through: the two machines are busy side by side. Two
-// pages are in memory.
+// Prefetches pages: the next one is requested while the reader processes the current one, so that server and reader
+// work concurrently. Two pages are in memory.
 
-/** The same pages in the same order; a failure comes when its page is asked for. */
+/** The same pages in the same order; a failure is thrown when its page is requested. */
 export async function* readAhead<T>(pages: AsyncGenerator<T, void, undefined>): AsyncGenerator<T, void, undefined> {
   const begin = () => {
     const page = pages.next()
-    // Its failure is nobody's when its turn never comes.
+    // A failure of a page that is never requested must not become an unhandled rejection.
     page.catch(() => {})
     return page
   }
@@ -18,7 +18,7 @@ export async function* readAhead<T>(pages: AsyncGenerator<T, void, undefined>): 
       yield value
     }
   } finally {
-    // Waits for the page that is on its way, if any, and ends the stream.
+    // Waits for the page that is under way, if any, and ends the stream.
     await pages.return()
   }
 }

@@ -1,9 +1,9 @@
-// Dead letters in the embedded store: written once by their place, listed newest first.
+// Dead letters in the embedded store: unique by their position in the log, listed newest first.
 
-import type { Parameter } from '../../sqlite/sqlite-file.ts'
-import type { DeadLetter, Page } from '../event-store.ts'
-import { decodeCursor, encodeCursor, type Place } from './cursor.ts'
-import type { StoreDatabase } from './store-database.ts'
+import type { Parameter } from '../../../sqlite/sqlite-file.ts'
+import type { DeadLetter, Page } from '../../event-store.ts'
+import { CHUNK_ROWS, type StoreDatabase } from '../store-database.ts'
+import { decodeCursor, encodeCursor } from './cursor.ts'
 
 type Row = Omit<DeadLetter, 'record_time' | 'time' | 'key' | 'value' | 'headers' | 'redriven_at'> & {
   record_ms: number
@@ -18,7 +18,14 @@ const INSERT = `INSERT INTO dead_letters (_id, reason, message, topic, topic_id,
   key, value, value_length, value_sha256, headers, redriven_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
   ON CONFLICT (_id) DO NOTHING`
 
-export function insertDeadLetter(file: StoreDatabase, letter: DeadLetter): void {
+export async function writeDeadLetters(file: StoreDatabase, letters: readonly DeadLetter[]): Promise<void> {
+  if (letters.length === 0) return
+  await file.transaction('Writing dead letters failed', () => {
+    for (const letter of letters) insertDeadLetter(file, letter)
+  })
+}
+
+function insertDeadLetter(file: StoreDatabase, letter: DeadLetter): void {
   file.run(
     INSERT,
     letter._id,
@@ -39,10 +46,10 @@ export function insertDeadLetter(file: StoreDatabase, letter: DeadLetter): void 
   )
 }
 
-export function listDeadLetters(
+export async function listDeadLetters(
   file: StoreDatabase,
   { reason, topic, limit, cursor }: { reason?: string; topic?: string; limit: number; cursor?: string },
-): Page<DeadLetter> {
+): Promise<Page<DeadLetter>> {
   const conditions = ['true']
   const values: Parameter[] = []
   const where = (sql: string, ...parameters: Parameter[]) => {
@@ -52,11 +59,11 @@ export function listDeadLetters(
   if (reason !== undefined) where('reason = ?', reason)
   if (topic !== undefined) where('topic = ?', topic)
   if (cursor !== undefined) {
-    const before: Place = decodeCursor(cursor)
-    where('(time_ms, _id) < (?, ?)', before.ms, before.id)
+    const { ms, id } = decodeCursor(cursor)
+    where('(time_ms, _id) < (?, ?)', ms, id)
   }
   const sql = `SELECT * FROM dead_letters WHERE ${conditions.join(' AND ')} ORDER BY time_ms DESC, _id DESC LIMIT ?`
-  const rows = file.all<Row>(sql, ...values, limit + 1)
+  const rows = file.use('Listing dead letters failed', () => file.all<Row>(sql, ...values, limit + 1))
   const last = rows.length > limit ? rows[limit - 1]! : null
   return {
     items: rows.slice(0, limit).map(toDeadLetter),
@@ -64,9 +71,22 @@ export function listDeadLetters(
   }
 }
 
-export function readDeadLetter(file: StoreDatabase, id: string): DeadLetter | null {
-  const row = file.get<Row>('SELECT * FROM dead_letters WHERE _id = ?', id)
+export async function readDeadLetter(file: StoreDatabase, id: string): Promise<DeadLetter | null> {
+  const sql = 'SELECT * FROM dead_letters WHERE _id = ?'
+  const row = file.use('Reading a dead letter failed', () => file.get<Row>(sql, id))
   return row === undefined ? null : toDeadLetter(row)
+}
+
+export async function markRedriven(file: StoreDatabase, id: string, at: Date): Promise<void> {
+  const sql = 'UPDATE dead_letters SET redriven_ms = ? WHERE _id = ?'
+  await file.transaction('Marking a dead letter failed', () => file.run(sql, at.getTime(), id))
+}
+
+/** Deletes letters written before an instant; when it fails half-way, repeating it deletes the rest. */
+export function purgeDeadLetters(file: StoreDatabase, beforeMs: number): Promise<number> {
+  const sql = `DELETE FROM dead_letters WHERE _id IN (
+    SELECT _id FROM dead_letters WHERE time_ms < ? ORDER BY time_ms LIMIT ${CHUNK_ROWS})`
+  return file.deleteInChunks('Purging dead letters failed', () => file.run(sql, beforeMs))
 }
 
 function toDeadLetter(row: Row): DeadLetter {

@@ -1,33 +1,15 @@
-// Raw events as the ledger reads them: one by one, and token usage grouped by SQLite. A statement blocks
-// the event loop, so grouping goes through a range in steps of so many events; a minute's groups then come in parts and
-// are put together here. Sums are read as BigInt, since a double holds them only up to 2⁵³.
+// Token usage grouped by SQLite. A statement blocks the event loop, so grouping passes a range in steps of a bounded
+// number of events; the groups of a minute that several steps contribute to are merged here. Sums are read as BigInt,
+// since a double holds them only up to 2⁵³.
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
-import type { GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
-import { CELL_MS } from '../../domain/ledger/buckets.ts'
-import type { TokenCounts } from '../../domain/ledger/types.ts'
-import { type TokenGroup, TokenGroups, toCount } from '../token-groups.ts'
-import { readEvents } from './event-queries.ts'
-import { TABLE_OF } from './event-rows.ts'
-import type { StoreDatabase } from './store-database.ts'
+import { CELL_MS } from '../../../domain/ledger/buckets.ts'
+import type { TokenCounts } from '../../../domain/ledger/types.ts'
+import { type TokenGroup, TokenGroups, toCount } from '../../token-groups.ts'
+import type { StoreDatabase } from '../store-database.ts'
 
 /** Events that one statement groups, about 10 ms. */
 const STEP_EVENTS = 8_000
-
-/** Samples of a range by (ts, _id), in pages; whole documents, since a body is parsed as a whole anyway. */
-export function readLedgerSamples(file: StoreDatabase, range: TimeRange): AsyncGenerator<GpuDocument[]> {
-  return readEvents<GpuDocument>(file, 'gpu', range)
-}
-
-/** Token usage of a range by (ts, _id), in pages. */
-export function readLedgerTokens(file: StoreDatabase, range: TimeRange): AsyncGenerator<TokenDocument[]> {
-  return readEvents<TokenDocument>(file, 'token', range)
-}
-
-interface TimeRange {
-  fromMs: number
-  toMs: number
-}
 
 interface GroupRow {
   minute: bigint
@@ -47,7 +29,7 @@ interface GroupRow {
   each_completion: bigint
 }
 
-/** One GPU needs no second sum: what each gets is all. `gpus` is JSON, and constant in a group. */
+/** One GPU needs no second sum: its share is the whole. `gpus` is JSON, and constant within a group. */
 const eachOf = (count: string) => `sum(CASE WHEN gpus IS NULL THEN 0 ELSE (${count}) / json_array_length(gpus) END)`
 /** Null is never IN a list; the list is one parameter, whatever its length. */
 const GROUP = `SELECT ts / ${CELL_MS} AS minute, host, gpu_index, gpus, model, tenant,
@@ -67,14 +49,16 @@ const STEP_END = `SELECT ts FROM token_usage INDEXED BY token_usage_ts WHERE ts 
 /** Token usage of a range by minute, host, GPUs, model and tenant. */
 export async function tokenTotals(
   file: StoreDatabase,
-  { fromMs, toMs, hosts }: { fromMs: number; toMs: number; hosts: readonly (string | null)[] },
+  fromMs: number,
+  toMs: number,
+  hosts: readonly (string | null)[],
 ): Promise<TokenGroup[]> {
   const groups = new TokenGroups()
   const values = [JSON.stringify(hosts), hosts.includes(null) ? 1 : 0]
   for (let startMs = fromMs; startMs < toMs; ) {
     startMs = file.use('Summing token usage failed', () => {
       const end = file.get<{ ts: number }>(STEP_END, startMs, toMs)?.ts ?? toMs
-      // A step ends between two times; very many events of one time are one long step.
+      // A step ends between two times; however many events have the same time, they are one step.
       const stepEnd = Math.min(Math.max(end, startMs + 1), toMs)
       const statement = file.statement(GROUP)
       statement.setReadBigInts(true)
@@ -105,17 +89,4 @@ function toGroup(row: GroupRow): TokenGroup {
         }
   const { host, model, tenant } = row
   return { startMs: Number(row.minute) * CELL_MS, host, gpus, model, tenant, events: toCount(row.events), sum, each }
-}
-
-/** The span of event time of both kinds. */
-export async function rawRange(file: StoreDatabase): Promise<{ fromMs: number; toMs: number } | null> {
-  const times = file.use('Reading the range of events failed', () =>
-    Object.values(TABLE_OF).flatMap((table) => {
-      // Each alone: min and max in one statement would be a scan.
-      const first = file.get<{ ts: number | null }>(`SELECT min(ts) AS ts FROM ${table}`)!.ts
-      const last = file.get<{ ts: number | null }>(`SELECT max(ts) AS ts FROM ${table}`)!.ts
-      return first === null || last === null ? [] : [first, last]
-    }),
-  )
-  return times.length === 0 ? null : { fromMs: Math.min(...times), toMs: Math.max(...times) + 1 }
 }

@@ -1,29 +1,29 @@
-// Marks in the embedded store: one row a span start and host, only inserted and deleted by id. AUTOINCREMENT never uses
-// an id twice, so deleting what was read deletes nothing that came later. Which spans are dirty is read from the index
-// on (level, start, time of the mark) alone, newest start first, and no further than the limit.
+// Marks in the embedded store: one row a bucket start and host, only inserted and deleted by id. AUTOINCREMENT never
+// reuses an id, so deleting what was read deletes nothing that was inserted later. Which buckets are dirty is read from
+// the index on (level, start, time of the mark) alone, newest start first, and no further than the limit.
 
-import type { BucketLevel } from '../../domain/ledger/buckets.ts'
-import type { DirtyBucket, Mark } from '../ledger-store.ts'
-import type { StoreDatabase } from './store-database.ts'
+import type { BucketLevel } from '../../../domain/ledger/buckets.ts'
+import type { DirtyBucket, Mark, StaleBucket } from '../../ledger-store.ts'
+import type { StoreDatabase } from '../store-database.ts'
 
-/** Inserts one mark for each start and host. */
 export async function insertMarks(
   file: StoreDatabase,
   level: BucketLevel,
-  { spans, atMs }: { spans: readonly { startMs: number; hosts: readonly (string | null)[] }[]; atMs: number },
+  buckets: readonly StaleBucket[],
+  atMs: number,
 ): Promise<void> {
-  if (spans.length === 0) return
+  if (buckets.length === 0) return
   await file.transaction('Writing marks failed', () => {
     const insert = file.statement('INSERT INTO marks (level, start_ms, host, at_ms) VALUES (?, ?, ?, ?)')
-    for (const { startMs, hosts } of spans) for (const host of hosts) insert.run(level, startMs, host, atMs)
+    for (const { startMs, hosts } of buckets) for (const host of hosts) insert.run(level, startMs, host, atMs)
   })
 }
 
 export async function dirtyBuckets(file: StoreDatabase, level: BucketLevel, limit: number): Promise<DirtyBucket[]> {
   const sql = `SELECT start_ms AS startMs, count(*) AS marks, min(at_ms) AS firstAtMs, max(at_ms) AS lastAtMs
     FROM marks INDEXED BY marks_span WHERE level = ? GROUP BY start_ms ORDER BY start_ms DESC LIMIT ?`
-  const spans = file.use('Reading marks failed', () => file.all<DirtyBucket>(sql, level, limit))
-  return spans.map((span) => ({ ...span }))
+  const rows = file.use('Reading marks failed', () => file.all<DirtyBucket>(sql, level, limit))
+  return rows.map((row) => ({ ...row }))
 }
 
 export async function readMarks(file: StoreDatabase, level: BucketLevel, startMs: number): Promise<Mark[]> {

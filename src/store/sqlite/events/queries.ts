@@ -1,19 +1,19 @@
-// Reading events. SQLite answers synchronously, so every statement here is bounded: a listing whose filter matches little
-// goes through the time range in steps and lets the event loop have its turn between them, and a stream reads pages.
-// The newest samples come by way of table `slots`, so at the price of the number of slots, not of samples.
+// The queries of events. SQLite is synchronous, so every statement here is bounded: a listing whose filter matches
+// little passes the time range in steps and yields to the event loop between them, and a stream reads pages. The newest
+// samples are found through table `slots`, at the cost of the number of slots, not of samples.
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
-import type { EventKind, GpuDocument } from '../../domain/events/documents.ts'
-import type { Parameter } from '../../sqlite/sqlite-file.ts'
-import type { EventQuery, LatestSampleQuery, Page } from '../event-store.ts'
-import { decodeCursor, encodeCursor, type Place } from './cursor.ts'
-import { type EventRow, slotHost, TABLE_OF, toDocument } from './event-rows.ts'
-import type { StoreDatabase } from './store-database.ts'
+import type { EventKind, GpuDocument } from '../../../domain/events/documents.ts'
+import type { Parameter } from '../../../sqlite/sqlite-file.ts'
+import type { EventQuery, LatestSampleQuery, Page, StoreCounts } from '../../event-store.ts'
+import type { StoreDatabase } from '../store-database.ts'
+import { type Cursor, decodeCursor, encodeCursor } from './cursor.ts'
+import { type EventRow, readCounter, slotHost, TABLE_OF, toDocument } from './rows.ts'
 
 const MIN_MS = -8.64e15
 const MAX_MS = 8.64e15
 const PAGE_EVENTS = 500
-/** Rows of an index that a listing passes in one step, about 10 ms where none matches. */
+/** Rows of an index that one step passes, about 10 ms where none matches. */
 const STEP_EVENTS = 4000
 
 /** A page of events in order of (ts, _id). */
@@ -26,17 +26,17 @@ export async function listEvents(
   const from = `${TABLE_OF[kind]} INDEXED BY ${index} WHERE ${equals.sql} ts >= ? AND ts < ?`
   const toMs = query.toMs ?? MAX_MS
   const fromMs = query.fromMs ?? MIN_MS
-  let after: Place = { ms: fromMs, id: '' }
+  let after: Cursor = { ms: fromMs, id: '' }
   if (query.cursor !== undefined) {
-    const place = decodeCursor(query.cursor)
-    if (place.ms >= fromMs) after = place
+    const cursor = decodeCursor(query.cursor)
+    if (cursor.ms >= fromMs) after = cursor
   }
   const items: Record<string, unknown>[] = []
   while (after.ms < toMs) {
     const stepEndMs = file.use('Listing events failed', () => {
       const sql = `SELECT ts FROM ${from} ORDER BY ts LIMIT 1 OFFSET ${STEP_EVENTS}`
       const end = file.get<{ ts: number }>(sql, ...equals.values, after.ms, toMs)?.ts ?? toMs
-      // A step ends between two times, since places inside equal times are ordered by id.
+      // A step ends between two times, since equal times are ordered by id.
       const stepEnd = Math.max(end, after.ms + 1)
       const rows = file.all<EventRow>(
         `SELECT _id, ts, body FROM ${from} AND (ts > ? OR _id > ?) ${filters.sql} ORDER BY ts, _id LIMIT ?`,
@@ -61,21 +61,23 @@ export async function listEvents(
   return { items, cursor: null }
 }
 
-/** Events of a range in order of (ts, _id), in pages. */
-export async function* readEvents<T extends { ts: Date; _id: string }>(
+/**
+ * Events of a range by (ts, _id), in pages. They are of the kind's type, which the port's overloads name: so `never`.
+ */
+export async function* readEvents(
   file: StoreDatabase,
   kind: EventKind,
-  { fromMs, toMs }: { fromMs: number; toMs: number },
-): AsyncGenerator<T[], void, undefined> {
+  fromMs: number,
+  toMs: number,
+): AsyncGenerator<never[], void, undefined> {
   const sql = `SELECT _id, ts, body FROM ${TABLE_OF[kind]} INDEXED BY ${TABLE_OF[kind]}_ts
     WHERE ts >= ? AND ts < ? AND (ts > ? OR _id > ?) ORDER BY ts, _id LIMIT ${PAGE_EVENTS}`
-  for (let after: Place = { ms: fromMs, id: '' }; ; ) {
+  for (let after: Cursor = { ms: fromMs, id: '' }; ; ) {
     const rows = file.use('Reading events failed', () => file.all<EventRow>(sql, after.ms, toMs, after.ms, after.id))
-    const page = rows.map((row) => toDocument<T>(row))
-    yield page
+    yield rows.map((row) => toDocument<never>(row))
     if (rows.length < PAGE_EVENTS) return
-    const last = page.at(-1)!
-    after = { ms: last.ts.getTime(), id: last._id }
+    const last = rows.at(-1)!
+    after = { ms: last.ts, id: last._id }
     await afterImmediate()
   }
 }
@@ -126,10 +128,26 @@ async function latestInRange(
   return null
 }
 
-/** The newest sample of each slot that has one since an instant. */
-export function latestSamplePerSlot(file: StoreDatabase, sinceMs: number, limit: number): GpuDocument[] {
-  const rows = file.all<EventRow>(`${NEWEST_OF_SLOTS} AND slots.ts >= ? LIMIT ?`, sinceMs, limit)
+/** The newest sample of each slot that has one at or after an instant. */
+export async function latestSamplePerSlot(file: StoreDatabase, sinceMs: number, limit: number): Promise<GpuDocument[]> {
+  const sql = `${NEWEST_OF_SLOTS} AND slots.ts >= ? LIMIT ?`
+  const rows = file.use('Reading the latest samples failed', () => file.all<EventRow>(sql, sinceMs, limit))
   return rows.map((row) => toDocument<GpuDocument>(row))
+}
+
+export async function newestMs(file: StoreDatabase, kind: EventKind): Promise<number | null> {
+  const sql = `SELECT max(ts) AS newest FROM ${TABLE_OF[kind]}`
+  return file.use('Reading the newest time failed', () => file.get<{ newest: number | null }>(sql)!.newest)
+}
+
+export async function count(file: StoreDatabase): Promise<StoreCounts> {
+  return file.use('Counting failed', () => ({
+    gpuMetrics: readCounter(file, 'gpu'),
+    tokenUsage: readCounter(file, 'token'),
+    deadLetters: file.get<{ count: number }>('SELECT count(*) AS count FROM dead_letters')!.count,
+    // Only pertoken writes into its file.
+    foreign: 0,
+  }))
 }
 
 interface Condition {
@@ -137,7 +155,7 @@ interface Condition {
   values: Parameter[]
 }
 
-/** The index that a listing goes along, what it is entered with, and what is left to filter. */
+/** The index that a listing follows, the columns that it is entered with, and what remains to filter. */
 function planOf(kind: EventKind, query: EventQuery): { index: string; equals: Condition; filters: Condition } {
   const { host, gpuIndex, model, tenant } = query
   const equals: Condition = { sql: '', values: [] }
