@@ -9,16 +9,13 @@ import { hasDuplicateKey } from './duplicate-keys.ts'
 import type { EventKind, GpuDocument, TokenDocument } from './event.ts'
 import { GpuSampleSchema, KNOWN_FIELDS, TokenUsageSchema } from './event.ts'
 import { logEventId, ownEventId } from './event-id.ts'
-import { type Issue, Rejection } from './rejection.ts'
+import { Rejection } from './rejection.ts'
 import { parseIsoMs } from './timestamp.ts'
-import { explain } from './validation-errors.ts'
+import { checkUnknown, MAX_DEPTH } from './unknown-fields.ts'
+import { explain, explainTime, MAX_AHEAD_MS, OLDEST_MS } from './validation-errors.ts'
 
 /** Largest record, bytes. */
 export const MAX_RECORD_BYTES = 1_048_576
-/** Deepest nesting of an unknown field; MongoDB itself stops at 100. */
-const MAX_DEPTH = 32
-const OLDEST_MS = Date.UTC(2015, 0, 1)
-const HOUR_MS = 3_600_000
 
 const validators = { gpu: Compile(GpuSampleSchema), token: Compile(TokenUsageSchema) }
 const fatalUtf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
@@ -85,7 +82,7 @@ export function checkEvent(kind: EventKind, event: Record<string, unknown>, reco
   }
   const ts = event['ts']
   const tsMs = typeof ts === 'number' ? ts : parseIsoMs(ts as string)
-  if (!(tsMs >= OLDEST_MS && tsMs <= recordMs + HOUR_MS)) return new Rejection([explainTime(ts, tsMs, recordMs)])
+  if (!(tsMs >= OLDEST_MS && tsMs <= recordMs + MAX_AHEAD_MS)) return new Rejection([explainTime(ts, tsMs, recordMs)])
   const cached = event['cached_prompt_tokens']
   if (cached !== undefined && kind === 'token' && (cached as number) > (event['prompt_tokens'] as number)) {
     const message = `Is ${cached}: expected at most prompt_tokens, which is ${event['prompt_tokens']}`
@@ -158,56 +155,4 @@ function toDocument<T>(event: Record<string, unknown>): T {
   event['ts'] = new Date(typeof ts === 'number' ? ts : parseIsoMs(ts as string))
   if (event['host'] === undefined) event['host'] = null
   return event as T
-}
-
-/** A field that the schema does not know is kept if every store can keep it. */
-function checkUnknown(name: string, value: unknown): Rejection | null {
-  if (isForbidden(name)) {
-    return Rejection.of(
-      'forbidden_field',
-      `Name ${JSON.stringify(name.slice(0, 80))} cannot be stored: rename the field`,
-    )
-  }
-  return typeof value === 'object' && value !== null ? checkNested(name, value) : null
-}
-
-/** `__proto__` changes objects, `_bsontype` makes MongoDB's encoder take a plain object for something else. */
-function isForbidden(name: string): boolean {
-  return name === '__proto__' || name === '_bsontype' || name === '' || name.length > 256 || name.includes('\0')
-}
-
-function checkNested(field: string, root: object): Rejection | null {
-  const open: { value: object; depth: number }[] = [{ value: root, depth: 1 }]
-  for (let node = open.pop(); node !== undefined; node = open.pop()) {
-    if (node.depth > MAX_DEPTH) {
-      return Rejection.of('too_deep', `Nests deeper than ${MAX_DEPTH} levels: flatten it`, `/${field.slice(0, 80)}`)
-    }
-    for (const [name, value] of Object.entries(node.value)) {
-      if (isForbidden(name)) return checkUnknown(name, null)
-      if (typeof value === 'object' && value !== null) open.push({ value, depth: node.depth + 1 })
-    }
-  }
-  return null
-}
-
-function explainTime(ts: unknown, tsMs: number, recordMs: number): Issue {
-  const path = '/ts'
-  if (Number.isNaN(tsMs)) {
-    return {
-      reason: 'bad_timestamp',
-      path,
-      message: `Is ${JSON.stringify(ts)}: expected ISO 8601 or epoch milliseconds`,
-    }
-  }
-  if (tsMs < OLDEST_MS) {
-    const hint =
-      typeof ts === 'number' && ts > 1e9 && ts < 1e11 ? ' (it looks like epoch seconds: send milliseconds)' : ''
-    return { reason: 'too_old', path, message: `Is ${JSON.stringify(ts)}: expected 2015 or later${hint}` }
-  }
-  const limit = new Date(recordMs + HOUR_MS).toISOString()
-  return {
-    reason: 'too_far_ahead',
-    path,
-    message: `Is ${JSON.stringify(ts)}: expected at most ${limit}, one hour ahead`,
-  }
 }

@@ -3,6 +3,10 @@
 
 import type { Issue, ReasonCode } from './rejection.ts'
 
+/** Bounds of event time: from 2015 to one hour ahead of the log's time of the record, milliseconds. */
+export const OLDEST_MS = Date.UTC(2015, 0, 1)
+export const MAX_AHEAD_MS = 3_600_000
+
 /** What a compiled validator reports for one finding. */
 interface Finding {
   keyword: string
@@ -53,6 +57,29 @@ function issueOf(event: Record<string, unknown>, finding: Finding): Issue {
   const expected =
     path === '/ts' && reason === 'wrong_type' ? 'must be ISO 8601 text or integer epoch milliseconds' : finding.message
   return { reason, path, message: `Is ${show(value)}: ${expected}${hintFor(path, value)}` }
+}
+
+/** The issue of an event time that is none, or out of bounds. */
+export function explainTime(ts: unknown, tsMs: number, recordMs: number): Issue {
+  const path = '/ts'
+  if (Number.isNaN(tsMs)) {
+    return {
+      reason: 'bad_timestamp',
+      path,
+      message: `Is ${JSON.stringify(ts)}: expected ISO 8601 or epoch milliseconds`,
+    }
+  }
+  if (tsMs < OLDEST_MS) {
+    const hint =
+      typeof ts === 'number' && ts > 1e9 && ts < 1e11 ? ' (it looks like epoch seconds: send milliseconds)' : ''
+    return { reason: 'too_old', path, message: `Is ${JSON.stringify(ts)}: expected 2015 or later${hint}` }
+  }
+  const limit = new Date(recordMs + MAX_AHEAD_MS).toISOString()
+  return {
+    reason: 'too_far_ahead',
+    path,
+    message: `Is ${JSON.stringify(ts)}: expected at most ${limit}, one hour ahead`,
+  }
 }
 
 function hintFor(path: string, value: unknown): string {

@@ -1,8 +1,7 @@
 // Writes by command, and what its reply means: many inserts or deletions in one, or one update. The hot path of the
 // processor: plain objects go to `db.command({insert})`, which encodes each once (1.2 of 1.7 CPU-µs per event; driver
 // 7.9 has no public way to pass encoded bytes). insertMany takes 2.4, and 7.1 where 3.2 are needed for an event that is
-// stored already, since it makes an object per error. The driver does not split what it is given, and its encoder does
-// not report that its 17 MB buffer is full, so commands are cut by an upper bound of their size, never by an estimate.
+// stored already, since it makes an object per error.
 
 import { BSON, type Document } from 'mongodb'
 import type { GpuDocument, TokenDocument } from '../../../domain/events/event.ts'
@@ -10,13 +9,8 @@ import { StoreError, type WriteResult } from '../../event-store.ts'
 import { COLLECTION_OF_KIND } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { isHopeless, type ServerFault } from '../errors.ts'
+import { chunksOf, fitsOneCommand, MAX_DOCUMENTS } from './command-size.ts'
 
-/** A slow server must manage one command within the call's limit. */
-const MAX_DOCUMENTS = 10_000
-/** By the upper bound; the server takes 16 MB in one command. */
-const MAX_BYTES = 14_000_000
-/** What the server takes as one document. */
-const MAX_DOCUMENT_BYTES = 16_777_216
 const DUPLICATE_KEY = 11_000
 
 export async function writeDocuments(
@@ -156,53 +150,4 @@ export function bulkError(collection: string, faults: readonly WriteFault[], cou
   const what = first.isWriteConcern ? 'not durable on a majority' : `${faults.length} of ${count} writes failed`
   const text = `Cannot write to ${collection}: ${what}: ${first.errmsg ?? 'no reason given'} (code ${first.code})`
   return new StoreError(text, { retriable })
-}
-
-/**
- * Whether documents of this length as JSON certainly fit one command: an array of one-digit integers, the worst case,
- * takes six times as much as BSON (type, index of up to six digits and a 32-bit integer for a digit and a comma), and
- * what the processor adds to a document is below 1 KB.
- */
-function fitsOneCommand(count: number, jsonBytes: number): boolean {
-  return count <= MAX_DOCUMENTS && jsonBytes * 7 + count * 1024 <= MAX_BYTES
-}
-
-/** Cuts documents into what one command holds. */
-export function* chunksOf<T extends object>(documents: readonly T[]): Generator<readonly T[]> {
-  let start = 0
-  let bytes = 0
-  for (let i = 0; i < documents.length; i++) {
-    const size = upperBoundOf(documents[i] as Record<string, unknown>)
-    if (size > MAX_BYTES) assertFits(documents[i]!)
-    if (i > start && (bytes + size > MAX_BYTES || i - start === MAX_DOCUMENTS)) {
-      yield documents.slice(start, i)
-      start = i
-      bytes = 0
-    }
-    bytes += size
-  }
-  if (start < documents.length) yield start === 0 ? documents : documents.slice(start)
-}
-
-/** Most bytes that a document can take as BSON: three for each UTF-16 unit, eleven around and in a number. */
-function upperBoundOf(document: Record<string, unknown>): number {
-  let bytes = 16
-  for (const name in document) {
-    const value = document[name]
-    bytes += name.length * 3 + 11
-    if (typeof value === 'string') bytes += value.length * 3
-    else if (typeof value === 'object' && value !== null && !(value instanceof Date)) {
-      bytes += value instanceof Uint8Array ? value.length : upperBoundOf(value as Record<string, unknown>)
-    }
-  }
-  return bytes
-}
-
-function assertFits(document: object): void {
-  const bytes = BSON.calculateObjectSize(document)
-  if (bytes < MAX_DOCUMENT_BYTES) return
-  const name = JSON.stringify((document as { _id?: unknown })._id)
-  throw new StoreError(`Cannot store document ${name}: ${bytes} bytes, the server takes ${MAX_DOCUMENT_BYTES}`, {
-    retriable: false,
-  })
 }
