@@ -20,7 +20,8 @@ import {
 } from '../../src/log/event-log.ts'
 import { toLogError } from '../../src/log/kafka/errors.ts'
 import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
-import { type KafkaLogger, type KafkaLogOptions, kafkaSettings } from '../../src/log/kafka/options.ts'
+import { type KafkaLogOptions, kafkaSettings } from '../../src/log/kafka/options.ts'
+import type { Logger } from '../../src/runtime/logger.ts'
 import { runTool } from '../servers/run-tool.ts'
 import { kafkaDirectory } from '../servers/server-cache.ts'
 import { kafkaForTests, uniqueName } from '../servers/servers-for-tests.ts'
@@ -28,7 +29,7 @@ import { startProxy } from '../servers/tcp-proxy.ts'
 import { eventLogContract } from './event-log.contract.ts'
 
 const shared = await kafkaForTests()
-const silent: KafkaLogger = { info() {}, warn() {}, error() {} }
+const silent: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 const QUICK = {
   sessionTimeoutMs: 3_000,
   rebalanceTimeoutMs: 4_000,
@@ -458,7 +459,7 @@ interface Setup extends AsyncDisposable {
 async function setUp(bootstrap = shared.bootstrap): Promise<Setup> {
   const lines: string[] = []
   const line = (details: object, message: string) => lines.push(`${message} ${JSON.stringify(details)}`)
-  const log = logAt(bootstrap, { log: { info: line, warn: line, error: line } })
+  const log = logAt(bootstrap, { log: { debug() {}, info: line, warn: line, error: line } })
   const client = { clientId: 'test', bootstrapBrokers: [bootstrap] }
   const admin = new Admin(client)
   const group = uniqueName('group')

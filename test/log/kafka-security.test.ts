@@ -14,7 +14,7 @@ import { loadConfig, shown } from '../../src/cli/config.ts'
 import { kafkaTls } from '../../src/cli/wiring/kafka-tls.ts'
 import { openLog } from '../../src/cli/wiring/wire.ts'
 import { LogError, type Subscription } from '../../src/log/event-log.ts'
-import type { TlsTexts } from '../../src/log/kafka/connection-tracker.ts'
+import type { TlsMaterial } from '../../src/log/kafka/connection-tracker.ts'
 import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
 import type { KafkaLogOptions } from '../../src/log/kafka/options.ts'
 import { makeAuthority } from '../servers/certificates.ts'
@@ -66,7 +66,7 @@ type Texts = Partial<Record<'ca' | 'cert' | 'key', string>>
 /** Options of a log at a listener; `tls` has paths. */
 function at(listener: string, { tls, sasl }: { tls?: Texts; sasl?: Sasl } = {}): Partial<KafkaLogOptions> {
   const bootstrap = listener === 'PLAINTEXT' ? secured.server.bootstrap : secured.server.bootstrapOf(listener)
-  const texts: TlsTexts = {}
+  const texts: TlsMaterial = {}
   for (const [name, path] of Object.entries(tls ?? {})) texts[name as keyof Texts] = readFileSync(path, 'utf8')
   return { bootstrap, ...(sasl ? { sasl } : {}), ...(tls ? { tls: () => texts } : {}) }
 }
@@ -86,7 +86,7 @@ function open(options: Partial<KafkaLogOptions>): Opened {
   const line = (details: object, message: string) => lines.push(`${message} ${JSON.stringify(details)}`)
   const log = new KafkaLog({
     bootstrap: '',
-    log: { info: line, warn: line, error: line },
+    log: { debug() {}, info: line, warn: line, error: line },
     sessionTimeoutMs: 3_000,
     rebalanceTimeoutMs: 4_000,
     metadataPollMs: 500,
