@@ -69,8 +69,7 @@ export interface SubscribeOptions {
   topics: readonly string[]
   /**
    * Called after each assignment, before anything of it is read, with all partitions that are new to this member;
-   * returns one decision for each, in order. Called again for a blocked partition from time to time, and when the topic
-   * changes.
+   * returns one decision for each, in order. Called again for a blocked one, periodically and when the topic changes.
    */
   onAssigned(partitions: readonly AssignedPartition[]): Promise<StartDecision[]>
   /** Called with partitions that this member has lost; what `next` has returned of them may still be processed. */

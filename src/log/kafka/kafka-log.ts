@@ -84,12 +84,15 @@ export class KafkaLog implements EventLog {
       return topics.flatMap((name) => {
         const topic = metadata.topics.get(name)
         if (!topic) return []
-        const described = partitionsOf(name, topic.leaders.length).map((place) => ({
-          partition: place.partition,
-          earliestOffset: earliest.get(partitionKey(place)) ?? 0,
-          endOffset: end.get(partitionKey(place)) ?? 0,
-          committedOffset: committed.get(partitionKey(place)) ?? null,
-        }))
+        const described = partitionsOf(name, topic.leaders.length).map((topicPartition) => {
+          const key = partitionKey(topicPartition)
+          return {
+            partition: topicPartition.partition,
+            earliestOffset: earliest.get(key) ?? 0,
+            endOffset: end.get(key) ?? 0,
+            committedOffset: committed.get(key) ?? null,
+          }
+        })
         return [{ name, topicId: topic.topicId, partitions: described }]
       })
     })
@@ -136,9 +139,10 @@ export class KafkaLog implements EventLog {
         this.#cluster.offsets(partitions, Math.max(0, Math.floor(timestampMs))),
         this.#cluster.offsets(partitions, LATEST),
       ])
-      return partitions.map((place) => {
-        const offset = found.get(partitionKey(place)) ?? -1
-        return { partition: place.partition, offset: offset >= 0 ? offset : (end.get(partitionKey(place)) ?? 0) }
+      return partitions.map((topicPartition) => {
+        const key = partitionKey(topicPartition)
+        const offset = found.get(key) ?? -1
+        return { partition: topicPartition.partition, offset: offset >= 0 ? offset : (end.get(key) ?? 0) }
       })
     })
   }
@@ -166,7 +170,7 @@ export class KafkaLog implements EventLog {
   async #run<T>(action: string, work: () => Promise<T>): Promise<T> {
     if (this.#closed) throw new LogError(`${action}: the log is closed`, { retriable: false })
     const refused = this.#refused
-    // Callers retry about every second; a broker that refuses us must not be asked that often.
+    // Callers retry about every second; a broker that refuses a login or certificate must not get requests that often.
     if (refused !== null && performance.now() < refused.untilMs) throw toLogError(action, refused.error, this.#settings)
     try {
       return await work()

@@ -234,7 +234,7 @@ export class KafkaSubscription implements Subscription {
       for (const partition of partitions) given.set(partitionKey({ topic, partition }), { topic, partition })
     }
     this.#revoke([...this.#states].filter(([key]) => !kept || !given.has(key)).map(([, state]) => state))
-    for (const [key, place] of given) if (!this.#states.has(key)) this.#addState(place)
+    for (const [key, topicPartition] of given) if (!this.#states.has(key)) this.#addState(topicPartition)
     this.#refresh.notify()
   }
 

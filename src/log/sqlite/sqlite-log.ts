@@ -134,7 +134,7 @@ export class SqliteLog implements EventLog {
   }
 
   async ping(): Promise<void> {
-    this.#database.use('Log does not answer', () => {
+    this.#database.use('Log does not respond', () => {
       this.#database.checkInPlace()
       this.#database.get('SELECT id FROM topics LIMIT 1')
     })
