@@ -1,6 +1,7 @@
-// Pins what src/log/kafka matches on in the client library's errors (errors.ts, security-faults.ts, connection-tracker.ts,
-// fetch-loop.ts): an upgrade that changes a text, a code or a shape fails here, without a broker, and names what to adapt.
-// Each failure is provoked in the library itself by a server that misbehaves or speaks just enough of the protocol.
+// Pins what src/log/kafka matches on in the client library's errors (errors.ts, security-faults.ts,
+// connection-tracker.ts, fetch-loop.ts): an upgrade that changes a text, a code or a shape fails here, without a
+// broker, and names what to adapt. Each failure is provoked in the library itself by a server that misbehaves or speaks
+// just enough of the protocol.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -61,7 +62,10 @@ async function serve(accept: (socket: Socket) => void): Promise<{ port: number; 
   return { port: (server.address() as { port: number }).port, close }
 }
 
-/** A broker that responds to each request with the bytes for its API key, and closes the connection where there are none. */
+/**
+ * A broker that responds to each request with the bytes for its API key, and closes the connection where there are
+ * none.
+ */
 function brokerOf(responses: Record<number, (correlationId: number) => Writer>): (socket: Socket) => void {
   return (socket) =>
     socket.on('data', (request: Buffer) => {
@@ -153,7 +157,9 @@ async function failureOf(
   }
 }
 
-/** What a server does, the options of the log, what must be somewhere in the library's error, and how it is explained. */
+/**
+ * What a server does, the options of the log, what must be somewhere in the library's error, and how it is explained.
+ */
 const FAILURES: [string, (socket: Socket) => void, Partial<KafkaLogOptions>, Partial<Failure> | RegExp, RegExp][] = [
   [
     'a broker that closes',
