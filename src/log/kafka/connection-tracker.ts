@@ -7,8 +7,8 @@
 // - It leaks connections: one that is reset notifies its pool twice ("error", then "close"), and the second
 //   notification removes from the pool whatever was opened to the same broker in between. Nothing would close that, and
 //   the process would not end for as long as the broker keeps it, ten minutes by default.
-// All three workarounds use the library's diagnostics channel, which names connection and host in the very call that then
-// opens the socket.
+// All three workarounds use the library's diagnostics channel, which names connection and host in the very call that
+// then opens the socket.
 
 import { isIP } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'

@@ -65,8 +65,8 @@ export class KafkaLog implements EventLog {
         return await this.#describeOnce(topics, group)
       } catch (error) {
         const pauseMs = backoff.next()
-        const mayPass = error instanceof LogError && error.retriable && !this.#closed && !this.#isSecurityFault(error)
-        if (!mayPass || performance.now() + pauseMs > untilMs) throw error
+        const mayPass = error instanceof LogError && error.retriable && securityFault(error, this.#settings) === null
+        if (!mayPass || this.#closed || performance.now() + pauseMs > untilMs) throw error
         await sleep(pauseMs)
       }
     }
@@ -182,10 +182,6 @@ export class KafkaLog implements EventLog {
       }
       throw toLogError(action, error, this.#settings)
     }
-  }
-
-  #isSecurityFault(error: unknown): boolean {
-    return securityFault(error, this.#settings) !== null
   }
 
   async #create({ name, partitions, replication }: TopicSpec): Promise<boolean> {

@@ -1,5 +1,5 @@
 // A subscription on Kafka: the group decides which partitions are read (membership.ts), the owner from where
-// (`onAssigned`: its store knows how far all is stored), and fetch-loop.ts reads them. This joins the three, and watches
+// (`onAssigned`: its store knows how far all is stored), and fetch-loop.ts reads them. This joins the three and watches
 // the topics: a missing one is waited for, new partitions lead to a rebalance, those of a recreated one start again.
 // Nothing here jumps: a position that the log does not have is a problem until an operator decides.
 //
@@ -258,7 +258,7 @@ export class KafkaSubscription implements Subscription {
     this.#states.set(partitionKey(state), state)
   }
 
-  /** Requests start positions from the owner for partitions in phase `starting`. One request at a time; may take long. */
+  /** Requests start positions from the owner for partitions in phase `starting`, one request at a time. */
   async #requestStarts(): Promise<void> {
     const waiting = [...this.#states.values()].filter((state) => state.phase === 'starting')
     if (waiting.length === 0 || this.#startsRequested || performance.now() < this.#requestNotBeforeMs) return

@@ -200,7 +200,7 @@ export class SqliteLog implements EventLog {
       return dropped
     })
     for (const [topic, count] of droppedByTopic) this.#limits.dropOldest?.onDropped(topic, count)
-    for (const subscription of this.#subscriptions) subscription.recordsAppended()
+    for (const subscription of this.#subscriptions) subscription.wake()
   }
 
   #insert(topic: string, records: readonly NewRecord[]): void {

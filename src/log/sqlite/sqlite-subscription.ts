@@ -68,7 +68,7 @@ export class SqliteSubscription implements Subscription {
     this.#options = options
     this.#context = context
     this.#database = context.database
-    options.signal.addEventListener('abort', this.#wake, { once: true })
+    options.signal.addEventListener('abort', this.wake, { once: true })
     this.#tick()
   }
 
@@ -92,8 +92,9 @@ export class SqliteSubscription implements Subscription {
   }
 
   /** To be called after each append of this process: the database's version changes by other connections only. */
-  recordsAppended(): void {
-    this.#wake()
+  readonly wake = (): void => {
+    this.#readVersion = null
+    this.#changed.notify()
   }
 
   async commit(positions: readonly Position[]): Promise<void> {
@@ -153,20 +154,15 @@ export class SqliteSubscription implements Subscription {
     if (this.#isClosed) return
     this.#isClosed = true
     clearTimeout(this.#timer)
-    this.#options.signal.removeEventListener('abort', this.#wake)
+    this.#options.signal.removeEventListener('abort', this.wake)
     this.#dropAssignment()
-    this.#wake()
+    this.wake()
     try {
       releaseLease(this.#database, this.#options.group, this.#member)
     } catch {
       // The lease expires.
     }
     this.#context.closed()
-  }
-
-  readonly #wake = (): void => {
-    this.#readVersion = null
-    this.#changed.notify()
   }
 
   /** Renews or takes the lease and assigns new partitions, periodically until closed. */
@@ -250,7 +246,7 @@ export class SqliteSubscription implements Subscription {
       owned.position = 'offset' in decision ? decision.offset : null
       owned.blocked = 'blocked' in decision ? decision.blocked : null
     }
-    this.#wake()
+    this.wake()
   }
 
   /** Reads unless nothing has changed since the last time. */
