@@ -45,7 +45,7 @@ const ROOMS: Record<string, readonly string[]> = {
   log: [],
   'log/kafka': ['log', 'log/kafka/membership', 'runtime'],
   'log/kafka/membership': ['log', 'log/kafka', 'runtime'],
-  'log/sqlite': ['log', 'sqlite'],
+  'log/sqlite': ['log', 'runtime', 'sqlite'],
   store: ['domain/**', LOG_PORT],
   'store/mongo': ['domain/**', 'store', 'store/mongo/**', LOG_PORT],
   'store/mongo/reading': ['domain/**', 'store', 'store/mongo'],

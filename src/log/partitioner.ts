@@ -1,6 +1,6 @@
-// Which partition a record goes to, as Kafka's Java client decides it (BuiltInPartitioner.partitionForKey), so that our
-// producers and Java ones put a key into the same partition. The library's own default hashes as Java does but then
-// takes the hash as unsigned, which is another partition for half of the keys; and its hash runs on BigInt.
+// Partition of a record as Kafka's Java client computes it (BuiltInPartitioner.partitionForKey), so that our producers
+// and Java ones put a key into the same partition. The Kafka library's default hashes as Java does but then reads the
+// hash as unsigned, which is another partition for half of the keys; and its hash runs on BigInt.
 // https://github.com/apache/kafka/blob/3.9/clients/src/main/java/org/apache/kafka/clients/producer/internals/BuiltInPartitioner.java
 
 const SEED = 0x9747b28c
@@ -33,10 +33,10 @@ export function murmur2(data: Uint8Array): number {
 }
 
 /**
- * Records without a key: a run of them stays on one partition, so that few batches are made of many records, then the
- * next partition takes its turn. A call is at most one run per 1,000 records.
+ * Partitions of records without a key: consecutive records stay on one partition, so that few batches have many records
+ * each, then the next partition has its turn. At most 1,000 records of a call are consecutive.
  */
-export class StickyTurns {
+export class StickyPartitioner {
   readonly #runLength: number
   #turn = Math.floor(Math.random() * 1024)
   #left = 0
@@ -45,14 +45,14 @@ export class StickyTurns {
     this.#runLength = runLength
   }
 
-  /** To be called at the start of each append. */
-  nextRun(): void {
+  /** Moves on to the next partition. To be called at the start of each append. */
+  nextPartition(): void {
     this.#turn += 1
     this.#left = this.#runLength
   }
 
   partition(partitions: number): number {
-    if (this.#left === 0) this.nextRun()
+    if (this.#left === 0) this.nextPartition()
     this.#left -= 1
     return this.#turn % partitions
   }

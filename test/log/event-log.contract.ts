@@ -1,8 +1,8 @@
-// What every EventLog adapter promises, as tests: kafka-log.test.ts runs them over a real broker, sqlite-log.test.ts over
-// a file. Each test makes topics and groups of its own, so that one log may serve all of them. Nothing here sleeps for
-// a fixed time to be right: it reads until what must come has come, or the limit says that it never will.
+// The contract of every EventLog adapter, as tests: kafka-log.test.ts runs them over a real broker, sqlite-log.test.ts
+// over a file. Each test creates topics and groups of its own, so that one log may serve all of them. Nothing here
+// sleeps for a fixed time to be right: it reads until what must come has come, or fails at the limit.
 //
-// An adapter's fixture (`LogUnderTest`) says how to open a second handle on the same log, and what it cannot do.
+// An adapter's fixture (`LogUnderTest`) opens a second handle on the same log, and names what the adapter cannot do.
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
@@ -23,12 +23,15 @@ import { LogError } from '../../src/log/event-log.ts'
 const LIMIT_MS = 30_000
 const TEST_OPTIONS = { timeout: 60_000 }
 
-/** A log that is open, with what the contract needs to know about it. `close` closes `log` as well, also when it is closed. */
+/**
+ * A log that is open, with what the contract needs to know about it. `close` closes `log` as well, also when it is
+ * closed.
+ */
 export interface LogUnderTest {
   log: EventLog
   /** Opens another handle on the same log, as a second process would. The test closes it. */
   another(): Promise<EventLog>
-  /** Where the adapter asks again for blocked partitions by itself: after about how long. */
+  /** After about how long the adapter requests another decision for blocked partitions; absent where it never does. */
   blockedRetryMs?: number
   /** Where it can be done: takes the log away for good, so that `ping` has to fail. Runs as the last test. */
   vanish?(): Promise<void>
@@ -63,27 +66,31 @@ export function eventLogContract(
       return topic
     }
 
-    test('ensureTopics makes what is missing, leaves what is there, and names what it made', TEST_OPTIONS, async () => {
-      const topic = await makeTopic(3)
-      const second = `contract-${randomUUID()}`
-      assert.deepEqual(await log.ensureTopics([{ name: topic, partitions: 7 }]), [])
-      assert.deepEqual(
-        await log.ensureTopics([
-          { name: topic, partitions: 7 },
-          { name: second, partitions: 1 },
-        ]),
-        [second],
-      )
-      const described = await log.describe([topic, second, 'contract-no-such-topic'])
-      assert.deepEqual(
-        described.map((each) => [each.name, each.partitions.length]).sort(),
-        [
-          [topic, 3],
-          [second, 1],
-        ].sort(),
-      )
-      assert.notEqual(described[0]?.topicId, described[1]?.topicId)
-    })
+    test(
+      'ensureTopics creates what is missing, leaves what exists, and names what it created',
+      TEST_OPTIONS,
+      async () => {
+        const topic = await makeTopic(3)
+        const second = `contract-${randomUUID()}`
+        assert.deepEqual(await log.ensureTopics([{ name: topic, partitions: 7 }]), [])
+        assert.deepEqual(
+          await log.ensureTopics([
+            { name: topic, partitions: 7 },
+            { name: second, partitions: 1 },
+          ]),
+          [second],
+        )
+        const described = await log.describe([topic, second, 'contract-no-such-topic'])
+        assert.deepEqual(
+          described.map((described) => [described.name, described.partitions.length]).sort(),
+          [
+            [topic, 3],
+            [second, 1],
+          ].sort(),
+        )
+        assert.notEqual(described[0]?.topicId, described[1]?.topicId)
+      },
+    )
 
     test('records come back in order, byte for byte, from offset 0 without gaps', TEST_OPTIONS, async () => {
       const topic = await makeTopic(1)
@@ -132,7 +139,7 @@ export function eventLogContract(
         assert.ok(batch.highWatermark >= batch.nextOffset)
       }
       assert.deepEqual(
-        description?.partitions.map((each) => ({ ...each })),
+        description?.partitions.map((partition) => ({ ...partition })),
         [{ partition: 0, earliestOffset: 0, endOffset: 5, committedOffset: null }],
       )
     })
@@ -174,7 +181,7 @@ export function eventLogContract(
         )
       }
       const [description] = await log.describe([unkeyed])
-      const ends = description!.partitions.map((each) => each.endOffset)
+      const ends = description!.partitions.map((partition) => partition.endOffset)
       assert.equal(
         ends.reduce((a, b) => a + b, 0),
         400,
@@ -208,7 +215,7 @@ export function eventLogContract(
     })
 
     test(
-      'next answers nothing after a moment without data, and at once when the signal aborts',
+      'next returns nothing after a moment without data, and at once when the signal aborts',
       TEST_OPTIONS,
       async () => {
         const topic = await makeTopic(1)
@@ -247,7 +254,7 @@ export function eventLogContract(
       assert.deepEqual([...reader.subscription.problems], [])
     })
 
-    test('reading starts where onAssigned says, whatever the group has committed', TEST_OPTIONS, async () => {
+    test('reading starts where onAssigned decides, whatever the group has committed', TEST_OPTIONS, async () => {
       const topic = await makeTopic(2)
       await log.append(topic, numbered(0, 10, 0))
       await log.append(topic, numbered(10, 10, 1))
@@ -255,13 +262,13 @@ export function eventLogContract(
       await using reader = subscribe(log, [topic], {
         onAssigned: async (partitions) => {
           asked.push(...partitions)
-          return partitions.map((each) => ({ offset: each.partition === 0 ? 7 : each.endOffset - 1 }))
+          return partitions.map(({ partition, endOffset }) => ({ offset: partition === 0 ? 7 : endOffset - 1 }))
         },
       })
       assert.deepEqual(await reader.readNumbers(4), [7, 8, 9, 19])
       const [description] = await log.describe([topic])
       assert.deepEqual(
-        asked.toSorted((a, b) => a.partition - b.partition).map((each) => ({ ...each })),
+        asked.toSorted((a, b) => a.partition - b.partition).map((assigned) => ({ ...assigned })),
         [
           {
             topic,
@@ -308,15 +315,17 @@ export function eventLogContract(
       await using next = subscribe(log, [topic], {
         group,
         onAssigned: async (partitions) => {
-          for (const each of partitions) offered[each.partition] = each.committedOffset
-          return partitions.map((each) => ({ offset: each.committedOffset ?? each.earliestOffset }))
+          for (const { partition, committedOffset } of partitions) offered[partition] = committedOffset
+          return partitions.map(({ committedOffset, earliestOffset }) => ({
+            offset: committedOffset ?? earliestOffset,
+          }))
         },
       })
       assert.deepEqual(await next.readNumbers(4), range(6, 10))
       assert.deepEqual(offered, [6, null])
     })
 
-    test('a blocked partition is not read and is a problem; the others go on', TEST_OPTIONS, async (context) => {
+    test('a blocked partition is not read and is a problem; the others are read', TEST_OPTIONS, async (context) => {
       const topic = await makeTopic(2)
       await log.append(topic, numbered(0, 5, 0))
       await log.append(topic, numbered(5, 5, 1))
@@ -324,17 +333,17 @@ export function eventLogContract(
       await using reader = subscribe(log, [topic], {
         onAssigned: async (partitions) =>
           partitions.map(
-            (each): StartDecision =>
-              each.partition === 0 && !open ? { blocked: 'position 99 is beyond the end' } : { offset: 0 },
+            ({ partition }): StartDecision =>
+              partition === 0 && !open ? { blocked: 'position 99 is beyond the end' } : { offset: 0 },
           ),
       })
       assert.deepEqual(await reader.readNumbers(5), range(5, 10))
       assert.deepEqual(await reader.subscription.next(), [])
-      const problem = reader.subscription.problems.find((each) => each.code === 'position_invalid')
+      const problem = reader.subscription.problems.find(({ code }) => code === 'position_invalid')
       assert.ok(problem?.message.includes('position 99 is beyond the end'), problem?.message ?? 'no such problem')
-      const lag = reader.subscription.lag().find((each) => each.partition === 0)
+      const lag = reader.subscription.lag().find(({ partition }) => partition === 0)
       assert.deepEqual(lag, { topic, partition: 0, position: null, endOffset: 5 })
-      if (under.blockedRetryMs === undefined) return context.diagnostic('the adapter does not ask again by itself')
+      if (under.blockedRetryMs === undefined) return context.diagnostic('the adapter does not request another decision')
       open = true
       assert.deepEqual(await reader.readNumbers(5), range(0, 5))
       assert.deepEqual([...reader.subscription.problems], [])
@@ -362,7 +371,7 @@ export function eventLogContract(
       },
     )
 
-    test('lag tells position and end, also while next is not called', TEST_OPTIONS, async () => {
+    test('lag has position and end, also while next is not called', TEST_OPTIONS, async () => {
       const topic = await makeTopic(1)
       await log.append(topic, numbered(0, 8))
       await using reader = subscribe(log, [topic], {
@@ -390,21 +399,21 @@ export function eventLogContract(
       assert.deepEqual(await committed(log, topic, group), [2, null])
     })
 
-    test('a second member loses nothing, and goes on alone when the first closes', TEST_OPTIONS, async () => {
+    test('a second member loses nothing, and continues alone when the first closes', TEST_OPTIONS, async () => {
       const topic = await makeTopic(4)
       const group = newGroup()
       const second = await under.another()
       try {
         const seen = new Set<number>()
-        // What one member stored is where the other goes on, as the processor's store does it.
+        // One member continues where the other has stored, as with the processor's store.
         const stored = new Map<number, number>()
         const onAssigned = async (partitions: readonly AssignedPartition[]) =>
-          partitions.map((each) => ({ offset: stored.get(each.partition) ?? 0 }))
+          partitions.map(({ partition }) => ({ offset: stored.get(partition) ?? 0 }))
         await using other = subscribe(second, [topic], { group, onAssigned })
         {
-          await using one = subscribe(log, [topic], { group, onAssigned })
+          await using first = subscribe(log, [topic], { group, onAssigned })
           await log.append(topic, numbered(0, 200))
-          await readTogether([one, other], { seen, stored, count: 200 })
+          await readTogether([first, other], { seen, stored, count: 200 })
         }
         await log.append(topic, numbered(200, 200))
         await readTogether([other], { seen, stored, count: 400 })
@@ -429,7 +438,7 @@ export function eventLogContract(
       }
     })
 
-    test('a large backlog comes in answers of about maxBytes', TEST_OPTIONS, async () => {
+    test('a large backlog comes in responses of about maxBytes', TEST_OPTIONS, async () => {
       const topic = await makeTopic(1)
       const value = Buffer.alloc(10_000, 'v')
       for (let call = 0; call < 10; call += 1) {
@@ -444,11 +453,11 @@ export function eventLogContract(
       for (const batch of batches) {
         const size = batch.records.reduce((sum, record) => sum + (record.value?.length ?? 0), 0)
         // One append may come out whole, so the bound is soft by its size.
-        assert.ok(size <= 320_000, `one answer has ${size} bytes`)
+        assert.ok(size <= 320_000, `a response has ${size} bytes`)
       }
     })
 
-    test('ping answers, and fails with a LogError once the log is closed', TEST_OPTIONS, async () => {
+    test('ping succeeds, and fails with a LogError once the log is closed', TEST_OPTIONS, async () => {
       const handle = await under.another()
       await handle.ping()
       assert.ok(handle.description.length > 0)
@@ -538,7 +547,9 @@ async function readTogether(
 
 async function committed(log: EventLog, topic: string, group: string): Promise<(number | null)[]> {
   const [description] = await log.describe([topic], group)
-  return description!.partitions.toSorted((a, b) => a.partition - b.partition).map((each) => each.committedOffset)
+  return description!.partitions
+    .toSorted((a, b) => a.partition - b.partition)
+    .map(({ committedOffset }) => committedOffset)
 }
 
 /** Tries until it holds. The condition itself waits (for `next` or a round trip), so this does not spin. */

@@ -1,6 +1,6 @@
-// The EventLog contract over a real Kafka, and what only Kafka has: rebalances, topics that come, grow, go and are made
-// anew, brokers that die or hang, codecs, transactions. Faults are real ones (a signal to the broker, a deleted topic), and
-// each test says what it saw of the fault before it trusts the recovery.
+// The EventLog contract over a real Kafka, and what only Kafka has: rebalances, topics that are created, grow, are
+// deleted and recreated, brokers that die or hang, codecs, transactions. Faults are real ones (a signal to the broker,
+// a deleted topic), and each test asserts the fault before it trusts the recovery.
 
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
@@ -58,7 +58,7 @@ eventLogContract(
 
 const LIMIT = { timeout: 60_000, skip: shared.skip }
 
-test('a topic that is missing is waited for and read soon after it is made', LIMIT, async () => {
+test('a topic that is missing is waited for and read soon after it is created', LIMIT, async () => {
   await using at = await setUp()
   const topic = uniqueName('missing')
   const reader = at.subscribe([topic])
@@ -93,19 +93,19 @@ test('new partitions of a topic are noticed and read', LIMIT, async () => {
   assert.deepEqual(await readNumbers(reader, 3), range(0, 3))
 })
 
-test('a topic that was made anew is asked about again, and waits blocked until it may start', LIMIT, async () => {
+test('a recreated topic needs a new decision, and is blocked until it may start', LIMIT, async () => {
   await using at = await setUp()
   const topic = await at.topic(2)
   await at.log.append(topic, numbered(0, 10, 0))
   let knownId: string | null = null
-  let mayStartAnew = false
+  let mayRestart = false
   const revoked: TopicPartition[] = []
   const reader = at.subscribe([topic], {
     onRevoked: (partitions) => revoked.push(...partitions),
     onAssigned: async (partitions) =>
-      partitions.map((each): StartDecision => {
-        knownId ??= each.topicId
-        return each.topicId === knownId || mayStartAnew ? { offset: 0 } : { blocked: 'another topic of this name' }
+      partitions.map(({ topicId }): StartDecision => {
+        knownId ??= topicId
+        return topicId === knownId || mayRestart ? { offset: 0 } : { blocked: 'another topic of this name' }
       }),
   })
   assert.deepEqual(await readNumbers(reader, 10), range(0, 10))
@@ -114,39 +114,43 @@ test('a topic that was made anew is asked about again, and waits blocked until i
   await at.log.ensureTopics([{ name: topic, partitions: 2 }])
   await at.log.append(topic, numbered(100, 5, 0))
   await until('position_invalid', () => at.codes().includes('position_invalid'), reader)
-  assert.match(reader.problems.find((each) => each.code === 'position_invalid')!.message, /another topic of this name/)
+  assert.match(reader.problems.find(({ code }) => code === 'position_invalid')!.message, /another topic of this name/)
   assert.ok(revoked.length >= 2)
-  mayStartAnew = true
+  mayRestart = true
   assert.deepEqual(await readNumbers(reader, 5), range(100, 105))
   assert.deepEqual(at.codes(), [])
 })
 
-test('a position that the log lost is never jumped over: the owner is asked with the new bounds', LIMIT, async () => {
-  await using at = await setUp()
-  const topic = await at.topic(1)
-  await at.log.append(topic, numbered(0, 10))
-  const asked: AssignedPartition[] = []
-  let next: StartDecision = { offset: 2 }
-  const reader = at.subscribe([topic], {
-    onAssigned: async (partitions) => {
-      asked.push(...partitions)
-      return partitions.map(() => next)
-    },
-  })
-  assert.deepEqual(await readNumbers(reader, 8), range(2, 10))
-  next = { blocked: 'offsets 3 to 7 are gone' }
-  // The reader is sent back by being thrown out of the group, into a part that is deleted meanwhile.
-  await at.admin.deleteRecords({ topics: [{ name: topic, partitions: [{ partition: 0, offset: 8n }] }] })
-  next = { offset: 3 }
-  await at.admin.removeMembersFromConsumerGroup({ groupId: at.group, members: null })
-  await until('position_invalid', () => at.codes().includes('position_invalid'), reader)
-  assert.match(reader.problems[0]!.message, /position 3 is outside of the log, which has 8 to 10/)
-  assert.equal(asked.at(-1)?.earliestOffset, 8)
-  next = { offset: 8 }
-  assert.deepEqual(await readNumbers(reader, 2), range(8, 10))
-})
+test(
+  'a position that the log lost is never jumped over: the owner decides again, by the new bounds',
+  LIMIT,
+  async () => {
+    await using at = await setUp()
+    const topic = await at.topic(1)
+    await at.log.append(topic, numbered(0, 10))
+    const asked: AssignedPartition[] = []
+    let next: StartDecision = { offset: 2 }
+    const reader = at.subscribe([topic], {
+      onAssigned: async (partitions) => {
+        asked.push(...partitions)
+        return partitions.map(() => next)
+      },
+    })
+    assert.deepEqual(await readNumbers(reader, 8), range(2, 10))
+    next = { blocked: 'offsets 3 to 7 are gone' }
+    // The reader is sent back by being thrown out of the group, into a part that is deleted meanwhile.
+    await at.admin.deleteRecords({ topics: [{ name: topic, partitions: [{ partition: 0, offset: 8n }] }] })
+    next = { offset: 3 }
+    await at.admin.removeMembersFromConsumerGroup({ groupId: at.group, members: null })
+    await until('position_invalid', () => at.codes().includes('position_invalid'), reader)
+    assert.match(reader.problems[0]!.message, /position 3 is outside of the log, which has 8 to 10/)
+    assert.equal(asked.at(-1)?.earliestOffset, 8)
+    next = { offset: 8 }
+    assert.deepEqual(await readNumbers(reader, 2), range(8, 10))
+  },
+)
 
-test('records that are deleted while a partition is read make it ask again', LIMIT, async () => {
+test('records that are deleted while a partition is read need a new decision', LIMIT, async () => {
   await using at = await setUp()
   const topic = await at.topic(1)
   for (const i of range(0, 20)) await at.log.append(topic, [{ key: null, value: Buffer.alloc(50_000, String(i % 10)) }])
@@ -155,8 +159,8 @@ test('records that are deleted while a partition is read make it ask again', LIM
     maxBytes: 60_000,
     onAssigned: async (partitions) => {
       questions += 1
-      return partitions.map((each) =>
-        questions === 1 ? { offset: 0 } : { blocked: `gone up to ${each.earliestOffset}` },
+      return partitions.map(({ earliestOffset }) =>
+        questions === 1 ? { offset: 0 } : { blocked: `gone up to ${earliestOffset}` },
       )
     },
   })
@@ -169,7 +173,7 @@ test('records that are deleted while a partition is read make it ask again', LIM
   assert.equal(reader.lag()[0]!.position, null)
 })
 
-test('a member that was thrown out asks again where to start, since others may have read on', LIMIT, async () => {
+test('a member that was removed needs new start positions, since others may have read on', LIMIT, async () => {
   await using at = await setUp()
   const topic = await at.topic(1)
   await at.log.append(topic, numbered(0, 10))
@@ -185,11 +189,11 @@ test('partition n of all topics goes to one member', LIMIT, async () => {
   await using at = await setUp()
   const topics = [await at.topic(6), await at.topic(6)]
   const readers = [at.subscribe(topics), at.subscribe(topics), at.subscribe(topics)]
-  await until('each has its share', () => readers.every((each) => each.assigned.length === 4), ...readers)
-  const owners = readers.map((each) => topics.map((topic) => partitionsIn(each, topic)))
+  await until('each has its share', () => readers.every(({ assigned }) => assigned.length === 4), ...readers)
+  const owners = readers.map((reader) => topics.map((topic) => partitionsIn(reader, topic)))
   for (const [first, second] of owners) assert.deepEqual(first, second)
   assert.deepEqual(owners.flatMap(([first]) => first!).toSorted(), range(0, 6))
-  assert.ok(readers.every((each) => !each.ownsAll))
+  assert.ok(readers.every(({ ownsAll }) => !ownsAll))
 })
 
 test('before partitions move, flush is awaited and its commit is taken, a commit under way or not', LIMIT, async () => {
@@ -210,21 +214,22 @@ test('before partitions move, flush is awaited and its commit is taken, a commit
   const second = at.subscribe([topic], {
     onAssigned: async (partitions) => {
       offered.push(...partitions)
-      return partitions.map((each) => ({ offset: each.endOffset }))
+      return partitions.map(({ endOffset }) => ({ offset: endOffset }))
     },
   })
   let busy = true
   const committing = (async () => {
     while (busy) await first.commit(positionsOf(first, topicId).slice(0, 1))
   })()
-  // It has its partitions before it was asked where to start.
+  // It has its partitions before a start position is requested.
   const bothRead = () => first.assigned.length === 2 && second.assigned.length === 2 && offered.length > 0
   await until('both have a share', bothRead, first, second)
   busy = false
   await committing
   assert.ok(flushes > 0)
   assert.equal(offered.length, 2)
-  for (const each of offered) assert.equal(each.committedOffset, each.endOffset, 'all that was read was committed')
+  for (const { committedOffset, endOffset } of offered)
+    assert.equal(committedOffset, endOffset, 'all that was read was committed')
 })
 
 test('a flush that never ends does not hold the group up', LIMIT, async () => {
@@ -236,7 +241,7 @@ test('a flush that never ends does not hold the group up', LIMIT, async () => {
   await until('both have a share', () => first.assigned.length === 1 && second.assigned.length === 1, first, second)
 })
 
-test('a group with members that share out in another way is named, and joined when they are gone', LIMIT, async () => {
+test('a group with members that have another assignor is named, and joined when they are gone', LIMIT, async () => {
   await using at = await setUp()
   const topic = await at.topic(2)
   const old = new Consumer({ ...at.client, groupId: at.group, protocols: [{ name: 'roundrobin', version: 1 }] })
@@ -259,7 +264,7 @@ test('a record over the limit is named, and what was before it is in the log', L
     assert.match(error.message, /^Cannot append record 5 to topic .*over the limit/)
     return !error.retriable
   })
-  const ends = (await at.log.describe([topic]))[0]!.partitions.map((each) => each.endOffset)
+  const ends = (await at.log.describe([topic]))[0]!.partitions.map(({ endOffset }) => endOffset)
   assert.deepEqual(ends, [5, 0])
   // A batch may be too large for a topic though each record is not: it is cut.
   const small = uniqueName('small')
@@ -281,12 +286,12 @@ test('appending to a new topic at once puts each record there once', LIMIT, asyn
     const topic = uniqueName('fresh')
     await at.admin.createTopics({ topics: [{ topic, partitions: 8 }] })
     await at.log.append(topic, numbered(0, 400)).catch((error: LogError) => assert.ok(error.retriable, error.message))
-    const ends = (await at.log.describe([topic]))[0]?.partitions.map((each) => each.endOffset) ?? []
+    const ends = (await at.log.describe([topic]))[0]?.partitions.map(({ endOffset }) => endOffset) ?? []
     assert.ok([0, 400].includes(ends.reduce((a, b) => a + b, 0)), ends.join(' '))
   }
 })
 
-test('what cannot work is said as a LogError with what failed', LIMIT, async () => {
+test('what cannot work is a LogError that names what failed', LIMIT, async () => {
   await using at = await setUp()
   const missing = uniqueName('missing')
   const away = logAt('127.0.0.1:1')
@@ -294,7 +299,7 @@ test('what cannot work is said as a LogError with what failed', LIMIT, async () 
   const failures: [() => Promise<unknown>, RegExp, boolean][] = [
     [() => at.log.append(missing, numbered(0, 1)), /^Cannot append to topic "missing.*: Unknown topic/, true],
     [() => at.log.offsetsAt(missing, 0), /^Cannot find offsets of topic "missing.*: it does not exist$/, true],
-    // A broker that is just starting answers so, and one broker more is all that it takes.
+    // A broker that is just starting responds so, and one broker more is all that it takes.
     [() => create(missing, 3), /^Cannot create topic "missing.*: INVALID_REPLICATION_FACTOR/, true],
     [() => create(`${missing}/`, 1), /^Cannot create topics: INVALID_TOPIC_EXCEPTION/, false],
     [() => away.ping(), /^Cannot reach Kafka: .*ECONNREFUSED/, true],
@@ -332,7 +337,7 @@ test(
     assert.deepEqual(numbers, range(0, 2_050))
     await until(
       'the last marker is passed',
-      () => reader.lag().every((each) => each.position === each.endOffset),
+      () => reader.lag().every(({ position, endOffset }) => position === endOffset),
       reader,
     )
     // 2,050 records, 50 rolled back ones, two markers.
@@ -340,7 +345,7 @@ test(
   },
 )
 
-test('reading goes on by itself after the broker was stopped, killed and hung; each is one problem and two log lines', {
+test('reading resumes after the broker was stopped, killed and hung; each fault is one problem and two log lines', {
   timeout: 120_000,
   skip: shared.skip,
 }, async () => {
@@ -349,7 +354,7 @@ test('reading goes on by itself after the broker was stopped, killed and hung; e
   const topic = await at.topic(2)
   const stored = new Map<number, number>()
   const reader = at.subscribe([topic], {
-    onAssigned: async (all) => all.map((each) => ({ offset: stored.get(each.partition) ?? 0 })),
+    onAssigned: async (all) => all.map(({ partition }) => ({ offset: stored.get(partition) ?? 0 })),
   })
   const seen = new Set<number>()
   let appended = 0
@@ -398,7 +403,7 @@ test('reading goes on by itself after the broker was stopped, killed and hung; e
   await assert.rejects(at.log.ping(), LogError)
 })
 
-test('what a broker answers for a moment is retriable, what it answers for good is not', () => {
+test('transient errors of a broker are retriable, permanent ones are not', () => {
   const settings = kafkaSettings({ bootstrap: 'localhost:9092', log: silent })
   const retriable = (apiId: string) => toLogError('Cannot append', new ProtocolError(apiId), settings).retriable
   for (const apiId of [
@@ -484,7 +489,7 @@ async function setUp(bootstrap = shared.bootstrap): Promise<Setup> {
       subscriptions.push(subscription)
       return subscription
     },
-    codes: () => [...new Set(subscriptions.flatMap((each) => each.problems.map((problem) => problem.code)))],
+    codes: () => [...new Set(subscriptions.flatMap(({ problems }) => problems.map(({ code }) => code)))],
     [Symbol.asyncDispose]: async () => {
       await log.close()
       await admin.close()
@@ -531,7 +536,7 @@ function positionsOf(reader: Subscription, topicId: string): Position[] {
 }
 
 function partitionsIn(reader: Subscription, topic: string): number[] {
-  return reader.assigned.filter((each) => each.topic === topic).map((each) => each.partition)
+  return reader.assigned.filter((assigned) => assigned.topic === topic).map(({ partition }) => partition)
 }
 
 function range(from: number, to: number): number[] {

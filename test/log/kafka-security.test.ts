@@ -1,7 +1,6 @@
-// Logins, certificates and rights at a real broker that asks for them in every way: each way in works for reading and
-// writing, each way to be refused is one clear line that tells no secret, is tried again slowly, and is over by itself when
-// somebody corrects it at the broker. Faults are real: users that are missing, certificates that have expired, ports that
-// speak something else.
+// Authentication, TLS and authorization at a real broker in every combination: each way in works for reading and
+// writing, each refusal is one clear line without secrets, is retried slowly, and is over when it is corrected at the
+// broker. Faults are real: users that are missing, certificates that have expired, ports that speak something else.
 
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -14,7 +13,7 @@ import { loadConfig, shown } from '../../src/cli/config.ts'
 import { kafkaTls } from '../../src/cli/wiring/kafka-tls.ts'
 import { openLog } from '../../src/cli/wiring/wire.ts'
 import { LogError, type Subscription } from '../../src/log/event-log.ts'
-import type { TlsTexts } from '../../src/log/kafka/connection-tracker.ts'
+import type { TlsMaterial } from '../../src/log/kafka/connection-tracker.ts'
 import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
 import type { KafkaLogOptions } from '../../src/log/kafka/options.ts'
 import { makeAuthority } from '../servers/certificates.ts'
@@ -66,7 +65,7 @@ type Texts = Partial<Record<'ca' | 'cert' | 'key', string>>
 /** Options of a log at a listener; `tls` has paths. */
 function at(listener: string, { tls, sasl }: { tls?: Texts; sasl?: Sasl } = {}): Partial<KafkaLogOptions> {
   const bootstrap = listener === 'PLAINTEXT' ? secured.server.bootstrap : secured.server.bootstrapOf(listener)
-  const texts: TlsTexts = {}
+  const texts: TlsMaterial = {}
   for (const [name, path] of Object.entries(tls ?? {})) texts[name as keyof Texts] = readFileSync(path, 'utf8')
   return { bootstrap, ...(sasl ? { sasl } : {}), ...(tls ? { tls: () => texts } : {}) }
 }
@@ -109,7 +108,7 @@ async function until(what: string, check: () => boolean | Promise<boolean>, seco
   }
 }
 
-/** Subscribes from the start of a topic, and goes on after what was read when partitions come back. */
+/** Subscribes from the start of a topic, and resumes after what was read when partitions come back. */
 function reading(log: KafkaLog, topic: string, group = uniqueName('group')) {
   const stop = new AbortController()
   const values: string[] = []
@@ -176,7 +175,7 @@ test('each way in works: what is appended is read by a group, committed and desc
 })
 
 test(
-  'each refusal is one line that says what, where and what to do, may pass, and tells no secret',
+  'each refusal is one line with what, where and a remedy, is retriable, and contains no secret',
   limit,
   async () => {
     const { brokers, clients, ours, expired, foreign } = secured
@@ -277,7 +276,7 @@ test(
   },
 )
 
-test('a refusal is tried again slowly however often it is asked for, is one problem and one line', limit, async () => {
+test('a refusal is retried slowly however often callers retry, is one problem and one line', limit, async () => {
   const options = at('SASL', { sasl: by('SCRAM-SHA-512', { ...SCRAM, password: WRONG }) })
   await using opened = open(options)
   const { log, lines } = opened
@@ -321,7 +320,7 @@ test('a refusal is tried again slowly however often it is asked for, is one prob
 })
 
 test(
-  'a user that is made, removed and made again: reading waits, says so once each time, and goes on without a gap; a login that the broker wants renewed is renewed',
+  'a user that is created, removed and created again: reading waits, logs it once each time, and resumes without a gap; logins are renewed where the broker requires it',
   limit,
   async () => {
     const user = { username: 'brief-user', password: 'br1ef-secret' }
@@ -359,7 +358,7 @@ test(
     await setScramUser(secured.server.bootstrap, user.username, user.password)
     await goesOn('the user was made')
 
-    // SaslAuthenticate requests on connections that stand: two for each login.
+    // SaslAuthenticate requests on open connections: two for each login.
     const SASL_AUTHENTICATE = 36
     let logins = 0
     const count = (message: unknown) => {
@@ -381,14 +380,14 @@ test(
       Array.from({ length: appended }, (_, i) => String(i)),
       'all, in order',
     )
-    const said = (text: string) => lines.filter((line) => line.includes(text)).length
-    assert.equal(said('refuses the user'), 2, lines.join('\n'))
-    assert.equal(said('over: security'), 2, lines.join('\n'))
+    const logged = (text: string) => lines.filter((line) => line.includes(text)).length
+    assert.equal(logged('refuses the user'), 2, lines.join('\n'))
+    assert.equal(logged('over: security'), 2, lines.join('\n'))
     nothingOf([user.password], lines.join())
   },
 )
 
-test('a connection that is gone asks for no login again: that would keep the process from ending', limit, async () => {
+test('a closed connection renews no login: that would keep the process from ending', limit, async () => {
   const listener = at('SASL_BRIEF', { sasl: by('SCRAM-SHA-512') })
   // Between us and the broker, to end the connection in good order, as a broker does.
   const clients = new Set<Socket>()
@@ -512,7 +511,7 @@ test('a port that speaks no Kafka at all is one clear line, with TLS and without
 })
 
 test(
-  'files that were renewed count without a restart; what cannot be used leaves the last good ones in force',
+  'renewed files take effect without a restart; what cannot be used leaves the last good ones effective',
   limit,
   async () => {
     const { directory, brokers, ours, expired } = secured
@@ -592,7 +591,7 @@ test('SASL PLAIN without TLS is a warning, with TLS it is none, and the password
     const log = await openLog(config, { debug() {}, info() {}, warn: line, error: line })
     await log.ping()
     await log.close()
-    assert.equal(lines.filter((each) => each.startsWith('SASL PLAIN without TLS')).length, warnings)
+    assert.equal(lines.filter((line) => line.startsWith('SASL PLAIN without TLS')).length, warnings)
     nothingOf(SECRETS, `${lines.join()} ${log.description} ${shown('KAFKA_SASL_PASSWORD', PLAIN.password)}`)
   }
 })

@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { murmur2, partitionForKey, StickyTurns } from '../../src/log/partitioner.ts'
+import { murmur2, partitionForKey, StickyPartitioner } from '../../src/log/partitioner.ts'
 
 const VECTORS: [key: string, hash: number, of12: number, of7: number][] = [
   ['', 275646681, 9, 2],
@@ -44,13 +44,13 @@ test('inputs of every length hash as in the Java client', () => {
 })
 
 test('records without a key stay together for a run, then the next partition has its turn', () => {
-  const turns = new StickyTurns(3)
-  const seen = Array.from({ length: 12 }, () => turns.partition(4))
+  const sticky = new StickyPartitioner(3)
+  const seen = Array.from({ length: 12 }, () => sticky.partition(4))
   const first = seen[0]!
   assert.deepEqual(
     seen,
     [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3].map((turn) => (first + turn) % 4),
   )
-  turns.nextRun()
-  assert.notEqual(turns.partition(4), seen.at(-1))
+  sticky.nextPartition()
+  assert.notEqual(sticky.partition(4), seen.at(-1))
 })

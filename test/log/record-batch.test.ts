@@ -1,5 +1,5 @@
 // Our reading of Kafka's record batches against the library's writing of them, codec by codec, and the cases that a
-// broker's answer has: cut off at the end, begun before the offset asked for, markers, rolled back transactions.
+// broker's response has: cut off at the end, begun before the requested offset, markers, rolled back transactions.
 // What Java clients write (their snappy and lz4 framing differ) is read in kafka-log.test.ts from a real broker; record
 // times more than 2³¹ ms apart in one batch too, since the library (2.12.1) writes those wrongly.
 
@@ -56,7 +56,7 @@ for (const compression of ['none', 'gzip', 'snappy', 'lz4', 'zstd'] as const) {
   })
 }
 
-test('an answer that is cut off at its end is read up to its last whole batch', () => {
+test('a response that is cut off at its end is read up to its last whole batch', () => {
   const whole = batch({ base: 0 })
   const bytes = Buffer.concat([whole, batch({ base: 3 })])
   for (const [length, records, next] of [
@@ -72,7 +72,7 @@ test('an answer that is cut off at its end is read up to its last whole batch', 
   }
 })
 
-test('records before the offset that was asked for are left out', () => {
+test('records before the requested offset are left out', () => {
   const bytes = Buffer.concat([batch({ base: 10 }), batch({ base: 13, compression: 'lz4' })])
   assert.deepEqual(offsets(bytes, 12), [12, 13, 14, 15])
   assert.deepEqual(offsets(bytes, 14), [14, 15])
@@ -100,7 +100,7 @@ test('records of a transaction that was rolled back are left out, those around i
   assert.deepEqual(offsets(bytes, 0), [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12])
 })
 
-test('the log’s append time is the time of each record where the topic says so', () => {
+test('the log’s append time is the time of each record where the topic is configured so', () => {
   const bytes = batch({ attributes: 0b1000 })
   assert.deepEqual(
     decodeRecords(bytes, 0).map((record) => record.timestampMs),
@@ -108,7 +108,7 @@ test('the log’s append time is the time of each record where the topic says so
   )
 })
 
-test('what cannot be read is said, never skipped', () => {
+test('what cannot be read is an error, never skipped', () => {
   const old = batch({})
   old.writeInt8(1, 16)
   assert.throws(() => decodeRecords(old, 0), /message format v1/)

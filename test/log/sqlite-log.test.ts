@@ -1,4 +1,4 @@
-// The embedded log: the contract that the Kafka log keeps too, and what only a file on one machine has to promise. Other
+// The embedded log: the contract that the Kafka log keeps too, and what holds only for a file on one machine. Other
 // processes are real ones: children that import the log and are killed with SIGKILL.
 
 import assert from 'node:assert/strict'
@@ -114,7 +114,7 @@ test('the log prunes what every group has committed, oldest first, and never use
   assert.deepEqual([after!.earliestOffset, after!.endOffset], [appended, appended + 1])
 })
 
-test('a log whose group is behind is full, says which group, and goes on when it has committed', async (t) => {
+test('a log whose group is behind is full, names the group, and accepts records again when it has committed', async (t) => {
   const { log } = await openLog(t, { maxBytes: 300_000 })
   const append = () =>
     log.append(
@@ -164,7 +164,7 @@ test('a flood in a topic that may lose records takes no room from the others, an
   assert.equal(dead!.partitions[0]!.earliestOffset, dropped)
 })
 
-test('a reader that was overtaken by pruning goes on at the first record that is there', async (t) => {
+test('a reader that was overtaken by pruning continues at the first record that is left', async (t) => {
   const { log, path } = await openLog(t)
   await log.append(
     TOPIC,
@@ -195,8 +195,8 @@ test('a stand-by takes over when the owner is killed, and a frozen owner learns 
      for (;;) await subscription.next()`,
     { leaseMs: 500 },
   )
-  const said = linesOf(child)
-  assert.equal(await said(), 'owner')
+  const nextLine = linesOf(child)
+  assert.equal(await nextLine(), 'owner')
   const standBy = subscribe(log)
   assert.deepEqual(await standBy.next(), [])
   assert.equal(standBy.ownsAll, false)
@@ -206,7 +206,7 @@ test('a stand-by takes over when the owner is killed, and a frozen owner learns 
   await readRecords(standBy, 1)
   assert.equal(standBy.ownsAll, true)
   child.kill('SIGCONT')
-  assert.equal(await said(), 'revoked 1')
+  assert.equal(await nextLine(), 'revoked 1')
   // The other way about: what the child owns again after we left is ours after its death.
   await standBy.close()
   await log.append(TOPIC, [{ key: null, value: Buffer.from('y') }])
@@ -216,7 +216,7 @@ test('a stand-by takes over when the owner is killed, and a frozen owner learns 
   await again.close()
 })
 
-test('a member waits for a topic that is made later', async (t) => {
+test('a member waits for a topic that is created later', async (t) => {
   const { log } = await openLog(t)
   const subscription = subscribe(log, { topics: [TOPIC, 'later'] })
   await subscription.next()
@@ -232,7 +232,7 @@ test('a member waits for a topic that is made later', async (t) => {
   assert.deepEqual(subscription.problems, [])
 })
 
-test('a start that fails is a problem, and is asked for again', async (t) => {
+test('a start that fails is a problem, and is requested again', async (t) => {
   const { log } = await openLog(t)
   await log.append(TOPIC, [{ key: null, value: Buffer.from('x') }])
   let calls = 0
@@ -267,12 +267,12 @@ test('keys go where a Kafka producer would put them', async (t) => {
 
 test('appends of one turn share a transaction, and one that is wrong fails alone', async (t) => {
   const { log } = await openLog(t)
-  const one = { key: null, value: Buffer.from('x') }
+  const record = { key: null, value: Buffer.from('x') }
   const results = await Promise.allSettled([
-    log.append(TOPIC, [one]),
-    log.append('missing', [one]),
-    log.append(TOPIC, [{ ...one, partition: 7 }]),
-    log.append(TOPIC, [one, one]),
+    log.append(TOPIC, [record]),
+    log.append('missing', [record]),
+    log.append(TOPIC, [{ ...record, partition: 7 }]),
+    log.append(TOPIC, [record, record]),
   ])
   assert.deepEqual(
     results.map(({ status }) => status),
@@ -359,7 +359,7 @@ async function runChild(path: string, script: string): Promise<void> {
   assert.equal(code, 0)
 }
 
-/** Answers the child's next line. */
+/** Returns a function that resolves with the child's next line. */
 function linesOf(child: ChildProcess): () => Promise<string> {
   const chunks = child.stdout![Symbol.asyncIterator]()
   let text = ''

@@ -44,11 +44,11 @@ export function isLogUsable(findings: readonly Finding[]): boolean {
 async function checkBrokers(kafka: KafkaLogOptions): Promise<Finding[]> {
   const { probeBrokers } = await import('../../log/kafka/diagnostics.ts')
   const brokers = await probeBrokers(kafka)
-  return brokers.flatMap(({ address, node, problem }) => {
-    if (problem === null) return []
+  return brokers.flatMap(({ address, node, fault }) => {
+    if (fault === null) return []
     const message =
       `Kafka at ${kafka.bootstrap} answers, but sends clients on to ${address} (broker ${node}), which cannot be used from ` +
-      `here (${problem}): set advertised.listeners of that broker to an address that its clients reach, or open the way to it`
+      `here (${fault}): set advertised.listeners of that broker to an address that its clients reach, or open the way to it`
     return [{ part: 'brokers', ok: false, message }]
   })
 }
@@ -65,9 +65,9 @@ async function checkGroup(kafka: KafkaLogOptions, group: string): Promise<Findin
   const { probeGroup } = await import('../../log/kafka/diagnostics.ts')
   const found = await probeGroup(kafka, group).catch((error: Error) => error)
   if (found instanceof Error) return [{ part: 'group', ok: false, message: found.message }]
-  const { members, others } = found
-  if (others.length > 0) {
-    const message = `An older processor is in group "${group}": ${others.join(', ')}; stop it, since the two cannot share partitions`
+  const { members, incompatible } = found
+  if (incompatible.length > 0) {
+    const message = `An older processor is in group "${group}": ${incompatible.join(', ')}; stop it, since the two cannot share partitions`
     return [{ part: 'group', ok: false, message }]
   }
   const counted = members === 1 ? '1 processor' : `${members} processors`

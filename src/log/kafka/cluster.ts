@@ -1,7 +1,9 @@
-// What we ask a cluster about besides records: its topics with their ids and leaders, offsets by time, a group's
+// What is requested of a cluster besides records: its topics with their ids and leaders, offsets by time, a group's
 // committed offsets and members. One connection per broker, shared by the log and its subscriptions. The library
-// refuses a whole metadata answer when one topic in it does not exist; here such a topic is simply not in the answer.
+// rejects a whole metadata response when one topic in it does not exist; here such a topic is merely absent from the
+// result.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Admin, type Broker, type Group } from '@platformatic/kafka'
 import type { AssignedPartition, Position, TopicPartition } from '../event-log.ts'
 import { hasApiId, isUnknownTopic } from './errors.ts'
@@ -13,14 +15,14 @@ const COORDINATOR_RETRY_MS = 200
 export const EARLIEST = -2
 export const LATEST = -1
 
-export interface TopicFacts {
+export interface TopicMetadata {
   topicId: string
   /** Node that leads each partition; -1 while there is none. */
   leaders: number[]
 }
 
 export interface ClusterMetadata {
-  topics: Map<string, TopicFacts>
+  topics: Map<string, TopicMetadata>
   brokers: Map<number, Broker>
 }
 
@@ -35,39 +37,41 @@ export class KafkaCluster {
     this.admin = new Admin(baseOptions(settings, REQUEST_TIMEOUT_MS))
   }
 
-  /** Fresh facts about those of the topics that exist. */
-  async facts(names: readonly string[]): Promise<ClusterMetadata> {
-    const facts: ClusterMetadata = { topics: new Map(), brokers: new Map() }
+  /** Fresh metadata of all brokers, and of those of the topics that exist. */
+  async metadata(names: readonly string[]): Promise<ClusterMetadata> {
+    const metadata: ClusterMetadata = { topics: new Map(), brokers: new Map() }
     try {
-      await this.#factsInto(facts, [...names])
+      await this.#readMetadata(metadata, [...names])
     } catch (error) {
-      if (!isNotThere(error)) throw error
-      facts.topics.clear()
+      if (!isMissingTopic(error)) throw error
+      metadata.topics.clear()
       for (const name of names) {
-        await this.#factsInto(facts, [name]).catch((each) => {
-          if (!isNotThere(each)) throw each
+        await this.#readMetadata(metadata, [name]).catch((cause) => {
+          if (!isMissingTopic(cause)) throw cause
         })
       }
     }
-    return facts
+    return metadata
   }
 
-  async #factsInto(facts: ClusterMetadata, names: string[]): Promise<void> {
-    const metadata = await this.admin.metadata({ topics: names, forceUpdate: true, retries: 0 })
-    facts.brokers = metadata.brokers
+  async #readMetadata(into: ClusterMetadata, names: string[]): Promise<void> {
+    const { brokers, topics } = await this.admin.metadata({ topics: names, forceUpdate: true, retries: 0 })
+    into.brokers = brokers
     for (const name of names) {
-      const topic = metadata.topics.get(name)
-      if (topic) facts.topics.set(name, { topicId: topic.id, leaders: topic.partitions.map((each) => each.leader) })
+      const topic = topics.get(name)
+      if (topic) into.topics.set(name, { topicId: topic.id, leaders: topic.partitions.map(({ leader }) => leader) })
     }
   }
 
-  /** Offset per `partitionKey`: EARLIEST, LATEST or the first at or after an instant; -1 when there is none after it. */
+  /**
+   * Offset per `partitionKey`: EARLIEST, LATEST or the first at or after an instant; -1 when there is none after it.
+   */
   async offsets(partitions: readonly TopicPartition[], timestampMs: number): Promise<Map<string, number>> {
     const offsets = new Map<string, number>()
     if (partitions.length === 0) return offsets
-    const topics = [...Map.groupBy(partitions, (each) => each.topic)].map(([name, own]) => ({
+    const topics = [...Map.groupBy(partitions, ({ topic }) => topic)].map(([name, own]) => ({
       name,
-      partitions: own.map((each) => ({ partitionIndex: each.partition, timestamp: BigInt(timestampMs) })),
+      partitions: own.map(({ partition }) => ({ partitionIndex: partition, timestamp: BigInt(timestampMs) })),
     }))
     for (const topic of await this.admin.listOffsets({ topics })) {
       for (const { partitionIndex, offset } of topic.partitions) {
@@ -81,14 +85,14 @@ export class KafkaCluster {
   async committed(group: string, partitions: readonly TopicPartition[]): Promise<Map<string, number>> {
     const offsets = new Map<string, number>()
     if (partitions.length === 0) return offsets
-    const topics = [...Map.groupBy(partitions, (each) => each.topic)].map(([name, own]) => ({
+    const topics = [...Map.groupBy(partitions, ({ topic }) => topic)].map(([name, own]) => ({
       name,
-      partitionIndexes: own.map((each) => each.partition),
+      partitionIndexes: own.map(({ partition }) => partition),
     }))
-    const answer = await whileCoordinatorComes(() =>
+    const groups = await withCoordinator(() =>
       this.admin.listConsumerGroupOffsets({ groups: [{ groupId: group, topics }] }),
     )
-    for (const topic of answer.flatMap((each) => each.topics)) {
+    for (const topic of groups.flatMap((described) => described.topics)) {
       for (const { partitionIndex, committedOffset } of topic.partitions) {
         if (committedOffset < 0n) continue
         offsets.set(partitionKey({ topic: topic.name, partition: partitionIndex }), Number(committedOffset))
@@ -98,7 +102,7 @@ export class KafkaCluster {
   }
 
   /** What is needed to decide where to start each partition. */
-  async describe(
+  async describePartitions(
     group: string,
     partitions: readonly (TopicPartition & { topicId: string })[],
   ): Promise<AssignedPartition[]> {
@@ -120,9 +124,9 @@ export class KafkaCluster {
     })
   }
 
-  /** The group as its coordinator describes it; one that never was has no members. */
+  /** The group as its coordinator describes it; one that never existed has no members. */
   async group(group: string): Promise<Group | undefined> {
-    const groups = await whileCoordinatorComes(() => this.admin.describeGroups({ groups: [group] }))
+    const groups = await withCoordinator(() => this.admin.describeGroups({ groups: [group] }))
     return groups.get(group)
   }
 
@@ -131,17 +135,17 @@ export class KafkaCluster {
   }
 
   async setCommitted(group: string, positions: readonly Position[]): Promise<void> {
-    const topics = [...Map.groupBy(positions, (each) => each.topic)].map(([name, own]) => ({
+    const topics = [...Map.groupBy(positions, ({ topic }) => topic)].map(([name, own]) => ({
       name,
       partitionOffsets: own.map(({ partition, offset }) => ({ partition, offset: BigInt(offset) })),
     }))
-    await whileCoordinatorComes(() => this.admin.alterConsumerGroupOffsets({ groupId: group, topics }))
+    await withCoordinator(() => this.admin.alterConsumerGroupOffsets({ groupId: group, topics }))
   }
 
   /** Highest version of the Fetch request that the cluster speaks. */
   async fetchVersion(): Promise<number> {
     const apis = await this.admin.listApis()
-    return apis.find((each) => each.name === 'Fetch')?.maxVersion ?? 0
+    return apis.find(({ name }) => name === 'Fetch')?.maxVersion ?? 0
   }
 
   async close(): Promise<void> {
@@ -149,21 +153,24 @@ export class KafkaCluster {
   }
 }
 
-function isNotThere(error: unknown): boolean {
-  // A topic that was made a moment ago has no leaders yet; it is there for us when it can be read.
+function isMissingTopic(error: unknown): boolean {
+  // A topic that was just created has no leaders yet; it counts as missing until it can be read.
   return isUnknownTopic(error) || hasApiId(error, 'LEADER_NOT_AVAILABLE')
 }
 
-/** A cluster makes its table of groups when it is first asked for one; until then it says to come back. */
-async function whileCoordinatorComes<T>(ask: () => Promise<T>): Promise<T> {
+/**
+ * A cluster creates its table of groups at the first request for a group; until then the error is
+ * COORDINATOR_NOT_AVAILABLE.
+ */
+async function withCoordinator<T>(request: () => Promise<T>): Promise<T> {
   const startedMs = performance.now()
   for (;;) {
     try {
-      return await ask()
+      return await request()
     } catch (error) {
-      const coming = hasApiId(error, 'COORDINATOR_NOT_AVAILABLE', 'COORDINATOR_LOAD_IN_PROGRESS', 'NOT_COORDINATOR')
-      if (!coming || performance.now() - startedMs > COORDINATOR_LIMIT_MS) throw error
-      await new Promise((resolve) => setTimeout(resolve, COORDINATOR_RETRY_MS))
+      const mayPass = hasApiId(error, 'COORDINATOR_NOT_AVAILABLE', 'COORDINATOR_LOAD_IN_PROGRESS', 'NOT_COORDINATOR')
+      if (!mayPass || performance.now() - startedMs > COORDINATOR_LIMIT_MS) throw error
+      await sleep(COORDINATOR_RETRY_MS)
     }
   }
 }

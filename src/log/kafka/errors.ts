@@ -1,7 +1,8 @@
-// The library's errors in our words. They come nested (one per broker, per attempt, per partition); people need the
-// innermost reason in one line, and the processor needs to know whether the same call may succeed later. Nothing of a
-// request is quoted, so no password can get into a log line this way. What concerns logins, certificates and rights is
-// security-faults.ts's.
+// Converts the library's errors to LogErrors. They come nested (one per broker, per attempt, per partition); operators
+// need the innermost reasons in one line, and the processor needs to know whether the same call may succeed later.
+// Nothing of a request is quoted, so no password can reach a log line this way. Logins, certificates and rights:
+// security-faults.ts. What is matched here of the library's texts and codes is pinned by
+// test/log/kafka-library.test.ts.
 
 import { findErrorBy } from '@platformatic/kafka'
 import { LogError } from '../event-log.ts'
@@ -17,7 +18,7 @@ interface Leaf {
   cause?: unknown
 }
 
-/** Kafka's name of an error, such as UNKNOWN_TOPIC_ID, anywhere in it. */
+/** Whether Kafka's name of an error, such as UNKNOWN_TOPIC_ID, is anywhere in it. */
 export function hasApiId(error: unknown, ...apiIds: string[]): boolean {
   return apiIds.some((apiId) => findErrorBy(error as Error, 'apiId', apiId) !== null)
 }
@@ -27,7 +28,7 @@ export function isUnknownTopic(error: unknown): boolean {
   return hasApiId(error, 'UNKNOWN_TOPIC_OR_PARTITION') || unknown?.message?.startsWith('Unknown topic') === true
 }
 
-/** What is wrong and what to do, where that is known; else the innermost reasons. In one line. */
+/** One line: the fault and its remedy where they are known, else the innermost reasons. */
 export function explain(error: unknown, settings: SecuritySettings): string {
   const known = securityFault(error, settings)?.text ?? closingHint(error, settings)
   if (known !== null) return known
@@ -56,19 +57,21 @@ function reasonOf(leaf: Leaf): string {
   return cause && !text.includes(cause) ? `${text}: ${cause}` : text
 }
 
-const FOR_GOOD = ['PLT_KFK_USER', 'PLT_KFK_UNSUPPORTED', 'PLT_KFK_UNSUPPORTED_API']
-// The library calls these final, yet they say nothing about what was sent. The last is what a broker that is just starting
-// answers to a new topic (seen with 3.9 and 4.1); where there are really too few, one broker more is all that it takes.
-const PASSING = ['UNKNOWN_SERVER_ERROR', 'BROKER_NOT_AVAILABLE', 'INVALID_REPLICATION_FACTOR']
+const PERMANENT_CODES = ['PLT_KFK_USER', 'PLT_KFK_UNSUPPORTED', 'PLT_KFK_UNSUPPORTED_API']
+// Not retriable to the library, yet none of them is about what was sent. A broker that is just starting responds with
+// the last to a new topic (seen with 3.9 and 4.1); where there really are too few brokers, adding one is all that it
+// takes.
+const TRANSIENT_API_IDS = ['UNKNOWN_SERVER_ERROR', 'BROKER_NOT_AVAILABLE', 'INVALID_REPLICATION_FACTOR']
 
 function isRetriable(leaf: Leaf): boolean {
-  // The library calls it a mistake of the user's; but a topic may be made a moment from now.
+  // A user's error to the library; but the topic may be created a moment from now.
   if (leaf.message?.startsWith('Unknown topic')) return true
-  // What it means is told by security-faults.ts, where it means something; else a broker went away during a login.
+  // Where it is a fault of the login, security-faults.ts names it; otherwise a broker went away during a login.
   if (leaf.code === 'PLT_KFK_AUTHENTICATION') return true
-  if (leaf.apiId !== undefined && PASSING.includes(leaf.apiId)) return true
-  if (leaf.code !== undefined && FOR_GOOD.includes(leaf.code)) return false
-  // The library calls a time-out not retriable, because the request may have been carried out; ours may all be repeated.
+  if (leaf.apiId !== undefined && TRANSIENT_API_IDS.includes(leaf.apiId)) return true
+  if (leaf.code !== undefined && PERMANENT_CODES.includes(leaf.code)) return false
+  // A time-out is not retriable to the library, since the request may have been carried out; all of ours may be
+  // repeated.
   if (leaf.message?.includes('timed out')) return true
   const cause = leaf.cause as Leaf | undefined
   if (cause !== undefined && !isRetriable(cause)) return false

@@ -232,7 +232,7 @@ export class FetchLoop {
   }
 
   #refresh(error: unknown): void {
-    this.#options.settings.log.debug?.({ reason: explain(error, this.#options.settings) }, 'Fetch failed')
+    this.#options.settings.log.debug({ reason: explain(error, this.#options.settings) }, 'Fetch failed')
     this.#options.refresh.notify()
   }
 

@@ -1,6 +1,7 @@
-// The EventLog on Apache Kafka (2.7 or later; topic ids need 2.8). Nothing connects before it is used: a log object can be
-// made while the broker is away. Subscriptions have clients of their own, see kafka-subscription.ts.
+// The EventLog on Apache Kafka (2.7 or later; topic ids need 2.8). Nothing connects before its first use: a log object
+// can be created while the broker is away. Subscriptions have clients of their own, see subscription.ts.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Backoff, settlesWithin } from '../../runtime/waiting.ts'
 import type {
   EventLog,
@@ -25,8 +26,8 @@ const PING_LIMIT_MS = 3_000
 const CLOSE_LIMIT_MS = 3_000
 const CREATED_LIMIT_MS = 10_000
 const CREATED_POLL_MS = 100
-/** How long a description is tried again while leaders change. */
-const DESCRIBE_PATIENCE_MS = 4_000
+/** How long `describe` retries while leaders change. */
+const DESCRIBE_LIMIT_MS = 4_000
 
 export class KafkaLog implements EventLog {
   readonly description: string
@@ -34,7 +35,7 @@ export class KafkaLog implements EventLog {
   readonly #cluster: KafkaCluster
   readonly #producer: KafkaProducer
   readonly #subscriptions = new Set<KafkaSubscription>()
-  /** The last refusal of a login or certificate, and until when nobody asks again. */
+  /** The last refused login or certificate, and until when no request is sent. */
   #refused: { error: unknown; untilMs: number } | null = null
   #closed = false
 
@@ -46,65 +47,67 @@ export class KafkaLog implements EventLog {
   }
 
   async ensureTopics(topics: readonly TopicSpec[]): Promise<string[]> {
-    const names = topics.map((each) => each.name)
-    return this.#doing('Cannot create topics', async () => {
-      const { topics: there } = await this.#cluster.facts(names)
-      const made: string[] = []
-      for (const topic of topics) if (!there.has(topic.name) && (await this.#create(topic))) made.push(topic.name)
-      await this.#untilReadable(made)
-      return made
+    const names = topics.map(({ name }) => name)
+    return this.#run('Cannot create topics', async () => {
+      const { topics: existing } = await this.#cluster.metadata(names)
+      const created: string[] = []
+      for (const topic of topics) if (!existing.has(topic.name) && (await this.#create(topic))) created.push(topic.name)
+      await this.#untilReadable(created)
+      return created
     })
   }
 
-  /** Partitions of a topic that was just made change their leaders for a moment, so a passing failure is tried again. */
+  /** Partitions of a topic that was just created change leaders for a moment, so a retriable failure is retried. */
   async describe(topics: readonly string[], group?: string): Promise<TopicDescription[]> {
     const backoff = new Backoff(100, 1000)
-    for (const untilMs = performance.now() + DESCRIBE_PATIENCE_MS; ; ) {
+    for (const untilMs = performance.now() + DESCRIBE_LIMIT_MS; ; ) {
       try {
         return await this.#describeOnce(topics, group)
       } catch (error) {
         const pauseMs = backoff.next()
-        const mayPass = error instanceof LogError && error.retriable && !this.#closed && !this.#isRefusal(error)
-        if (!mayPass || performance.now() + pauseMs > untilMs) throw error
-        await settlesWithin(pauseMs, new Promise(() => {}))
+        const mayPass = error instanceof LogError && error.retriable && securityFault(error, this.#settings) === null
+        if (!mayPass || this.#closed || performance.now() + pauseMs > untilMs) throw error
+        await sleep(pauseMs)
       }
     }
   }
 
   async #describeOnce(topics: readonly string[], group?: string): Promise<TopicDescription[]> {
-    return this.#doing('Cannot describe topics', async () => {
-      const facts = await this.#cluster.facts(topics)
-      const partitions = [...facts.topics].flatMap(([topic, { leaders }]) => partitionsOf(topic, leaders.length))
+    return this.#run('Cannot describe topics', async () => {
+      const metadata = await this.#cluster.metadata(topics)
+      const partitions = [...metadata.topics].flatMap(([topic, { leaders }]) => partitionsOf(topic, leaders.length))
       const [earliest, end, committed] = await Promise.all([
         this.#cluster.offsets(partitions, EARLIEST),
         this.#cluster.offsets(partitions, LATEST),
         group === undefined ? new Map<string, number>() : this.#cluster.committed(group, partitions),
       ])
       return topics.flatMap((name) => {
-        const topic = facts.topics.get(name)
+        const topic = metadata.topics.get(name)
         if (!topic) return []
-        const described = partitionsOf(name, topic.leaders.length).map((each) => ({
-          partition: each.partition,
-          earliestOffset: earliest.get(partitionKey(each)) ?? 0,
-          endOffset: end.get(partitionKey(each)) ?? 0,
-          committedOffset: committed.get(partitionKey(each)) ?? null,
-        }))
+        const described = partitionsOf(name, topic.leaders.length).map((topicPartition) => {
+          const key = partitionKey(topicPartition)
+          return {
+            partition: topicPartition.partition,
+            earliestOffset: earliest.get(key) ?? 0,
+            endOffset: end.get(key) ?? 0,
+            committedOffset: committed.get(key) ?? null,
+          }
+        })
         return [{ name, topicId: topic.topicId, partitions: described }]
       })
     })
   }
 
   async append(topic: string, records: readonly NewRecord[]): Promise<void> {
-    await this.#doing(`Cannot append to topic "${topic}"`, () => this.#producer.append(topic, records))
+    await this.#run(`Cannot append to topic "${topic}"`, () => this.#producer.append(topic, records))
   }
 
   subscribe(options: SubscribeOptions): Subscription {
     if (this.#closed) throw new LogError('Cannot subscribe: the log is closed', { retriable: false })
-    const subscription = new KafkaSubscription(options, {
+    const subscription: KafkaSubscription = new KafkaSubscription(options, {
       settings: this.#settings,
       cluster: this.#cluster,
-      where: this.#settings.bootstrap,
-      closed: (each) => this.#subscriptions.delete(each),
+      closed: () => this.#subscriptions.delete(subscription),
     })
     this.#subscriptions.add(subscription)
     return subscription
@@ -112,13 +115,13 @@ export class KafkaLog implements EventLog {
 
   async resetOffsets(group: string, positions: readonly Position[]): Promise<void> {
     const action = `Cannot set offsets of group "${group}"`
-    await this.#doing(action, async () => {
+    await this.#run(action, async () => {
       const members = await this.#cluster.memberCount(group)
       if (members > 0) throw hasMembers(action, members)
       try {
         await this.#cluster.setCommitted(group, positions)
       } catch (error) {
-        // A member joined between the question and the answer.
+        // A member has joined since the group was described.
         if (hasApiId(error, 'UNKNOWN_MEMBER_ID', 'ILLEGAL_GENERATION')) throw hasMembers(action, 1)
         throw error
       }
@@ -126,46 +129,48 @@ export class KafkaLog implements EventLog {
   }
 
   async offsetsAt(topic: string, timestampMs: number): Promise<{ partition: number; offset: number }[]> {
-    return this.#doing(`Cannot find offsets of topic "${topic}"`, async () => {
-      const facts = (await this.#cluster.facts([topic])).topics.get(topic)
-      if (!facts) throw new LogError(`Cannot find offsets of topic "${topic}": it does not exist`, { retriable: true })
-      const partitions = partitionsOf(topic, facts.leaders.length)
-      // Below zero are Kafka's special answers, not instants.
+    return this.#run(`Cannot find offsets of topic "${topic}"`, async () => {
+      const metadata = (await this.#cluster.metadata([topic])).topics.get(topic)
+      if (!metadata)
+        throw new LogError(`Cannot find offsets of topic "${topic}": it does not exist`, { retriable: true })
+      const partitions = partitionsOf(topic, metadata.leaders.length)
+      // Negative timestamps have special meanings in Kafka (EARLIEST, LATEST).
       const [found, end] = await Promise.all([
         this.#cluster.offsets(partitions, Math.max(0, Math.floor(timestampMs))),
         this.#cluster.offsets(partitions, LATEST),
       ])
-      return partitions.map((each) => {
-        const offset = found.get(partitionKey(each)) ?? -1
-        return { partition: each.partition, offset: offset >= 0 ? offset : (end.get(partitionKey(each)) ?? 0) }
+      return partitions.map((topicPartition) => {
+        const key = partitionKey(topicPartition)
+        const offset = found.get(key) ?? -1
+        return { partition: topicPartition.partition, offset: offset >= 0 ? offset : (end.get(key) ?? 0) }
       })
     })
   }
 
   async ping(): Promise<void> {
-    await this.#doing('Cannot reach Kafka', async () => {
-      const answer = this.#cluster.admin.metadata({ topics: [], forceUpdate: true, retries: 0 })
-      if (!(await settlesWithin(PING_LIMIT_MS, answer))) {
-        throw new LogError(`Cannot reach Kafka at ${this.#settings.bootstrap}: no answer within ${PING_LIMIT_MS} ms`, {
+    await this.#run('Cannot reach Kafka', async () => {
+      const response = this.#cluster.admin.metadata({ topics: [], forceUpdate: true, retries: 0 })
+      if (!(await settlesWithin(PING_LIMIT_MS, response))) {
+        throw new LogError(`Cannot reach Kafka at ${this.#settings.bootstrap}: no response in ${PING_LIMIT_MS} ms`, {
           retriable: true,
         })
       }
-      await answer
+      await response
     })
   }
 
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    await Promise.all([...this.#subscriptions].map((each) => each.close()))
+    await Promise.all([...this.#subscriptions].map((subscription) => subscription.close()))
     await settlesWithin(CLOSE_LIMIT_MS, Promise.allSettled([this.#producer.close(), this.#cluster.close()]))
     closeConnections(this.#settings.connections)
   }
 
-  async #doing<T>(action: string, work: () => Promise<T>): Promise<T> {
+  async #run<T>(action: string, work: () => Promise<T>): Promise<T> {
     if (this.#closed) throw new LogError(`${action}: the log is closed`, { retriable: false })
     const refused = this.#refused
-    // Callers repeat every second or so. That is no way to treat a broker that refuses us.
+    // Callers retry about every second; a broker that refuses a login or certificate must not get requests that often.
     if (refused !== null && performance.now() < refused.untilMs) throw toLogError(action, refused.error, this.#settings)
     try {
       return await work()
@@ -179,10 +184,6 @@ export class KafkaLog implements EventLog {
     }
   }
 
-  #isRefusal(error: unknown): boolean {
-    return securityFault(error, this.#settings) !== null
-  }
-
   async #create({ name, partitions, replication }: TopicSpec): Promise<boolean> {
     try {
       // -1 is the broker's default.
@@ -194,11 +195,11 @@ export class KafkaLog implements EventLog {
     }
   }
 
-  /** Brokers learn of a new topic a moment after the controller has made it. */
+  /** Brokers learn of a new topic a moment after the controller has created it. */
   async #untilReadable(names: readonly string[]): Promise<void> {
     const startedMs = performance.now()
     while (names.length > 0) {
-      const { topics } = await this.#cluster.facts(names).catch((error) => {
+      const { topics } = await this.#cluster.metadata(names).catch((error) => {
         if (isUnknownTopic(error)) return { topics: new Map() }
         throw error
       })
@@ -206,7 +207,7 @@ export class KafkaLog implements EventLog {
       if (performance.now() - startedMs > CREATED_LIMIT_MS) {
         throw new LogError(`Cannot use new topics yet: ${names.join(', ')} have no leader`, { retriable: true })
       }
-      await new Promise((resolve) => setTimeout(resolve, CREATED_POLL_MS))
+      await sleep(CREATED_POLL_MS)
     }
   }
 }

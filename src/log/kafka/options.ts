@@ -1,7 +1,7 @@
-// How to reach a Kafka cluster, and the times that decide how patient we are with it. One place, because each client of
-// ours (queries, producer, group member, fetcher) must agree on them: a request may not time out before a rebalance
-// does. The library's own retries are off everywhere that matters: with them a `commit` that meets a new generation
-// rejoins by itself and sends old offsets under it (SPIKE.md, trap 2). Our loops retry instead; they know when to stop.
+// How to reach a Kafka cluster, and its time limits and intervals. One place, because all clients (queries, producer,
+// membership, fetch loop) must agree on them: a request may not time out before a rebalance does. The library's own
+// retries are off everywhere that matters: with them a `commit` that meets a new generation rejoins and commits old
+// offsets under it. The loops here retry instead, and stop on close.
 
 import type { BaseOptions } from '@platformatic/kafka'
 import type { Logger } from '../../runtime/logger.ts'
@@ -15,7 +15,7 @@ export interface KafkaLogOptions {
   /** Its presence means TLS. The broker's certificate is always verified, its name included. */
   tls?: TlsSource
   log: Logger
-  /** After a crash the member's partitions wait this long. */
+  /** After a crash the member's partitions are unread for this long. */
   sessionTimeoutMs?: number
   /** How long the group waits for a member to rejoin; at least the session timeout. */
   rebalanceTimeoutMs?: number
@@ -24,13 +24,13 @@ export interface KafkaLogOptions {
   retryMaxMs?: number
   /** Pause after a refused login, certificate or right: brokers log and count these, and some lock the user. */
   securityPauseMs?: number
-  /** How often topics are looked at: new partitions, a topic made anew, leaders. */
+  /** How often metadata is refreshed: new partitions, recreated topics, leaders. */
   metadataPollMs?: number
-  /** How often a topic that is missing is looked for. */
+  /** How often metadata is refreshed while a topic is missing. */
   missingPollMs?: number
-  /** How often the owner is asked again about a partition that it blocked. */
+  /** How often a new decision is requested from the owner for a partition that it blocked. */
   blockedRetryMs?: number
-  /** Not moving for this long while there is lag is a problem. */
+  /** No progress for this long while there is lag is a problem. */
   stalledMs?: number
 }
 
@@ -55,7 +55,7 @@ export function kafkaSettings(options: KafkaLogOptions): KafkaSettings {
   }
 }
 
-/** What every client of the library gets. */
+/** Options common to all clients of the library. */
 export function baseOptions(settings: KafkaSettings, requestTimeoutMs: number): BaseOptions {
   return {
     clientId: settings.clientId,

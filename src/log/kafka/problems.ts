@@ -1,22 +1,22 @@
-// What is wrong with a subscription right now, for /health, and its log lines: one when a problem begins or changes, one
-// when it is over, none for each retry in between. A broker that is away for a night makes two lines, not ten thousand.
-// Several parts of a subscription may find the same wrong; it is over when none of them does.
+// Current problems of a subscription, for /health, and their log lines: one when a problem begins or changes, one when
+// it is over, none for each retry in between. A broker that is away for a night is two lines, not ten thousand. Several
+// parts of a subscription may report the same problem; it is over when all of them have cleared it.
 
 import type { Logger } from '../../runtime/logger.ts'
 import type { LogProblem } from '../event-log.ts'
 import type { PartitionState } from './partition-state.ts'
 
-interface Current {
-  /** By who found it. */
+interface ActiveProblem {
+  /** By the part that reported it. */
   messages: Map<string, string>
-  /** What need not be said again while it lasts. */
-  said: Set<string>
+  /** Messages that are not logged again while the problem lasts. */
+  logged: Set<string>
 }
 
 export class Problems {
   readonly #log: Logger
   readonly #group: string
-  readonly #current = new Map<LogProblem['code'], Current>()
+  readonly #active = new Map<LogProblem['code'], ActiveProblem>()
 
   constructor(log: Logger, group: string) {
     this.#log = log
@@ -24,34 +24,34 @@ export class Problems {
   }
 
   get list(): LogProblem[] {
-    return [...this.#current].flatMap(([code, { messages }]) =>
+    return [...this.#active].flatMap(([code, { messages }]) =>
       [...new Set(messages.values())].map((message) => ({ code, message })),
     )
   }
 
-  set(code: LogProblem['code'], message: string, finder = ''): void {
-    const current = this.#current.get(code) ?? { messages: new Map(), said: new Set() }
-    const { messages, said } = current
-    this.#current.set(code, current)
-    messages.set(finder, message)
-    // Whether a broker refuses or does not answer may alternate while it restarts: that is one state.
-    if (said.has(message) || (code === 'unreachable' && said.size > 0)) return
+  set(code: LogProblem['code'], message: string, reporter = ''): void {
+    const problem = this.#active.get(code) ?? { messages: new Map(), logged: new Set() }
+    const { messages, logged } = problem
+    this.#active.set(code, problem)
+    messages.set(reporter, message)
+    // A broker that restarts may alternate between refusing connections and not responding: that is one state.
+    if (logged.has(message) || (code === 'unreachable' && logged.size > 0)) return
     // Several brokers may refuse us in turn, each for a reason of its own.
-    if (code !== 'security') said.clear()
-    said.add(message)
+    if (code !== 'security') logged.clear()
+    logged.add(message)
     const details = { group: this.#group, problem: code }
     if (code === 'position_invalid' || code === 'security') this.#log.error(details, message)
     else this.#log.warn(details, message)
   }
 
-  clear(code: LogProblem['code'], finder = ''): void {
-    const messages = this.#current.get(code)?.messages
-    if (!messages?.delete(finder) || messages.size > 0) return
-    this.#current.delete(code)
+  clear(code: LogProblem['code'], reporter = ''): void {
+    const messages = this.#active.get(code)?.messages
+    if (!messages?.delete(reporter) || messages.size > 0) return
+    this.#active.delete(code)
     this.#log.info({ group: this.#group, problem: code }, `Problem is over: ${code}`)
   }
 
-  /** Reports the partitions that are not read until an operator decides, with their reasons; clears the problem otherwise. */
+  /** Reports the partitions that are not read until an operator decides, with their reasons, or that there are none. */
   reportBlocked(states: Iterable<PartitionState>): void {
     const blocked = [...states].filter(({ reason, phase }) => reason !== '' && phase !== 'reading')
     if (blocked.length === 0) {
@@ -64,6 +64,6 @@ export class Problems {
   }
 
   clearAll(): void {
-    this.#current.clear()
+    this.#active.clear()
   }
 }

@@ -1,23 +1,24 @@
-// Which failures are about who we are, whom we trust and what we may do, and what to do about each, in one line. They come
-// from three places: Kafka's error codes, Node's verdict on the broker's certificate, and the broker's TLS alert about ours.
+// Classifies failures of authentication, TLS and authorization, each with its remedy, in one line. They come from three
+// sources: Kafka's error codes, Node's verification of the broker's certificate, and the broker's TLS alert about ours.
+// What is matched of the library's texts and codes is pinned by test/log/kafka-library.test.ts.
 //
-// All of them are retriable: the record or request is not at fault, and most are mended at the broker (a user is made, a
-// right granted, a certificate renewed), after which the same call succeeds. Not to be retriable would have consequences
-// that are worse than waiting: a dead letter would be cut as if it were too large, an agent's spool would give up. They are
-// tried again slowly (`securityPauseMs`), because brokers count and log failed logins, and some lock the user.
-// Nothing of a request or of the broker's own text is quoted, so no password can get into a message.
+// All of them are retriable: the record or request is not at fault, and most are fixed at the broker (a user is
+// created, a right granted, a certificate renewed), after which the same call succeeds. As permanent errors they would
+// do more harm than waiting: a dead letter would be cut as if it were too large, an agent's spool would give up. They
+// are retried slowly (`securityPauseMs`), because brokers count and log failed logins, and some lock the user.
+// Nothing of a request or of the broker's own text is quoted, so no password can reach a message.
 
 import type { KafkaSettings } from './options.ts'
 
 export interface SecurityFault {
-  /** `rights` come on a connection that stands, the others when one is opened. */
+  /** `rights` fail requests on an open connection, the others fail the opening of one. */
   kind: 'login' | 'tls' | 'rights'
   text: string
 }
 
 export type SecuritySettings = Pick<KafkaSettings, 'bootstrap' | 'sasl' | 'tls' | 'connections'>
 
-/** What of the library's and Node's errors is looked at. */
+/** The fields of the library's and Node's errors that are inspected. */
 interface Failure {
   message?: string
   code?: string
@@ -29,23 +30,23 @@ interface Failure {
   response?: { mechanisms?: string[] }
 }
 
-/** How long after a connection's end a caller may still learn of it. */
+/** How long after a connection's end its error may explain a caller's failure. */
 const RECENT_MS = 1_000
-/** A connection that a broker closes this soon was not wanted. */
-const AT_ONCE_MS = 5_000
+/** A connection that a broker closes this soon was rejected. */
+const REJECTED_WITHIN_MS = 5_000
 
-/** The fault that an error is about, null when it is about something else. */
+/** The security fault behind an error; null when there is none. */
 export function securityFault(error: unknown, settings: SecuritySettings): SecurityFault | null {
   let at = ''
   let mechanisms: readonly string[] = []
-  for (const each of chainOf(error)) {
-    at = /^Connection to (\S+) failed/.exec(each.message ?? '')?.[1] ?? at
-    mechanisms = each.response?.mechanisms ?? mechanisms
-    const fault = faultOf(each, { at: at || settings.bootstrap, mechanisms, settings })
+  for (const failure of chainOf(error)) {
+    at = /^Connection to (\S+) failed/.exec(failure.message ?? '')?.[1] ?? at
+    mechanisms = failure.response?.mechanisms ?? mechanisms
+    const fault = faultOf(failure, { at: at || settings.bootstrap, mechanisms, settings })
     if (fault !== null) return fault
   }
   const end = recentEnd(settings)
-  if (isClosing(error)) {
+  if (isConnectionClosed(error)) {
     const alert = alertOf(end?.error)
     return alert === null ? null : faultOfAlert(alert, `broker ${end!.address}`, settings)
   }
@@ -56,38 +57,38 @@ export function securityFault(error: unknown, settings: SecuritySettings): Secur
 }
 
 /**
- * What a connection's end without any reason may mean: null unless the broker closed it as soon as it was open. It may be
- * about to stop as well, so this is only a hint.
+ * The likely cause of a connection's end without an error: null unless the broker closed it as soon as it was open. The
+ * broker may be stopping as well, so this is only a hint.
  */
 export function closingHint(error: unknown, settings: SecuritySettings): string | null {
   const end = recentEnd(settings)
-  if (!isClosing(error) || end === null || end.openMs > AT_ONCE_MS) return null
+  if (!isConnectionClosed(error) || end === null || end.openMs > REJECTED_WITHIN_MS) return null
   const closed = `broker ${end.address} closed the connection as soon as it was open`
   if (settings.sasl === undefined) return `${closed}: it may want a login, then set KAFKA_SASL_MECHANISM`
   if (settings.tls === undefined) return `${closed}: its port may speak TLS, then set KAFKA_TLS_CA`
   return closed
 }
 
-/** The error, and all that lies in it. */
+/** The error, its nested errors and its causes. */
 function* chainOf(error: unknown): Generator<Failure> {
   if (typeof error !== 'object' || error === null) return
   const failure = error as Failure
   yield failure
-  for (const each of Array.isArray(failure.errors) ? failure.errors : []) yield* chainOf(each)
+  for (const nested of Array.isArray(failure.errors) ? failure.errors : []) yield* chainOf(nested)
   yield* chainOf(failure.cause)
 }
 
-/** What a broker also tells as a bare code, in an answer to a fetch. */
+/** Also for the bare error code of a fetch response. */
 export const TOPIC_RIGHT_MISSING =
   'the user has not this right on the topic: grant it READ, WRITE and DESCRIBE (kafka-acls)'
 
-interface Seen {
+interface FaultContext {
   at: string
   mechanisms: readonly string[]
   settings: SecuritySettings
 }
 
-function faultOf(failure: Failure, { at, mechanisms, settings }: Seen): SecurityFault | null {
+function faultOf(failure: Failure, { at, mechanisms, settings }: FaultContext): SecurityFault | null {
   const mechanism = settings.sasl?.mechanism
   switch (failure.apiId) {
     case 'SASL_AUTHENTICATION_FAILED':
@@ -96,7 +97,7 @@ function faultOf(failure: Failure, { at, mechanisms, settings }: Seen): Security
       )
     case 'UNSUPPORTED_SASL_MECHANISM':
       return login(
-        `broker ${at} has no SASL mechanism ${mechanism}: set KAFKA_SASL_MECHANISM to one that it has (${mechanisms.join(', ') || 'it names none'})`,
+        `broker ${at} has no SASL mechanism ${mechanism}: set KAFKA_SASL_MECHANISM to one that it has (${mechanisms.join(', ') || 'it lists none'})`,
       )
     case 'ILLEGAL_SASL_STATE':
       return login(
@@ -107,7 +108,7 @@ function faultOf(failure: Failure, { at, mechanisms, settings }: Seen): Security
     case 'GROUP_AUTHORIZATION_FAILED':
       return rights('the user has not this right on the consumer group: grant it READ (kafka-acls)')
     case 'CLUSTER_AUTHORIZATION_FAILED':
-      return rights('the user may not make topics: grant it CREATE (kafka-acls), or make them as another user')
+      return rights('the user may not create topics: grant it CREATE (kafka-acls), or create them as another user')
   }
   if (failure.message === 'Broker requires TLS.') {
     return tls(
@@ -124,7 +125,10 @@ function faultOf(failure: Failure, { at, mechanisms, settings }: Seen): Security
   return faultOfCertificate(failure, at)
 }
 
-/** Node's codes of what it holds against the broker's certificate: https://nodejs.org/api/tls.html#x509-certificate-error-codes */
+/**
+ * By Node's code of why verification of the broker's certificate failed:
+ * https://nodejs.org/api/tls.html#x509-certificate-error-codes
+ */
 function faultOfCertificate({ code = '', cert, host }: Failure, at: string): SecurityFault | null {
   const certificate = `the certificate of broker ${at}`
   switch (code) {
@@ -145,14 +149,14 @@ function faultOfCertificate({ code = '', cert, host }: Failure, at: string): Sec
 
 /** Numbers of TLS alerts: RFC 8446, section 6. */
 const NO_COMMON_TLS = [70, 71]
-/** Handshake failure is among them: before TLS 1.3 some brokers answer so where a certificate is missing. */
+/** With handshake_failure (40): before TLS 1.3 some brokers send it when a client certificate is missing. */
 const ABOUT_CERTIFICATES = [40, 41, 42, 43, 44, 45, 46, 48, 49, 51, 116]
 
 function faultOfAlert(alert: number, broker: string, settings: SecuritySettings): SecurityFault {
   if (NO_COMMON_TLS.includes(alert)) {
     return tls(`${broker} and this program have no TLS version or cipher in common (TLS alert ${alert})`)
   }
-  if (!ABOUT_CERTIFICATES.includes(alert)) return tls(`${broker} broke off TLS (alert ${alert})`)
+  if (!ABOUT_CERTIFICATES.includes(alert)) return tls(`${broker} closed the TLS session (alert ${alert})`)
   if (settings.connections.tls.cert === undefined) {
     return tls(`${broker} wants a client certificate (TLS alert ${alert}): set KAFKA_TLS_CERT and KAFKA_TLS_KEY`)
   }
@@ -169,12 +173,12 @@ function alertOf(error: unknown): number | null {
   return null
 }
 
-/** What answered is no TLS at all, HTTP say. */
+/** The response was not TLS, but HTTP for example. */
 function isOtherProtocol({ code = '' }: Failure): boolean {
   return /^ERR_SSL_(WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG|UNKNOWN_PROTOCOL)$/.test(code)
 }
 
-function isClosing(error: unknown): boolean {
+function isConnectionClosed(error: unknown): boolean {
   return [...chainOf(error)].some(({ message }) => message === 'Connection closed')
 }
 

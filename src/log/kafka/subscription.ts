@@ -1,7 +1,7 @@
 // A subscription on Kafka: the group decides which partitions are read (membership.ts), the owner from where
-// (`onAssigned`: its store knows how far all is stored), and fetch-loop.ts reads them. This joins the three, and watches the
-// topics: a missing one is waited for, new partitions are shared out again, the partitions of a recreated one are started
-// again. Nothing here jumps: a position that the log does not have is a problem until an operator decides.
+// (`onAssigned`: its store knows how far all is stored), and fetch-loop.ts reads them. This joins the three and watches
+// the topics: a missing one is waited for, new partitions lead to a rebalance, those of a recreated one start again.
+// Nothing here jumps: a position that the log does not have is a problem until an operator decides.
 //
 // Worst case: the broker is away for a night. Then there is one request per back-off and there are two log lines, and
 // reading resumes when it is back.
@@ -21,7 +21,7 @@ import { type ClusterMetadata, type KafkaCluster, partitionKey } from './cluster
 import { explain } from './errors.ts'
 import { FetchLoop } from './fetch-loop.ts'
 import { Committer } from './membership/committer.ts'
-import { GroupMember } from './membership/membership.ts'
+import { Membership } from './membership/membership.ts'
 import type { KafkaSettings } from './options.ts'
 import { newPartitionState, type PartitionState, stalledOf, start } from './partition-state.ts'
 import { Problems } from './problems.ts'
@@ -35,8 +35,8 @@ const IN_USE_MS = 10_000
 export interface KafkaSubscriptionContext {
   settings: KafkaSettings
   cluster: KafkaCluster
-  where: string
-  closed(subscription: KafkaSubscription): void
+  /** At the end of `close`. */
+  closed(): void
 }
 
 export class KafkaSubscription implements Subscription {
@@ -45,7 +45,7 @@ export class KafkaSubscription implements Subscription {
   readonly #settings: KafkaSettings
   readonly #problems: Problems
   readonly #fetchLoop: FetchLoop
-  readonly #member: GroupMember
+  readonly #membership: Membership
   readonly #committer: Committer
   readonly #states = new Map<string, PartitionState>()
   readonly #arrived = new Notifier()
@@ -73,7 +73,7 @@ export class KafkaSubscription implements Subscription {
       arrived: this.#arrived,
       refresh: this.#refresh,
     })
-    this.#member = new GroupMember({
+    this.#membership = new Membership({
       settings,
       group: options.group,
       problems: this.#problems,
@@ -81,9 +81,8 @@ export class KafkaSubscription implements Subscription {
       onAssignment: (assignments, kept) => this.#assign(assignments, kept),
     })
     this.#committer = new Committer(
-      (positions) => this.#member.commit(positions.filter((each) => this.#states.has(partitionKey(each)))),
-      (error) =>
-        settings.log.debug?.({ group: options.group, reason: explain(error, settings) }, 'Commit was not taken'),
+      (positions) => this.#membership.commit(positions.filter((position) => this.#states.has(partitionKey(position)))),
+      (error) => settings.log.debug({ group: options.group, reason: explain(error, settings) }, 'Commit failed'),
     )
     options.signal.addEventListener('abort', this.#wake, { once: true })
     this.#watching = this.#watch()
@@ -143,10 +142,11 @@ export class KafkaSubscription implements Subscription {
     this.#options.signal.removeEventListener('abort', this.#wake)
     this.#refresh.notify()
     this.#arrived.notify()
-    await settlesWithin(CLOSE_LIMIT_MS, Promise.all([this.#member.close(), this.#fetchLoop.close(), this.#watching]))
+    const closed = Promise.all([this.#membership.close(), this.#fetchLoop.close(), this.#watching])
+    await settlesWithin(CLOSE_LIMIT_MS, closed)
     this.#states.clear()
     this.#problems.clearAll()
-    this.#context.closed(this)
+    this.#context.closed()
   }
 
   get #ended(): boolean {
@@ -171,11 +171,11 @@ export class KafkaSubscription implements Subscription {
         if (fault !== null) {
           // It responded, so it can be reached.
           this.#problems.clear('unreachable')
-          this.#problems.set('security', `Cannot use Kafka at ${this.#context.where}: ${fault.text}`)
+          this.#problems.set('security', `Cannot use Kafka at ${this.#settings.bootstrap}: ${fault.text}`)
           await this.#refresh.sleep(this.#settings.securityPauseMs, () => this.#closing !== null)
           continue
         }
-        this.#problems.set('unreachable', `Cannot reach Kafka at ${this.#context.where}: ${this.#explain(error)}`)
+        this.#problems.set('unreachable', `Cannot reach Kafka at ${this.#settings.bootstrap}: ${this.#explain(error)}`)
         pauseMs = this.#backoff.next()
       }
       await this.#refresh.wait(pauseMs)
@@ -191,15 +191,15 @@ export class KafkaSubscription implements Subscription {
   async #refreshMetadata(): Promise<number> {
     const { topics, group } = this.#options
     if (!this.#fetchLoop.ready) this.#fetchLoop.useVersion(await this.#context.cluster.fetchVersion())
-    const metadata = await this.#context.cluster.facts(topics)
+    const metadata = await this.#context.cluster.metadata(topics)
     if (this.#closing) return 0
     this.#metadata = metadata
     this.#fetchLoop.brokers = metadata.brokers
     const missing = topics.filter((topic) => !metadata.topics.has(topic))
     if (missing.length === 0) this.#problems.clear('topic_missing')
-    else this.#problems.set('topic_missing', `Topic does not exist: ${missing.map((each) => `"${each}"`).join(', ')}`)
+    else this.#problems.set('topic_missing', `Topic does not exist: ${missing.map((topic) => `"${topic}"`).join(', ')}`)
     this.#compareStates()
-    this.#member.follow(new Map([...metadata.topics].map(([topic, { leaders }]) => [topic, leaders.length])))
+    this.#membership.follow(new Map([...metadata.topics].map(([topic, { leaders }]) => [topic, leaders.length])))
     void this.#requestStarts()
     this.#watchForStall(group)
     this.#arrived.notify()
@@ -234,7 +234,7 @@ export class KafkaSubscription implements Subscription {
       for (const partition of partitions) given.set(partitionKey({ topic, partition }), { topic, partition })
     }
     this.#revoke([...this.#states].filter(([key]) => !kept || !given.has(key)).map(([, state]) => state))
-    for (const [key, each] of given) if (!this.#states.has(key)) this.#addState(each)
+    for (const [key, topicPartition] of given) if (!this.#states.has(key)) this.#addState(topicPartition)
     this.#refresh.notify()
   }
 
@@ -258,13 +258,13 @@ export class KafkaSubscription implements Subscription {
     this.#states.set(partitionKey(state), state)
   }
 
-  /** Requests start positions from the owner, for all partitions in phase `starting`. One request at a time; it may take long. */
+  /** Requests start positions from the owner for partitions in phase `starting`, one request at a time. */
   async #requestStarts(): Promise<void> {
     const waiting = [...this.#states.values()].filter((state) => state.phase === 'starting')
     if (waiting.length === 0 || this.#startsRequested || performance.now() < this.#requestNotBeforeMs) return
     this.#startsRequested = true
     try {
-      const described = await this.#context.cluster.describe(this.#options.group, waiting)
+      const described = await this.#context.cluster.describePartitions(this.#options.group, waiting)
       const decisions = await this.#options.onAssigned(described)
       if (this.#closing) return
       for (const [i, state] of waiting.entries()) start(state, described[i]!, decisions[i])

@@ -1,15 +1,16 @@
-// The file of the embedded log: its tables. Each partition has a table of its own, `records_<id>`, keyed by offset: every
-// append is then at the right edge of a tree, which fills pages whole and was measured 40 % faster than one table keyed by
-// (topic, partition, offset). Records are durable when a transaction returns; leases and commits need not be.
+// The file of the embedded log: its tables, and the statements on partitions, their ends and what groups have
+// committed. Each partition has a table of its own, `records_<id>`, keyed by offset: every append is then at the right
+// edge of a tree, which fills pages whole and was measured 40 % faster than one table keyed by (topic, partition,
+// offset). Records are durable when a transaction returns; leases and commits need not be.
 
 import type { DatabaseSync } from 'node:sqlite'
 import { SqliteFile } from '../../sqlite/sqlite-file.ts'
-import { LogError } from '../event-log.ts'
+import { LogError, type PartitionDescription } from '../event-log.ts'
 
 /** Format of the file, in its `user_version`. */
 const FORMAT = 1
 
-// AUTOINCREMENT: ids, and so tables of records, are never used twice.
+// AUTOINCREMENT: ids, and so tables of records, are never reused.
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS topics (
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, topic_id TEXT NOT NULL);
@@ -23,7 +24,16 @@ const SCHEMA = `
     group_name TEXT PRIMARY KEY, owner TEXT NOT NULL, heartbeat_ms INTEGER NOT NULL) WITHOUT ROWID;
 `
 
-/** Its faults are LogErrors. */
+export interface PartitionRow {
+  /** Names the table of the partition's records. */
+  id: number
+  topic: string
+  topicId: string
+  partition: number
+  nextOffset: number
+}
+
+/** Its faults are LogErrors. All methods but `transactLoosely` are for use inside `use` or a transaction. */
 export class LogDatabase extends SqliteFile {
   #pageBytes = 0
 
@@ -43,15 +53,69 @@ export class LogDatabase extends SqliteFile {
     })
   }
 
-  /** Changes whenever another connection has written. */
+  /** Changes when another connection has written. */
   dataVersion(): number {
     return this.get<{ data_version: number }>('PRAGMA data_version')!.data_version
   }
 
-  /** Bytes of the file that hold something. */
+  /** Bytes of the file in use, without free pages. */
   liveBytes(): number {
     const pages = this.get<{ page_count: number }>('PRAGMA page_count')!.page_count
     return (pages - this.get<{ freelist_count: number }>('PRAGMA freelist_count')!.freelist_count) * this.#pageBytes
+  }
+
+  /** The partitions of one topic in order; empty when there is no such topic. */
+  partitions(topic: string): PartitionRow[] {
+    return this.all<PartitionRow>(
+      `SELECT partitions.id, name AS topic, topic_id AS topicId, partition, next_offset AS nextOffset
+       FROM topics JOIN partitions ON topic = topics.id WHERE name = ? ORDER BY partition`,
+      topic,
+    )
+  }
+
+  /** Offsets that the next records will get, by partition id. */
+  endOffsets(): Map<number, number> {
+    const rows = this.all<{ id: number; next_offset: number }>('SELECT id, next_offset FROM partitions')
+    return new Map(rows.map((row) => [row.id, row.next_offset]))
+  }
+
+  endOffset(id: number): number {
+    return this.get<{ next_offset: number }>('SELECT next_offset FROM partitions WHERE id = ?', id)!.next_offset
+  }
+
+  /** Bounds of a partition and the group's committed offset, null without a group. */
+  describe({ id, partition }: PartitionRow, group: string | undefined): PartitionDescription {
+    const endOffset = this.endOffset(id)
+    return {
+      partition,
+      earliestOffset: this.oldestRecord(id)?.offset ?? endOffset,
+      endOffset,
+      committedOffset: group === undefined ? null : this.committedOffset(group, id),
+    }
+  }
+
+  /** Never sets it back. */
+  setEndOffset(id: number, offset: number): void {
+    this.run('UPDATE partitions SET next_offset = ? WHERE id = ? AND next_offset < ?', offset, id, offset)
+  }
+
+  /** Offset and time of the oldest record that has not been removed. */
+  oldestRecord(id: number): { offset: number; time_ms: number } | undefined {
+    return this.get(`SELECT offset, time_ms FROM records_${id} ORDER BY offset LIMIT 1`)
+  }
+
+  committedOffset(group: string, id: number): number | null {
+    const sql = 'SELECT offset FROM committed WHERE group_name = ? AND partition_id = ?'
+    return this.get<{ offset: number | null }>(sql, group, id)?.offset ?? null
+  }
+
+  setCommittedOffset(group: string, id: number, offset: number): void {
+    this.run('INSERT OR REPLACE INTO committed (group_name, partition_id, offset) VALUES (?, ?, ?)', group, id, offset)
+  }
+
+  /** Registers the group for a partition: from now on only what it has committed past may be pruned. */
+  registerGroup(group: string, id: number): void {
+    this.run('INSERT OR IGNORE INTO committed (group_name, partition_id, offset) VALUES (?, ?, NULL)', group, id)
   }
 
   protected prepare(database: DatabaseSync): void {

@@ -1,10 +1,10 @@
 // One member of a consumer group of the embedded log. While it has the group's lease it owns all partitions of its
-// topics and reads them; else it stands by. `flush` of the options is never called: the lease does not move while its
-// owner lives, except by `close`, whose caller has finished by then. A little over 300 lines: the states of a member, standing by,
-// owning, blocked, closed, are easier to follow on one page.
+// topics and reads them; otherwise it stands by. `flush` of the options is never called: the lease does not move while
+// its owner lives, except by `close`, whose caller has finished by then.
 
 import { randomUUID } from 'node:crypto'
 import { setImmediate as afterImmediate } from 'node:timers/promises'
+import { Notifier } from '../../runtime/waiting.ts'
 import { isLocked } from '../../sqlite/sqlite-file.ts'
 import type {
   AssignedPartition,
@@ -18,99 +18,95 @@ import type {
   TopicPartition,
 } from '../event-log.ts'
 import { holdLease, ownsLease, releaseLease } from './lease.ts'
-import type { LogDatabase } from './log-database.ts'
-import {
-  committedOffset,
-  endOffset,
-  endOffsets,
-  oldestRecord,
-  type PartitionRow,
-  partitionsOf,
-  registerGroup,
-  setCommittedOffset,
-} from './partition-tables.ts'
+import type { LogDatabase, PartitionRow } from './log-database.ts'
 import { readRecords } from './record-reader.ts'
 
-/** The most records of one `next`: they are read without a pause, which takes some 5 ms. */
+/** Maximum records of one `next`: they are read without a pause, which takes about 5 ms. */
 const MAX_RECORDS = 2000
 const DEFAULT_MAX_BYTES = 4 * 1024 * 1024
-/** `next` answers [] after this long without data. */
+/** `next` returns [] after this long without data. */
 const IDLE_MS = 250
-/** How often a waiting `next` looks whether another process has written. */
+/** How often a waiting `next` checks whether another process has written. */
 const POLL_MS = 50
 const STAND_BY_MS = 250
-/** A decision to block, or a failed one, is asked for again after this long. */
-const ASK_AGAIN_MS = 2000
+/** After a decision to block, or a failed one, another is requested after this long. */
+const START_RETRY_MS = 2000
 
 interface OwnedPartition extends PartitionRow {
   position: number | null
   blocked: string | null
-  askedAtMs: number
+  startRequestedAtMs: number
 }
 
-/** What a member needs of the log that it reads. */
-export interface MemberLog {
-  file: LogDatabase
+export interface SqliteSubscriptionContext {
+  database: LogDatabase
   leaseMs: number
-  /** Called after each append of this process. */
-  waiters: Set<() => void>
+  /** At the end of `close`. */
+  closed(): void
 }
 
 export class SqliteSubscription implements Subscription {
-  readonly #log: MemberLog
   readonly #options: SubscribeOptions
+  readonly #context: SqliteSubscriptionContext
+  readonly #database: LogDatabase
   readonly #member = randomUUID()
   readonly #owned = new Map<number, OwnedPartition>()
   readonly #problems = new Map<string, LogProblem>()
   #missing: string[] = []
   #isOwner = false
-  /** Counts assignments: an answer of `onAssigned` for an older one is dropped. */
+  /** Counts assignments: decisions of `onAssigned` for an older one are dropped. */
   #epoch = 0
-  #isAsking = false
+  #startsRequested = false
   #isClosed = false
   #turn = 0
+  readonly #changed = new Notifier()
+  /** The database's version that `next` has read; null when there may be something new in the same version. */
+  #readVersion: number | null = null
   #timer: NodeJS.Timeout | undefined
 
-  constructor(log: MemberLog, options: SubscribeOptions) {
-    this.#log = log
+  constructor(options: SubscribeOptions, context: SqliteSubscriptionContext) {
     this.#options = options
+    this.#context = context
+    this.#database = context.database
+    options.signal.addEventListener('abort', this.wake, { once: true })
     this.#tick()
   }
 
   async next(): Promise<RecordBatch[]> {
-    // Without this a caller that always finds data would never let a timer or a socket have its turn.
+    // Without this, a caller that always finds data would starve timers and sockets.
     await afterImmediate()
     const deadlineMs = performance.now() + IDLE_MS
-    let seenVersion: number | null = null
+    this.#readVersion = null
     while (!this.#isClosed && !this.#options.signal.aborted) {
       try {
-        const version = this.#log.file.use('Reading the log failed', () => this.#log.file.dataVersion())
-        if (seenVersion !== version) {
-          const batches = this.#log.file.use('Reading the log failed', () => this.#read())
-          this.#problems.delete('read')
-          if (batches.length > 0) return batches
-        }
-        seenVersion = version
+        const batches = this.#database.use('Reading the log failed', () => this.#readChanged())
+        if (batches.length > 0) return batches
       } catch (error) {
         this.#setProblem('read', 'unreachable', error)
       }
       const leftMs = deadlineMs - performance.now()
       if (leftMs <= 0) break
-      if (await this.#wait(Math.min(POLL_MS, leftMs))) seenVersion = null
+      await this.#changed.wait(Math.min(POLL_MS, leftMs))
     }
     return []
   }
 
+  /** To be called after each append of this process: the database's version changes by other connections only. */
+  readonly wake = (): void => {
+    this.#readVersion = null
+    this.#changed.notify()
+  }
+
   async commit(positions: readonly Position[]): Promise<void> {
-    const { file } = this.#log
+    const database = this.#database
     const { group } = this.#options
     try {
-      file.transactLoosely('Committing failed', () => {
+      database.transactLoosely('Committing failed', () => {
         // A member that lost its lease must not set back what the next one has committed.
-        if (!ownsLease(file, group, this.#member)) return
+        if (!ownsLease(database, group, this.#member)) return
         for (const { topic, topicId, partition, offset } of positions) {
-          const row = partitionsOf(file, topic).find((each) => each.partition === partition)
-          if (row?.topicId === topicId) setCommittedOffset(file, group, row.id, offset)
+          const row = database.partitions(topic).find((existing) => existing.partition === partition)
+          if (row?.topicId === topicId) database.setCommittedOffset(group, row.id, offset)
         }
       })
       this.#problems.delete('commit')
@@ -130,7 +126,7 @@ export class SqliteSubscription implements Subscription {
   lag(): PartitionLag[] {
     let ends = new Map<number, number>()
     try {
-      ends = this.#log.file.use('Reading the log failed', () => endOffsets(this.#log.file))
+      ends = this.#database.use('Reading the log failed', () => this.#database.endOffsets())
     } catch (error) {
       this.#setProblem('read', 'unreachable', error)
     }
@@ -145,7 +141,7 @@ export class SqliteSubscription implements Subscription {
   get problems(): readonly LogProblem[] {
     const problems = [...this.#problems.values()]
     for (const topic of this.#missing) {
-      problems.push({ code: 'topic_missing', message: `Topic ${topic} does not exist: make it` })
+      problems.push({ code: 'topic_missing', message: `Topic ${topic} does not exist: create it` })
     }
     for (const { topic, partition, blocked } of this.#owned.values()) {
       if (blocked === null) continue
@@ -158,23 +154,25 @@ export class SqliteSubscription implements Subscription {
     if (this.#isClosed) return
     this.#isClosed = true
     clearTimeout(this.#timer)
-    this.#forget()
-    this.#wakeAll()
+    this.#options.signal.removeEventListener('abort', this.wake)
+    this.#dropAssignment()
+    this.wake()
     try {
-      releaseLease(this.#log.file, this.#options.group, this.#member)
+      releaseLease(this.#database, this.#options.group, this.#member)
     } catch {
-      // The lease runs out by itself.
+      // The lease expires.
     }
+    this.#context.closed()
   }
 
-  /** Keeps or takes the lease, looks for partitions that are new; again and again until closed. */
+  /** Renews or takes the lease and assigns new partitions, periodically until closed. */
   #tick(): void {
-    const { file, leaseMs } = this.#log
+    const { leaseMs } = this.#context
     try {
-      const isOwner = holdLease(file, this.#options.group, { member: this.#member, leaseMs })
-      if (this.#isOwner && !isOwner) this.#lose()
+      const isOwner = holdLease(this.#database, this.#options.group, { member: this.#member, leaseMs })
+      if (this.#isOwner && !isOwner) this.#revokeAll()
       this.#isOwner = isOwner
-      if (isOwner) file.use('Assigning partitions failed', () => this.#assignNew())
+      if (isOwner) this.#database.use('Assigning partitions failed', () => this.#assignNew())
       this.#problems.delete('lease')
     } catch (error) {
       this.#setProblem('lease', 'unreachable', error)
@@ -183,94 +181,89 @@ export class SqliteSubscription implements Subscription {
     this.#timer = setTimeout(() => this.#tick(), pauseMs).unref()
   }
 
-  #lose(): void {
+  #revokeAll(): void {
     const lost = this.assigned
-    this.#forget()
+    this.#dropAssignment()
     this.#options.onRevoked?.(lost)
   }
 
-  #forget(): void {
+  #dropAssignment(): void {
     this.#isOwner = false
     this.#epoch += 1
     this.#owned.clear()
   }
 
   #assignNew(): void {
+    const { group, topics } = this.#options
     const rows: PartitionRow[] = []
     this.#missing = []
-    for (const topic of this.#options.topics) {
-      const ofTopic = partitionsOf(this.#log.file, topic)
+    for (const topic of topics) {
+      const ofTopic = this.#database.partitions(topic)
       if (ofTopic.length === 0) this.#missing.push(topic)
       rows.push(...ofTopic)
     }
-    if (this.#isAsking) return
+    if (this.#startsRequested) return
     const nowMs = performance.now()
-    const asked = rows.filter((row) => {
+    const starting = rows.filter((row) => {
       const owned = this.#owned.get(row.id)
-      return owned === undefined || (owned.position === null && nowMs - owned.askedAtMs >= ASK_AGAIN_MS)
+      return owned === undefined || (owned.position === null && nowMs - owned.startRequestedAtMs >= START_RETRY_MS)
     })
-    if (asked.length === 0) return
-    if (asked.some((row) => !this.#owned.has(row.id))) this.#register(rows)
-    for (const row of asked) {
+    if (starting.length === 0) return
+    if (starting.some((row) => !this.#owned.has(row.id))) {
+      this.#database.transactLoosely('Joining the group failed', () => {
+        for (const row of rows) this.#database.registerGroup(group, row.id)
+      })
+    }
+    for (const row of starting) {
       const blocked = this.#owned.get(row.id)?.blocked ?? null
-      this.#owned.set(row.id, { ...row, position: null, blocked, askedAtMs: nowMs })
+      this.#owned.set(row.id, { ...row, position: null, blocked, startRequestedAtMs: nowMs })
     }
-    this.#ask(asked.map((row) => this.#describe(row))).then((decisions) => this.#start(asked, decisions))
-  }
-
-  #register(rows: PartitionRow[]): void {
-    const { file } = this.#log
-    file.transactLoosely('Joining the group failed', () => {
-      for (const row of rows) registerGroup(file, this.#options.group, row.id)
+    const described = starting.map((row) => {
+      return { topic: row.topic, topicId: row.topicId, ...this.#database.describe(row, group) }
     })
+    void this.#requestStarts(starting, described)
   }
 
-  #describe({ id, topic, topicId, partition }: PartitionRow): AssignedPartition {
-    const { file } = this.#log
-    const end = endOffset(file, id)
-    return {
-      topic,
-      topicId,
-      partition,
-      committedOffset: committedOffset(file, this.#options.group, id),
-      earliestOffset: oldestRecord(file, id)?.offset ?? end,
-      endOffset: end,
-    }
-  }
-
-  /** The decisions, or null when there are none (an older assignment, or asking failed). */
-  async #ask(partitions: AssignedPartition[]): Promise<StartDecision[] | null> {
+  /** Requests start positions from the owner and applies them, unless the assignment has changed meanwhile. */
+  async #requestStarts(rows: PartitionRow[], described: AssignedPartition[]): Promise<void> {
     const epoch = this.#epoch
-    this.#isAsking = true
+    this.#startsRequested = true
     try {
-      const decisions = await this.#options.onAssigned(partitions)
+      const decisions = await this.#options.onAssigned(described)
       this.#problems.delete('start')
-      return epoch === this.#epoch ? decisions : null
+      if (epoch === this.#epoch) this.#start(rows, decisions)
     } catch (error) {
       this.#setProblem('start', 'stalled', error)
-      return null
     } finally {
-      this.#isAsking = false
+      this.#startsRequested = false
     }
   }
 
-  #start(asked: PartitionRow[], decisions: StartDecision[] | null): void {
-    if (decisions === null) return
-    for (const [i, row] of asked.entries()) {
+  #start(rows: PartitionRow[], decisions: StartDecision[]): void {
+    for (const [i, row] of rows.entries()) {
       const owned = this.#owned.get(row.id)!
       const decision = decisions[i]!
       owned.position = 'offset' in decision ? decision.offset : null
       owned.blocked = 'blocked' in decision ? decision.blocked : null
     }
-    this.#wakeAll()
+    this.wake()
+  }
+
+  /** Reads unless nothing has changed since the last time. */
+  #readChanged(): RecordBatch[] {
+    const version = this.#database.dataVersion()
+    if (version === this.#readVersion) return []
+    const batches = this.#read()
+    this.#problems.delete('read')
+    this.#readVersion = version
+    return batches
   }
 
   #read(): RecordBatch[] {
-    const { file } = this.#log
-    const ends = endOffsets(file)
+    const ends = this.#database.endOffsets()
     const ready = [...this.#owned.values()].filter(({ id, position }) => position !== null && position < ends.get(id)!)
     if (ready.length === 0) return []
-    // Every partition that has something gets an equal share, so that they stay side by side in time.
+    // Every partition with data gets an equal share, so that they advance together in time.
     const maxBytes = this.#options.maxBytes ?? DEFAULT_MAX_BYTES
     const limit = Math.max(1, Math.floor(MAX_RECORDS / ready.length))
     const shareBytes = Math.floor(maxBytes / ready.length)
@@ -280,7 +273,7 @@ export class SqliteSubscription implements Subscription {
     for (const owned of [...ready.slice(first), ...ready.slice(0, first)]) {
       if (totalBytes >= maxBytes) break
       const fromOffset = owned.position!
-      const { records, bytes } = readRecords(file, owned.id, { offset: fromOffset, limit, maxBytes: shareBytes })
+      const { records, bytes } = readRecords(this.#database, { id: owned.id, fromOffset, limit, maxBytes: shareBytes })
       totalBytes += bytes
       const end = ends.get(owned.id)!
       const nextOffset = records.length === 0 ? end : records.at(-1)!.offset + 1
@@ -292,30 +285,8 @@ export class SqliteSubscription implements Subscription {
     return batches
   }
 
-  /** True when this process has appended or a partition was started; false when the time is up. */
-  #wait(pauseMs: number): Promise<boolean> {
-    const { waiters } = this.#log
-    const { signal } = this.#options
-    return new Promise((resolve) => {
-      const settle = (isNews: boolean) => {
-        clearTimeout(timer)
-        waiters.delete(wake)
-        signal.removeEventListener('abort', wake)
-        resolve(isNews)
-      }
-      const wake = () => settle(true)
-      const timer = setTimeout(settle, pauseMs, false)
-      waiters.add(wake)
-      signal.addEventListener('abort', wake)
-    })
-  }
-
-  #wakeAll(): void {
-    for (const wake of [...this.#log.waiters]) wake()
-  }
-
   #setProblem(key: string, code: LogProblem['code'], error: unknown): void {
-    // Another process writes just now. What was tried is done again in a moment, so it is nothing to tell people.
+    // Another process is writing. The action is retried within a moment, so it is not reported.
     if (isLocked(error)) return
     this.#problems.set(key, { code, message: error instanceof Error ? error.message : String(error) })
   }
