@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { existsSync, globSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { test } from 'node:test'
-import { GpuSampleSchema, TokenUsageSchema } from '../src/domain/events/schemas.ts'
+import { GpuSampleSchema, TokenUsageSchema } from '../src/domain/events/event.ts'
 
 const sources = globSync('src/**/*.ts').sort()
 const read = (path: string) => readFileSync(path, 'utf8')

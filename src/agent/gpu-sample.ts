@@ -2,7 +2,7 @@
 // omitted, never sent as 0. The event gets its identity here, once: `event_id` is the run's random name and a counter,
 // so that sending the same bytes twice makes one document, and a clock that is set back cannot merge two events.
 
-import type { GpuSample } from '../domain/events/schemas.ts'
+import type { GpuSample } from '../domain/events/event.ts'
 import type { GpuReading, GpuSourceName } from './gpu/gpu-source.ts'
 import type { ModelNames } from './model-names.ts'
 

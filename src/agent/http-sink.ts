@@ -5,7 +5,7 @@
 
 import { type ClientRequest, Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
-import type { EventKind } from '../domain/events/documents.ts'
+import type { EventKind } from '../domain/events/event.ts'
 import { classifyResponse, type HttpResponse } from './classify-response.ts'
 import type { SendResult, Sink } from './sink.ts'
 import type { SpoolRecord } from './spool.ts'

@@ -1,7 +1,7 @@
 // Sends to an event log, keyed by host so that a host's events stay in order. An append that was not confirmed is
 // repeated; readers may then see an event twice, with the same id.
 
-import type { EventKind } from '../domain/events/documents.ts'
+import type { EventKind } from '../domain/events/event.ts'
 import { type EventLog, LogError } from '../log/event-log.ts'
 import { untilAborted } from '../runtime/waiting.ts'
 import type { SendResult, Sink } from './sink.ts'

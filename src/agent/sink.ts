@@ -1,7 +1,7 @@
 // Where the agent's records go: an event log (log-sink.ts: Kafka, or the embedded one), or another pertoken over HTTP
 // (http-sink.ts). The outcome of a batch is data, as the forwarder treats each one differently.
 
-import type { EventKind } from '../domain/events/documents.ts'
+import type { EventKind } from '../domain/events/event.ts'
 import type { SpoolRecord } from './spool.ts'
 
 /** The outcome of one call. */

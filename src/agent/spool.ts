@@ -3,7 +3,7 @@
 // dropped first, and counted (a gap of old samples costs little, as a sample covers up to 90 s, and new ones are worth
 // more). Topics have names of their own here, so that renaming a topic strands no records.
 
-import type { EventKind } from '../domain/events/documents.ts'
+import type { EventKind } from '../domain/events/event.ts'
 import type { EventLog, NewRecord } from '../log/event-log.ts'
 import { Notifier } from '../runtime/waiting.ts'
 

@@ -23,7 +23,7 @@ function moneyCells({ before_nano_usd: before, after_nano_usd: after }: MoneyCha
 
 function uncoveredText({ before_uncovered_nano_usd: before, after_uncovered_nano_usd: after }: MoneyChange): string {
   if (before === '0' && after === '0') return ''
-  return `Beside it, paid for and dark: ${money(BigInt(before))} before, ${money(BigInt(after))} after\n`
+  return `Beside it, paid for and not monitored: ${money(BigInt(before))} before, ${money(BigInt(after))} after\n`
 }
 
 function money(nanoUsd: bigint): string {

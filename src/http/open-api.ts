@@ -5,7 +5,7 @@
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyInstance } from 'fastify'
-import { GpuSampleSchema, TokenUsageSchema } from '../domain/events/schemas.ts'
+import { GpuSampleSchema, TokenUsageSchema } from '../domain/events/event.ts'
 import { PROBLEM_TYPE } from './problem.ts'
 
 const DESCRIPTION = `What a token costs on GPUs that you rent or own. Times are UTC in ISO 8601, money is in USD, errors

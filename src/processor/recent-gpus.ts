@@ -1,7 +1,7 @@
 // The GPUs of the last hour of event time, with the conflicts in their identity: what /api/v1/gpus lists and what
 // doctor checks. "Last" is relative to the newest sample, so that a replayed past shows its own GPUs.
 
-import type { GpuDocument } from '../domain/events/documents.ts'
+import type { GpuDocument } from '../domain/events/event.ts'
 import { HOUR_MS, MAX_SAMPLE_GAP_MS } from '../domain/ledger/buckets.ts'
 import { type GpuConflict, GpuConflicts } from '../domain/ledger/gpu-conflicts.ts'
 import type { EventStore } from '../store/event-store.ts'

@@ -4,7 +4,7 @@
 // weights plus cache. Prices are examples of on-demand prices, not quotes; host names, UUIDs and speeds are invented as
 // well. One GPU holds no model and is always idle, so that the page has unallocated cost to show.
 
-import type { GpuSample, TokenUsage } from '../domain/events/schemas.ts'
+import type { GpuSample, TokenUsage } from '../domain/events/event.ts'
 
 /** A service of the trace that the demo is modelled on. */
 export type DemoService = 'code' | 'conversation'

@@ -6,7 +6,7 @@
 // the trace are here, none of its rows. Hosts, GPUs, models, tenants, speeds and prices are invented: the prices are
 // examples of on-demand prices, not quotes. Pure: the same options generate the same events.
 
-import type { GpuSample, TokenUsage } from '../domain/events/schemas.ts'
+import type { GpuSample, TokenUsage } from '../domain/events/event.ts'
 import { DemoFleet, type DemoRequest, type DemoService, pickDeployment } from './demo-fleet.ts'
 import { seededRandom } from './seeded-random.ts'
 

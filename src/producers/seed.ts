@@ -5,7 +5,7 @@
 // each with what is allowed. Pure: time, host name and the seed of the random numbers are arguments.
 
 import Type from 'typebox'
-import type { GpuSample, TokenUsage } from '../domain/events/schemas.ts'
+import type { GpuSample, TokenUsage } from '../domain/events/event.ts'
 import { checkValue } from '../domain/prices/schema-errors.ts'
 import { seededRandom } from './seeded-random.ts'
 

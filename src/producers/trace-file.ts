@@ -10,8 +10,8 @@ import { createReadStream } from 'node:fs'
 import { basename, extname } from 'node:path'
 import { checkEvent, kindByShape, MAX_RECORD_BYTES, parseObject } from '../domain/events/decode.ts'
 import { hasDuplicateKey } from '../domain/events/duplicate-keys.ts'
+import type { GpuSample, TokenUsage } from '../domain/events/event.ts'
 import { Rejection } from '../domain/events/rejection.ts'
-import type { GpuSample, TokenUsage } from '../domain/events/schemas.ts'
 import { parseIsoMs } from '../domain/events/timestamp.ts'
 
 /** Values for fields that a row lacks. */

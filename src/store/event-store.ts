@@ -9,7 +9,7 @@
 // one connection. All methods may be called concurrently. What a method returns belongs to the caller; what is passed
 // in stays the caller's, except the documents of `writeDocuments`, which must not be changed afterwards.
 
-import type { EventKind, GpuDocument, TokenDocument } from '../domain/events/documents.ts'
+import type { EventKind, GpuDocument, TokenDocument } from '../domain/events/event.ts'
 import type { ReasonCode } from '../domain/events/rejection.ts'
 import type { Position } from '../log/event-log.ts'
 import type { LedgerStore } from './ledger-store.ts'

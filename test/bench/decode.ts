@@ -4,7 +4,7 @@
 //   node test/bench/decode.ts [--cpu-prof ...]
 
 import { BSON } from 'mongodb'
-import type { EventKind } from '../../src/domain/events/documents.ts'
+import type { EventKind } from '../../src/domain/events/event.ts'
 import { SlidingWindow } from '../../src/domain/live/sliding-window.ts'
 import type { LogRecord, RecordBatch } from '../../src/log/event-log.ts'
 import { stepsOf } from '../../src/processor/ingest/processor.ts'

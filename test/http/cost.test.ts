@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import type { GpuDocument } from '../../src/domain/events/documents.ts'
+import type { GpuDocument } from '../../src/domain/events/event.ts'
 import { ownEventId } from '../../src/domain/events/event-id.ts'
 import { type BucketLevel, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import type { CellRow } from '../../src/domain/ledger/types.ts'

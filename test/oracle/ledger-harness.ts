@@ -2,7 +2,7 @@
 // around it and the token usage of its minute, grouped as a database groups. Its rows come out in the shape of the batch
 // oracle, so that tests can compare the two, or look at one.
 
-import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
+import type { GpuDocument, TokenDocument } from '../../src/domain/events/event.ts'
 import { computeCell } from '../../src/domain/ledger/cell.ts'
 import { compareRows } from '../../src/domain/ledger/rows.ts'
 import { totalsOfEvent } from '../../src/domain/ledger/token-totals.ts'

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Compile } from 'typebox/compile'
 import { checkEvent } from '../../src/domain/events/decode.ts'
-import { type GpuSample, GpuSampleSchema, type TokenUsage, TokenUsageSchema } from '../../src/domain/events/schemas.ts'
+import { type GpuSample, GpuSampleSchema, type TokenUsage, TokenUsageSchema } from '../../src/domain/events/event.ts'
 import type { DemoService } from '../../src/producers/demo-fleet.ts'
 import {
   type DemoEvent,

@@ -5,7 +5,7 @@
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
+import type { GpuDocument, TokenDocument } from '../../src/domain/events/event.ts'
 import { logEventId, logIdPrefix, ownEventId } from '../../src/domain/events/event-id.ts'
 import type { Position } from '../../src/log/event-log.ts'
 import { type DeadLetter, type EventQuery, type EventStore, StoreError } from '../../src/store/event-store.ts'

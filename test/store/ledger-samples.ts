@@ -1,7 +1,7 @@
 // Events, rows and buckets for the ledger store's contract, and the reference grouping that the stores' is compared
 // with: totalsOfEvent of every event, added up one by one in BigInt.
 
-import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
+import type { GpuDocument, TokenDocument } from '../../src/domain/events/event.ts'
 import { ownEventId } from '../../src/domain/events/event-id.ts'
 import { noAmounts } from '../../src/domain/ledger/rows.ts'
 import { totalsOfEvent } from '../../src/domain/ledger/token-totals.ts'

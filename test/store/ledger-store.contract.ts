@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import type { GpuDocument, TokenDocument } from '../../src/domain/events/documents.ts'
+import type { GpuDocument, TokenDocument } from '../../src/domain/events/event.ts'
 import { type BucketLevel, CELL_MS, DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { rowToJson } from '../../src/domain/ledger/row-json.ts'
 import { rowTotalsOf } from '../../src/domain/ledger/rows.ts'

@@ -2,7 +2,7 @@
 // around the file's figures (see src/producers/seed.ts); a figure that the file lacks stays unknown.
 
 import { readFileSync } from 'node:fs'
-import type { GpuSample } from '../../domain/events/schemas.ts'
+import type { GpuSample } from '../../domain/events/event.ts'
 import { pairs, parseSeed, SeedError, type SeedGpu } from '../../producers/seed.ts'
 import { type GpuReading, type GpuSource, GpuSourceError } from './gpu-source.ts'
 

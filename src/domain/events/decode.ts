@@ -5,11 +5,11 @@
 
 import { Compile } from 'typebox/compile'
 import { type CloudEventAttributes, envelopeOf, unwrapStructured } from './cloudevents.ts'
-import type { EventKind, GpuDocument, TokenDocument } from './documents.ts'
 import { hasDuplicateKey } from './duplicate-keys.ts'
+import type { EventKind, GpuDocument, TokenDocument } from './event.ts'
+import { GpuSampleSchema, KNOWN_FIELDS, TokenUsageSchema } from './event.ts'
 import { logEventId, ownEventId } from './event-id.ts'
 import { type Issue, Rejection } from './rejection.ts'
-import { GpuSampleSchema, KNOWN_FIELDS, TokenUsageSchema } from './schemas.ts'
 import { parseIsoMs } from './timestamp.ts'
 import { explain } from './validation-errors.ts'
 

@@ -2,7 +2,7 @@
 // slots means that a GPU is paid for twice, two names in one slot that two machines report under one host name. Both
 // show within seconds, because the conflicting producers take turns, so the newest samples are enough to detect them.
 
-import type { GpuDocument } from '../events/documents.ts'
+import type { GpuDocument } from '../events/event.ts'
 
 interface Slot {
   host: string | null

@@ -3,7 +3,7 @@
 // group carries both Σ count and Σ floor(count / n) (types.ts). Names beyond the book's limits overflow into `other`;
 // the ones with the most tokens of the cell are kept, ties by name: one careless tenant label must not fill a store.
 
-import { gpuIndexesOf } from '../events/documents.ts'
+import { gpuIndexesOf } from '../events/event.ts'
 import { compareText } from './rows.ts'
 import { type Count, type LedgerToken, OTHER_NAME, type TokenCounts, type TokenTotals } from './types.ts'
 

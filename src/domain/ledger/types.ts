@@ -4,7 +4,7 @@
 // milliseconds, energy in millijoules, counts as they are; BigInt, because a fleet's year passes 2⁵³.
 // The rules are in cell.ts and docs/cost-model.md, the gaps of the specification in docs/adr/0002-ledger-rules.md.
 
-import type { GpuDocument, TokenDocument } from '../events/documents.ts'
+import type { GpuDocument, TokenDocument } from '../events/event.ts'
 import type { PriceKind } from '../prices/price-rule.ts'
 
 /** What the ledger reads of a sample; a GpuDocument is one. */

@@ -1,7 +1,7 @@
 // The read side of the live window: tokens per second and price of each slot and model over the window that ends at a
 // wall-clock instant. The event time of an idle slot advances with the wall clock, so that its window empties.
 
-import type { GpuDocument } from '../events/documents.ts'
+import type { GpuDocument } from '../events/event.ts'
 import type { Slot } from './panes.ts'
 
 /** Price of a slot at an instant, USD per hour; `sample` is its newest sample, if any. */

@@ -1,7 +1,7 @@
 // What the live window keeps of one slot (host + GPU index): token sums in panes of one second of event time, for the
 // slot and for each model on it, and the newest sample.
 
-import type { GpuDocument } from '../events/documents.ts'
+import type { GpuDocument } from '../events/event.ts'
 
 /** State of one slot of the live window. */
 export interface Slot {

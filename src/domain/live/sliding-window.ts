@@ -9,7 +9,7 @@
 // slot. A host whose clock runs ahead makes no other host late. Memory is bounded by `maxRings`, about 1.3 KB each, one
 // for each slot and for each model on it: the least recently used slots are evicted.
 
-import { type GpuDocument, gpuIndexesOf, type TokenDocument } from '../events/documents.ts'
+import { type GpuDocument, gpuIndexesOf, type TokenDocument } from '../events/event.ts'
 import { type LiveModel, type LiveSlot, liveFigures, type PriceOfSlot } from './live-figures.ts'
 import { PaneRing, type Slot } from './panes.ts'
 

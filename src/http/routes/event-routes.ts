@@ -4,7 +4,7 @@
 // concurrent posts are bounded, since each holds its whole body in memory.
 
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import type { EventKind } from '../../domain/events/documents.ts'
+import type { EventKind } from '../../domain/events/event.ts'
 import { LogError } from '../../log/event-log.ts'
 import { requireEventAllowance } from '../access/auth.ts'
 import type { HttpDependencies } from '../dependencies.ts'

@@ -2,7 +2,7 @@
 // their identity, and the live windows.
 
 import type { FastifyInstance } from 'fastify'
-import type { GpuDocument } from '../../domain/events/documents.ts'
+import type { GpuDocument } from '../../domain/events/event.ts'
 import { bySlot } from '../../domain/ledger/gpu-conflicts.ts'
 import type { LiveSlot } from '../../domain/live/live-figures.ts'
 import { readRecentGpus } from '../../processor/recent-gpus.ts'

@@ -1,8 +1,8 @@
-// The published JSON Schemas of the two topics, generated from the one definition in domain/events/schemas.ts. They are
+// The published JSON Schemas of the two topics, generated from the one definition in domain/events/event.ts. They are
 // byte for byte the files in the package's schemas/, which tests compare with both.
 
 import type { FastifyInstance } from 'fastify'
-import { GpuSampleSchema, TokenUsageSchema } from '../../domain/events/schemas.ts'
+import { GpuSampleSchema, TokenUsageSchema } from '../../domain/events/event.ts'
 import { jsonResponse, object } from '../open-api.ts'
 
 /** The schemas by file name, in the order of the index. */

@@ -3,7 +3,7 @@
 // leaves no hole in the live figures. Records between the stored position and a crash are delivered again and are in
 // the store already: they are remembered by id and not counted twice. The record is the ledger, never these figures.
 
-import type { GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
+import type { GpuDocument, TokenDocument } from '../../domain/events/event.ts'
 import { CELL_MS } from '../../domain/ledger/buckets.ts'
 import type { LiveModel, LiveSlot } from '../../domain/live/live-figures.ts'
 import { SlidingWindow } from '../../domain/live/sliding-window.ts'

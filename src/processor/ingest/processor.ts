@@ -8,7 +8,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { crc32 } from 'node:zlib'
 import { decodeRecord } from '../../domain/events/decode.ts'
-import type { EventKind, GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
+import type { EventKind, GpuDocument, TokenDocument } from '../../domain/events/event.ts'
 import { logIdPrefix } from '../../domain/events/event-id.ts'
 import { Rejection } from '../../domain/events/rejection.ts'
 import type { AssignedPartition, EventLog, LogRecord, RecordBatch, Subscription } from '../../log/event-log.ts'

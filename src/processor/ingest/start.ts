@@ -152,7 +152,7 @@ const TOPICS_PATIENCE_MS = 2000
 
 /**
  * Prepares store and topics and settles where a first start begins, each repeated until it succeeds or the signal
- * aborts. Throws StartUndecided where an operator has not said where to begin, and GaveUp when `giveUp` aborts first.
+ * aborts. Throws StartUndecided where no operator has decided where to begin, and GaveUp when `giveUp` aborts first.
  */
 export async function startUp(
   { eventLog, store, closedDays, group, topicMetric, topicToken, topicDead, partitions, log, ...start }: StartUp,
@@ -172,8 +172,8 @@ export async function startUp(
       }),
     )
     if (begun instanceof StartUndecided) throw begun
-    if (begun.length > 0) log.info({ topics: begun, from }, 'Begins these topics where it was told to')
-    else if (from !== null) log.info({ from }, 'Goes on where it stopped: where to begin was decided before')
+    if (begun.length > 0) log.info({ topics: begun, from }, 'Starts these topics where --from puts them')
+    else if (from !== null) log.info({ from }, 'Resumes where it stopped: where to begin was decided before')
   } catch (error) {
     if (!signal.aborted) throw error
     return

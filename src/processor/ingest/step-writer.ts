@@ -6,7 +6,7 @@
 // back-pressure.
 
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
+import type { GpuDocument, TokenDocument } from '../../domain/events/event.ts'
 import { Rejection } from '../../domain/events/rejection.ts'
 import { TouchedCells } from '../../domain/ledger/buckets.ts'
 import type { EventLog, Position } from '../../log/event-log.ts'

@@ -1,7 +1,7 @@
 // A step: some consecutive records of some partitions, decoded, priced, and ready to be written. The processor fills
 // it, the step writer writes it.
 
-import type { GpuDocument, TokenDocument } from '../../domain/events/documents.ts'
+import type { GpuDocument, TokenDocument } from '../../domain/events/event.ts'
 import type { Rejection } from '../../domain/events/rejection.ts'
 import { TouchedCells } from '../../domain/ledger/buckets.ts'
 import type { LogRecord, Position, RecordBatch } from '../../log/event-log.ts'

@@ -2,7 +2,7 @@
 // aggregation independently, and long ranges are computed from it. Documents come in order of time; memory holds the
 // groups of one minute, never its events.
 
-import { gpuIndexesOf } from '../../domain/events/documents.ts'
+import { gpuIndexesOf } from '../../domain/events/event.ts'
 import { CELL_MS } from '../../domain/ledger/buckets.ts'
 import { addEvent, totalsOfEvent } from '../../domain/ledger/token-totals.ts'
 import type { LedgerToken, TokenTotals } from '../../domain/ledger/types.ts'

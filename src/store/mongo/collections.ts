@@ -1,7 +1,7 @@
 // Names of the collections and the indexes that each must have. Those without the prefix `pt_` are published; `pt_` is
 // internal bookkeeping. There is no TTL index: it would delete raw events that the ledger still needs.
 
-import type { EventKind } from '../../domain/events/documents.ts'
+import type { EventKind } from '../../domain/events/event.ts'
 
 export const COLLECTION_OF_KIND: Record<EventKind, string> = { gpu: 'gpu_metrics', token: 'token_usage' }
 export const DEAD_LETTERS = 'dead_letters'

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import type { TokenDocument } from '../../../src/domain/events/documents.ts'
+import type { TokenDocument } from '../../../src/domain/events/event.ts'
 import { computeCell } from '../../../src/domain/ledger/cell.ts'
 import { rowFromJson, rowToJson } from '../../../src/domain/ledger/row-json.ts'
 import { spreadNullIdle, totalNanoUsd } from '../../../src/domain/ledger/rows.ts'

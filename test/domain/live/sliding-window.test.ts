@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import type { GpuDocument, TokenDocument } from '../../../src/domain/events/documents.ts'
+import type { GpuDocument, TokenDocument } from '../../../src/domain/events/event.ts'
 import { SlidingWindow, spread } from '../../../src/domain/live/sliding-window.ts'
 
 const T0 = Date.UTC(2026, 10, 22, 12)

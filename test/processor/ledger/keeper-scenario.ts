@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
-import type { GpuDocument, TokenDocument } from '../../../src/domain/events/documents.ts'
+import type { GpuDocument, TokenDocument } from '../../../src/domain/events/event.ts'
 import { HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
 import { StoreError } from '../../../src/store/event-store.ts'
 import type { LedgerStore } from '../../../src/store/ledger-store.ts'

@@ -2,7 +2,7 @@
 // steps in flight do. A keeper works on one minute and its hour with the keeper's own classes. A mutation is a store that
 // breaks one rule of the protocol for whoever uses it; the model has to find a stale ledger with each.
 
-import type { GpuDocument, TokenDocument } from '../../../src/domain/events/documents.ts'
+import type { GpuDocument, TokenDocument } from '../../../src/domain/events/event.ts'
 import { type BucketLevel, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
 import { KeeperCounters, type KeeperDependencies, MinuteKeeper } from '../../../src/processor/ledger/minute-keeper.ts'
 import { RollupKeeper } from '../../../src/processor/ledger/rollup-keeper.ts'

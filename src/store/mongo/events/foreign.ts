@@ -1,9 +1,8 @@
 // Reads the documents of an older deployment (no ids of ours) as events, for `replay --from-mongo`. The old `_id`
 // becomes the event's id; figures that the old processor added are left out, since they are recomputed.
 
-import type { EventKind } from '../../../domain/events/documents.ts'
+import type { EventKind, GpuSample, TokenUsage } from '../../../domain/events/event.ts'
 import { isOwnId } from '../../../domain/events/event-id.ts'
-import type { GpuSample, TokenUsage } from '../../../domain/events/schemas.ts'
 import { openDatabase } from '../connection.ts'
 
 /** What an older processor added to a token event. */

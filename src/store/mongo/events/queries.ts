@@ -3,7 +3,7 @@
 // everything that is typed as a document of ours is restricted to our ids.
 
 import { Binary, type Collection, type Document, type Filter, MongoServerError, ObjectId } from 'mongodb'
-import type { EventKind, GpuDocument } from '../../../domain/events/documents.ts'
+import type { EventKind, GpuDocument } from '../../../domain/events/event.ts'
 import { ID_PREFIX, ID_PREFIX_END } from '../../../domain/events/event-id.ts'
 import type { EventQuery, LatestSampleQuery, Page, StoreCounts } from '../../event-store.ts'
 import { COLLECTION_OF_KIND, DEAD_LETTERS } from '../collections.ts'

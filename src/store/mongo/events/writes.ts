@@ -5,7 +5,7 @@
 // not report that its 17 MB buffer is full, so commands are cut by an upper bound of their size, never by an estimate.
 
 import { BSON, type Document } from 'mongodb'
-import type { GpuDocument, TokenDocument } from '../../../domain/events/documents.ts'
+import type { GpuDocument, TokenDocument } from '../../../domain/events/event.ts'
 import { StoreError, type WriteResult } from '../../event-store.ts'
 import { COLLECTION_OF_KIND } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'

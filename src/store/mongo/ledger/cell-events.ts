@@ -4,7 +4,7 @@
 // steps.
 
 import type { Document } from 'mongodb'
-import type { EventKind } from '../../../domain/events/documents.ts'
+import type { EventKind } from '../../../domain/events/event.ts'
 import type { LedgerSample, LedgerToken } from '../../../domain/ledger/types.ts'
 import { COLLECTION_OF_KIND } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'

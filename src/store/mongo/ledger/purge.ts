@@ -1,7 +1,7 @@
 // Deletes what retention purges, raw events and cells of a range, in steps of a bounded size; when it fails half-way,
 // repeating it deletes the rest. Only documents that pertoken wrote.
 
-import type { EventKind } from '../../../domain/events/documents.ts'
+import type { EventKind } from '../../../domain/events/event.ts'
 import { bucketIdRange } from '../../bucket-id.ts'
 import { COLLECTION_OF_KIND, COST_LEDGER } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'

@@ -3,7 +3,7 @@
 // samples are found through table `slots`, at the cost of the number of slots, not of samples.
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
-import type { EventKind, GpuDocument } from '../../../domain/events/documents.ts'
+import type { EventKind, GpuDocument } from '../../../domain/events/event.ts'
 import type { Parameter } from '../../../sqlite/sqlite-file.ts'
 import type { EventQuery, LatestSampleQuery, Page, StoreCounts } from '../../event-store.ts'
 import type { StoreDatabase } from '../store-database.ts'

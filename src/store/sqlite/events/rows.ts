@@ -1,7 +1,7 @@
 // Documents to rows and back. `ON CONFLICT(_id) DO NOTHING` and not `INSERT OR IGNORE`: the latter would also skip a
 // row that violates another constraint, and an event would be lost silently.
 
-import type { EventKind, GpuDocument, TokenDocument } from '../../../domain/events/documents.ts'
+import type { EventKind, GpuDocument, TokenDocument } from '../../../domain/events/event.ts'
 import type { WriteResult } from '../../event-store.ts'
 import type { StoreDatabase } from '../store-database.ts'
 

@@ -1,7 +1,7 @@
 // Raw events as the ledger reads them one by one, and the range of time that there are events for. Events come as whole
 // documents, since a body is parsed as a whole anyway.
 
-import type { GpuDocument, TokenDocument } from '../../../domain/events/documents.ts'
+import type { GpuDocument, TokenDocument } from '../../../domain/events/event.ts'
 import { readEvents } from '../events/queries.ts'
 import { TABLE_OF } from '../events/rows.ts'
 import type { StoreDatabase } from '../store-database.ts'

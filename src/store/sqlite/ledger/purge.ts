@@ -1,7 +1,7 @@
 // Deletes what retention purges, raw events and cells of a range; when it fails half-way, repeating it deletes the
 // rest. Every document of the embedded store is pertoken's.
 
-import type { EventKind } from '../../../domain/events/documents.ts'
+import type { EventKind } from '../../../domain/events/event.ts'
 import { bucketIdRange } from '../../bucket-id.ts'
 import { addToCounter, TABLE_OF } from '../events/rows.ts'
 import { CHUNK_ROWS, type StoreDatabase } from '../store-database.ts'
