@@ -3,7 +3,7 @@
 // are cut from the same stream, because totals need all of it. An old revision is computed from the raw events.
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { DAY_MS } from '../../domain/ledger/buckets.ts'
+import { DAY_MS, HOUR_MS } from '../../domain/ledger/buckets.ts'
 import { type CostAnswer, type CostHead, type CostTail, figuresOf, headOf } from '../../report/cost-figures.ts'
 import {
   CostGrouping,
@@ -39,7 +39,7 @@ export interface CostSource {
 export const UNKNOWN_PROGRESS: Progress = { readUpToMs: () => null }
 
 /** How long ago a range must have ended for an answer without a running processor to be final, milliseconds. */
-const QUIET_MS = 3_600_000
+const QUIET_MS = HOUR_MS
 /** After so many rows of the ledger other requests get their turn. */
 const ROWS_PER_TURN = 4_000
 

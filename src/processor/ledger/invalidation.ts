@@ -14,7 +14,7 @@ import type { KeeperDependencies } from './minute-keeper.ts'
 /** A revision that is younger is left to the process that made it, milliseconds. */
 const REVISION_GRACE_MS = 60_000
 /** Versions that are older than this when the keeper starts were watched by others. */
-const NEW_VERSION_MS = 3_600_000
+const NEW_VERSION_MS = HOUR_MS
 /** Committed minutes that events mark too are computed by then, and not marked a second time. */
 const COMMITMENT_GRACE_MS = 45_000
 /** Hours without commitments that a pass goes back over, which needs no read. */
