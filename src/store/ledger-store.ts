@@ -116,7 +116,7 @@ export interface LedgerStore {
    * The same buckets with their totals by model or tenant as `rows` where they have totals, and with their own rows
    * where not: either way, rows whose totals by model (or tenant) and price kind equal those of the bucket's own rows.
    */
-  readRollups(
+  readTotals(
     by: keyof RowTotals,
     level: BucketLevel,
     fromMs: number,

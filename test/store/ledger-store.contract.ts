@@ -278,16 +278,16 @@ function bucketTests(contract: Contract): void {
       [null, few],
       ['h1', rows],
     ]
-    assert.deepEqual(await rowsOf(ledger.readRollups('model', ...range)), both(sums.model))
-    assert.deepEqual(await rowsOf(ledger.readRollups('tenant', ...range)), both(sums.tenant))
-    assert.deepEqual(await rowsOf(ledger.readRollups('tenant', ...range, ['h1'])), [['h1', sums.tenant]])
+    assert.deepEqual(await rowsOf(ledger.readTotals('model', ...range)), both(sums.model))
+    assert.deepEqual(await rowsOf(ledger.readTotals('tenant', ...range)), both(sums.tenant))
+    assert.deepEqual(await rowsOf(ledger.readTotals('tenant', ...range, ['h1'])), [['h1', sums.tenant]])
     assert.deepEqual(await rowsOf(ledger.readBuckets(...range)), both(many))
     assert.deepEqual(
       (await collect(ledger.readBuckets(...range))).map((stored) => stored.totals),
       [null, sums],
     )
     assert.deepEqual(await ledger.replaceBuckets([bucket({ rev: 1, rows: few })]), [true])
-    assert.deepEqual(await rowsOf(ledger.readRollups('model', ...range)), both(few))
+    assert.deepEqual(await rowsOf(ledger.readTotals('model', ...range)), both(few))
   })
 
   contract('hundreds of buckets are streamed whole and in order, and may be left half-way', async (place) => {

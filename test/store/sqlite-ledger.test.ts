@@ -36,5 +36,5 @@ test('a file of format 1, without sums, is read and written on', async (t) => {
   assert.deepEqual((await collect(store.ledger.readBuckets('minute', T0, T0 + 1)))[0]?.rows, [row()])
   const sums = { model: [row({ tenant: null })], tenant: [] }
   await store.ledger.replaceBuckets([bucket({ rev: 1, rows: [row()], totals: sums })])
-  assert.deepEqual((await collect(store.ledger.readRollups('model', 'minute', T0, T0 + 1)))[0]?.rows, sums.model)
+  assert.deepEqual((await collect(store.ledger.readTotals('model', 'minute', T0, T0 + 1)))[0]?.rows, sums.model)
 })

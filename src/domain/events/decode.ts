@@ -123,7 +123,7 @@ function decodeText(value: Buffer): string | Rejection {
   }
 }
 
-/** Parses text to a JSON object, or says why it is none. */
+/** Parses text to a JSON object, or returns why it is none. */
 export function parseObject(text: string): Record<string, unknown> | Rejection {
   let parsed: unknown
   try {

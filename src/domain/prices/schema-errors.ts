@@ -1,4 +1,4 @@
-// Walks a value along a TypeBox schema and tells every place where they differ, in words for people: what was found and
+// Walks a value along a TypeBox schema and reports every place where they differ, in words for people: what was found and
 // what is allowed. A validator's own messages stop early and, in unions, complain about each branch; here the branch of
 // a union of objects is chosen by its `kind`, so that a slip in one field is one message. Knows only what our schemas use.
 

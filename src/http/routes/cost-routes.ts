@@ -8,13 +8,11 @@ import { parseInstantMs } from '../../domain/events/timestamp.ts'
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
 import { CostReading, type CostSource, costPage } from '../../processor/cost/cost-reading.ts'
 import { FrozenDaysError } from '../../processor/recompute/ledger-as-of.ts'
-import { FIGURE_NAMES } from '../../report/cost-figures.ts'
 import { parseCursor, TooManyRows } from '../../report/cost-grouping.ts'
 import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS } from '../../report/cost-query.ts'
 import { costCsv, PIECE_CHARS } from '../../report/csv.ts'
 import { focusFile, focusQuery } from '../../report/focus.ts'
 import { costSourceOf, type HttpDependencies } from '../dependencies.ts'
-import { nullable, object, problemResponse } from '../open-api.ts'
 import { hostParameter } from '../parameters.ts'
 import { HttpProblem } from '../problem.ts'
 import {
@@ -29,6 +27,7 @@ import {
   withDefault,
 } from '../query.ts'
 import { whenEnded } from '../when-ended.ts'
+import { costResponse } from './cost-response.ts'
 
 const FORMATS = ['json', 'csv', 'focus'] as const
 const DEFAULT_LIMIT = 10_000
@@ -156,30 +155,6 @@ async function stream(reply: FastifyReply, lines: AsyncGenerator<string>, fileNa
   return reply.send(Readable.from(all(), { objectMode: false, highWaterMark: PIECE_CHARS }))
 }
 
-const TEXTS: Record<string, object> = {
-  start: { type: 'string', format: 'date-time' },
-  end: { type: 'string', format: 'date-time' },
-  model: nullable('string', 'Null: nobody’s, or not grouped by'),
-  tenant: nullable('string', 'Null: nobody’s, or not grouped by'),
-  host: nullable('string', 'Null: unknown, or not grouped by'),
-  gpu_uuid: nullable('string', 'UUID as a sample near by told it'),
-  price_kind: nullable('string', 'on-demand, spot, reserved, owned, sample or default'),
-  gpu_index: nullable('integer', 'Index on its host'),
-  basis: { enum: ['measured', 'presence', 'assumed', 'mixed', 'none'] },
-  method: { enum: ['weighted-tokens', 'requests', 'events', 'model-loaded', 'memory', 'mixed', 'none'] },
-  measured_token_share: nullable('number', 'Part of the tokens that fell on time with measured utilisation'),
-  reason: nullable('string', 'Why the cost of a million tokens is null'),
-}
-
-const RowSchema = object(
-  Object.fromEntries(
-    FIGURE_NAMES.map((name) => {
-      const isQuotient = name.startsWith('usd_per_')
-      return [name, TEXTS[name] ?? (isQuotient ? nullable('number', 'USD; null without tokens') : { type: 'number' })]
-    }),
-  ),
-)
-
 const schema = {
   tags: ['cost'],
   summary: 'What a range cost: rows by model, tenant, host, GPU, price kind; in steps; fully loaded and busy',
@@ -187,28 +162,5 @@ const schema = {
     'The range is widened to whole minutes; from and to of the answer say so. Unallocated cost is a row with model and ' +
     'tenant null. final: nothing of the range will change but by later corrections.',
   querystring: query.schema,
-  response: {
-    200: {
-      description: 'The rows, with the totals of the whole range',
-      content: {
-        'application/json': {
-          schema: object({
-            from: { type: 'string', format: 'date-time' },
-            to: { type: 'string', format: 'date-time' },
-            step: { enum: STEPS },
-            by: { type: 'array', items: { enum: GROUPINGS } },
-            idle: { enum: IDLE_WAYS },
-            revision: nullable('integer', 'The revision that was asked for'),
-            final: { type: 'boolean' },
-            watermark: nullable('string', 'Record time up to which the log has been read; null where unknown'),
-            rows: { type: 'array', items: RowSchema },
-            totals: RowSchema,
-            cursor: nullable('string', 'Continues the rows as ?cursor=; null at their end'),
-          }),
-        },
-        'text/csv': { schema: { type: 'string' } },
-      },
-    },
-    default: problemResponse,
-  },
+  response: costResponse,
 }

@@ -119,7 +119,7 @@ export class CostReading {
     const by = totalsFor(this.query)
     for (const { level, fromMs: startMs, toMs: endMs } of planOf(this.query)) {
       if (by === null) yield* ledger.readBuckets(level, startMs, endMs, hosts)
-      else yield* ledger.readRollups(by, level, startMs, endMs, hosts)
+      else yield* ledger.readTotals(by, level, startMs, endMs, hosts)
     }
   }
 

@@ -7,8 +7,9 @@ import type { GpuDocument, TokenDocument } from '../../domain/events/event.ts'
 import { CELL_MS } from '../../domain/ledger/buckets.ts'
 import type { LiveModel, LiveSlot } from '../../domain/live/live-figures.ts'
 import { SlidingWindow } from '../../domain/live/sliding-window.ts'
-import { usd } from '../../domain/prices/money.ts'
+import { nanoUsd } from '../../domain/prices/money.ts'
 import type { PriceBook } from '../../domain/prices/price-book.ts'
+import { effectivePrice } from '../../domain/prices/price-rule.ts'
 import type { EventStore } from '../../store/event-store.ts'
 import type { PriceBookVersion } from '../../store/ledger-store.ts'
 import type { PriceBookVersions } from '../prices/price-book-versions.ts'
@@ -40,13 +41,13 @@ export class LivePrices {
   #minute = Number.NaN
   #versions: readonly PriceBookVersion[] = []
   #book: PriceBook | null = null
-  #defaultUsdPerHour: number
+  #defaultNanoUsdPerHour: bigint
 
   /** `books` may be unread; a refresh of it takes effect with the next event. */
   constructor(books: PriceBookVersions, options: LivePricesOptions) {
     this.#books = books
     this.#options = options
-    this.#defaultUsdPerHour = options.defaultUsdPerHour
+    this.#defaultNanoUsdPerHour = nanoUsd(options.defaultUsdPerHour)
     this.#window = this.#emptyWindow()
   }
 
@@ -129,12 +130,10 @@ export class LivePrices {
   ): number => {
     const minute = Math.floor(atMs / CELL_MS)
     if (minute !== this.#minute || this.#versions !== this.#books.versions) this.#selectBook(minute)
-    const book = this.#book
-    if (book !== null && book.rules.length > 0) {
-      const rule = book.ruleAt({ host, gpuIndex, uuid: sample?.uuid ?? null, name: sample?.name ?? null }, atMs)
-      if (rule !== null) return usd(rule.nanoUsdPerHour)
-    }
-    return sample?.price_per_hour_usd ?? this.#defaultUsdPerHour
+    const { uuid = null, name = null, price_per_hour_usd = null } = sample ?? {}
+    const hasRules = this.#book !== null && this.#book.rules.length > 0
+    const rule = hasRules ? this.#book!.ruleAt({ host, gpuIndex, uuid, name }, atMs) : null
+    return effectivePrice(rule, price_per_hour_usd, this.#defaultNanoUsdPerHour).usdPerHour
   }
 
   #selectBook(minute: number): void {
@@ -142,7 +141,7 @@ export class LivePrices {
     this.#minute = minute
     this.#versions = this.#books.versions
     this.#book = this.#versions.length === 0 ? null : this.#books.bookFor(atMs)
-    this.#defaultUsdPerHour = this.#book === null ? this.#options.defaultUsdPerHour : usd(this.#book.defaultAt(atMs))
+    this.#defaultNanoUsdPerHour = this.#book?.defaultAt(atMs) ?? nanoUsd(this.#options.defaultUsdPerHour)
   }
 }
 

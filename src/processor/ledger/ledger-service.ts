@@ -1,6 +1,6 @@
 // Keeps the ledger beside the processor, in the same process: the price book (from the settings at the start, from its
-// file whenever that changes, from other processes), the keeper and retention. It begins when the store responds and ends
-// with the signal; no fault of it can stop the processor.
+// file whenever that changes, from other processes), the keeper and retention. It begins when the store responds and
+// ends with the signal; no fault of it can stop the processor.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import { problemText } from '../../domain/prices/price-book-check.ts'

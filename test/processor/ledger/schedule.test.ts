@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { CatchUp } from '../../../src/processor/ledger/keeper.ts'
+import { CatchUp } from '../../../src/processor/ledger/catch-up.ts'
 import { isDue, RunLength, runsOf, staggerRuns } from '../../../src/processor/ledger/schedule.ts'
 import type { DirtyBucket } from '../../../src/store/ledger-store.ts'
 import { Lines, MINUTE, T0 } from './ledger-place.ts'

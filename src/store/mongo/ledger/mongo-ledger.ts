@@ -8,7 +8,8 @@
 
 import type { LedgerStore } from '../../ledger-store.ts'
 import { MongoOperations } from '../operations.ts'
-import { readBuckets, readRevs, readRollups, replaceBuckets } from './buckets.ts'
+import { readBuckets, readTotals } from './bucket-reads.ts'
+import { readRevs, replaceBuckets } from './bucket-writes.ts'
 import { rawRange, readLedgerSamples, readLedgerTokens } from './cell-events.ts'
 import { advanceDay, readDayStates } from './day-states.ts'
 import { countMarks, deleteMarks, dirtyBuckets, insertMarks, readMarks } from './marks.ts'
@@ -23,7 +24,7 @@ export class MongoLedger extends MongoOperations implements LedgerStore {
   readonly deleteMarks = this.named('delete marks', deleteMarks)
   readonly pendingMarks = this.named('count marks', countMarks)
   readonly readBuckets = this.streamed('read the ledger', readBuckets)
-  readonly readRollups = this.streamed('read the ledger', readRollups)
+  readonly readTotals = this.streamed('read the ledger', readTotals)
   readonly readRevs = this.named('read revs of the ledger', readRevs)
   readonly replaceBuckets = this.named('write the ledger', replaceBuckets)
   readonly readLedgerSamples = this.streamed('read samples', readLedgerSamples)

@@ -53,7 +53,7 @@ export async function* readBuckets(
 }
 
 /** The same with their totals in place of the rows where they have them. */
-export async function* readRollups(
+export async function* readTotals(
   file: StoreDatabase,
   by: keyof RowTotals,
   level: BucketLevel,

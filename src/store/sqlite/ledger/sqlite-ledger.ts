@@ -2,7 +2,7 @@
 
 import type { LedgerStore } from '../../ledger-store.ts'
 import { SqliteOperations } from '../operations.ts'
-import { readBuckets, readRevs, readRollups, replaceBuckets } from './buckets.ts'
+import { readBuckets, readRevs, readTotals, replaceBuckets } from './buckets.ts'
 import { rawRange, readLedgerSamples, readLedgerTokens } from './cell-events.ts'
 import { advanceDay, readDayStates } from './day-states.ts'
 import { countMarks, deleteMarks, dirtyBuckets, insertMarks, readMarks } from './marks.ts'
@@ -17,7 +17,7 @@ export class SqliteLedger extends SqliteOperations implements LedgerStore {
   readonly deleteMarks = this.bound(deleteMarks)
   readonly pendingMarks = this.bound(countMarks)
   readonly readBuckets = this.streamed(readBuckets)
-  readonly readRollups = this.streamed(readRollups)
+  readonly readTotals = this.streamed(readTotals)
   readonly readRevs = this.bound(readRevs)
   readonly replaceBuckets = this.bound(replaceBuckets)
   readonly readLedgerSamples = this.streamed(readLedgerSamples)
