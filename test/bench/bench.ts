@@ -1,6 +1,6 @@
 // `make bench`: real Kafka, real mongod, in one run. Fills topics once, then drains them in turn with the naive loop and
 // with pertoken's processor, several rounds, interleaved, each into a fresh database; then latency at a steady rate, the
-// start-up, and the embedded default; at the end test/bench/ledger.ts. Prints a table with the targets beside it, and JSON.
+// start-up, and the embedded default; at the end test/bench/ledger/ledger.ts. Prints a table with the targets beside it, and JSON.
 // Nothing fails for being slow.
 //
 //   node test/bench/bench.ts [--events 200000] [--rounds 5] [--json FILE] [--pipeline-only]
@@ -72,7 +72,7 @@ if (!args['pipeline-only']) measureLedger()
 
 function startNaive(database: string): ChildProcess {
   const words = [
-    'test/bench/naive.ts',
+    'test/bench/pipeline/naive.ts',
     kafka.bootstrap,
     mongod.url,
     database,
@@ -189,8 +189,8 @@ function measureEmbedded(): { eventsPerSecond: number; cpuSecondsPerMillion: num
 /** The ledger's own table; its JSON lies beside ours. */
 function measureLedger(): void {
   const json = args.json === undefined ? [] : ['--json', args.json.replace(/(\.json)?$/, '-ledger.json')]
-  const { status } = spawnSync(process.execPath, ['test/bench/ledger.ts', ...json], { stdio: 'inherit' })
-  if (status !== 0) throw new Error(`test/bench/ledger.ts ended with ${status}`)
+  const { status } = spawnSync(process.execPath, ['test/bench/ledger/ledger.ts', ...json], { stdio: 'inherit' })
+  if (status !== 0) throw new Error(`test/bench/ledger/ledger.ts ended with ${status}`)
 }
 
 function report(

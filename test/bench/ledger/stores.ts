@@ -2,17 +2,17 @@
 // code, and how many events a second `verify` and `reprice` go through. With fewer events than the full ten million, a
 // smaller part of each day of the month has events, as dense as at full size; the last hour grows with them.
 
-import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
-import { buildServer } from '../../src/http/server.ts'
-import type { EventLog } from '../../src/log/event-log.ts'
-import { Outcomes } from '../../src/processor/ingest/outcomes.ts'
-import { setBook } from '../../src/processor/prices/book-versions.ts'
-import { reprice } from '../../src/processor/recompute/reprice.ts'
-import { verify } from '../../src/processor/recompute/verify.ts'
-import type { EventStore } from '../../src/store/event-store.ts'
-import { SLOTS, writeFleet } from './ledger-events.ts'
-import { quiet } from './ledger-feed.ts'
-import { keepAll, prepareLedger, TurnedClock } from './ledger-keep.ts'
+import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
+import { buildServer } from '../../../src/http/server.ts'
+import type { EventLog } from '../../../src/log/event-log.ts'
+import { Outcomes } from '../../../src/processor/ingest/outcomes.ts'
+import { setBook } from '../../../src/processor/prices/book-versions.ts'
+import { reprice } from '../../../src/processor/recompute/reprice.ts'
+import { verify } from '../../../src/processor/recompute/verify.ts'
+import type { EventStore } from '../../../src/store/event-store.ts'
+import { quiet } from './feed.ts'
+import { SLOTS, writeFleet } from './fleet.ts'
+import { keepAll, prepareLedger, TurnedClock } from './keep.ts'
 
 const END_MS = Date.UTC(2026, 0, 31)
 const DAYS = 30

@@ -3,21 +3,21 @@
 // up with days of marks, on both stores. By default smaller than the targets say, and the table says so; `--full` runs
 // their sizes (about an hour). Nothing fails for being slow.
 //
-//   node test/bench/ledger.ts [--full] [--seconds 60] [--rate 20000] [--events 1000000] [--days 1] [--models-per-gpu 1]
+//   node test/bench/ledger/ledger.ts [--full] [--seconds 60] [--rate 20000] [--events 1000000] [--days 1] [--models-per-gpu 1]
 //                        [--only feed,sqlite,mongo] [--json FILE]
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import type { EventStore } from '../../src/store/event-store.ts'
-import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
-import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
-import { startMongod } from '../servers/mongod.ts'
-import { SLOTS, writeFleet } from './ledger-events.ts'
-import { CACHE_GB, type FeedResult, measureFeed, quiet } from './ledger-feed.ts'
-import { keepAll, prepareLedger, TurnedClock } from './ledger-keep.ts'
-import { measureStore, type StoreResult } from './ledger-stores.ts'
+import type { EventStore } from '../../../src/store/event-store.ts'
+import { MongoStore } from '../../../src/store/mongo/mongo-store.ts'
+import { SqliteStore } from '../../../src/store/sqlite/sqlite-store.ts'
+import { startMongod } from '../../servers/mongod.ts'
+import { CACHE_GB, type FeedResult, measureFeed, quiet } from './feed.ts'
+import { SLOTS, writeFleet } from './fleet.ts'
+import { keepAll, prepareLedger, TurnedClock } from './keep.ts'
+import { measureStore, type StoreResult } from './stores.ts'
 
 const FULL = { seconds: 600, rate: 20_000, events: 10_000_000, days: 3 }
 const USUAL = { seconds: 60, rate: 20_000, events: 1_000_000, days: 1 }

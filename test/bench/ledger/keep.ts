@@ -1,13 +1,13 @@
 // Keeps a ledger with a clock that is turned forward, as after a processor was down: passes until nothing is marked.
 // Whoever measures must not wait for minutes to settle, so the clock jumps when a pass finds all that is left not due.
 
-import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
-import { Keeper } from '../../src/processor/ledger/keeper.ts'
-import { ensureDefault } from '../../src/processor/prices/book-versions.ts'
-import { PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
-import type { EventStore } from '../../src/store/event-store.ts'
-import { USD_PER_HOUR } from './ledger-events.ts'
-import { quiet } from './ledger-feed.ts'
+import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
+import { Keeper } from '../../../src/processor/ledger/keeper.ts'
+import { ensureDefault } from '../../../src/processor/prices/book-versions.ts'
+import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
+import type { EventStore } from '../../../src/store/event-store.ts'
+import { quiet } from './feed.ts'
+import { USD_PER_HOUR } from './fleet.ts'
 
 export class TurnedClock {
   #aheadMs: number
