@@ -4,10 +4,11 @@
 // a table of medians with the targets beside them. Nothing fails for being slow.
 //
 //   node test/bench/bench.ts [--sizes 200000,1000000] [--rounds 5 | --quick] [--json FILE] [--sources] [--cpu-prof DIR]
-//                            [--only naive,connect,ours,latency,embedded]
+//                            [--only naive,connect,ours,latency,embedded] [--connect tuned|default]
 //
-// --quick: two rounds of the smallest size, one of each other. For profiling, with which figures differ: --sources runs
-// src/ in place of the compiled package, --cpu-prof has ours write a profile of each round.
+// --quick: two rounds of the smallest size, one of each other. --connect: see peers/kafka-connect.ts. For profiling, with
+// which figures differ: --sources runs src/ in place of the compiled package, --cpu-prof has ours write a profile of each
+// round.
 
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
@@ -21,6 +22,7 @@ import { startMongod } from '../servers/mongod.ts'
 import { NotInstalled } from '../servers/server-cache.ts'
 import { benchEvents } from './events.ts'
 import { INSTALL_COMMAND, requireKafkaConnect } from './peers/install.ts'
+import { TUNINGS } from './peers/kafka-connect.ts'
 import { CONTENDERS, type ContenderName, Contenders, type Topics } from './pipeline/contenders.ts'
 import { type Drain, drain } from './pipeline/drain.ts'
 import { type Latency, measureLatency } from './pipeline/latency.ts'
@@ -37,6 +39,7 @@ const { values: args } = parseArgs({
     rounds: { type: 'string', default: '5' },
     quick: { type: 'boolean', default: false },
     only: { type: 'string', default: PARTS.join(',') },
+    connect: { type: 'string', default: 'tuned' },
     sources: { type: 'boolean', default: false },
     'cpu-prof': { type: 'string' },
     json: { type: 'string' },
@@ -50,15 +53,19 @@ const parts = new Set(args.only.split(',') as Part[])
 for (const part of parts) if (!PARTS.includes(part)) throw new Error(`No part "${part}": there are ${PARTS.join(', ')}`)
 if (!sizes.every((size) => size > 0)) throw new Error(`Sizes are counts of events: "${args.sizes}"`)
 
+const connectTuning = TUNINGS.find((tuning) => tuning === args.connect)
+if (connectTuning === undefined) throw new Error(`--connect is one of ${TUNINGS.join(', ')}: "${args.connect}"`)
+
 const note = (text: string) => process.stderr.write(`${text}\n`)
 if (parts.has('connect')) await requirePeer()
 const load = loadavg()[0]!.toFixed(1)
 note(`${cpus().length} × ${cpus()[0]?.model.trim()}, load ${load} before the start, Node ${process.version}`)
+if (parts.has('connect')) note(`Kafka Connect: ${connectTuning} settings`)
 const needsServers = [...parts].some((part) => part !== 'embedded')
 const measured = needsServers ? await withServers() : { sizes: [], latency: null }
 const results: Results = { ...measured, embedded: parts.has('embedded') ? measureEmbedded() : [] }
 process.stdout.write(`\n${reportOf(results)}`)
-if (args.json !== undefined) writeFileSync(args.json, `${JSON.stringify(results)}\n`)
+if (args.json !== undefined) writeFileSync(args.json, `${JSON.stringify({ connectTuning, ...results })}\n`)
 
 /** Goes on with two where the third is not installed. */
 async function requirePeer(): Promise<void> {
@@ -81,6 +88,7 @@ async function withServers(): Promise<Pick<Results, 'sizes' | 'latency'>> {
     bootstrap: kafka.bootstrap,
     mongoUrl: mongod.url,
     fromSources: args.sources,
+    connectTuning: connectTuning!,
     profileDirectory: args['cpu-prof'],
   })
   let runs = 0

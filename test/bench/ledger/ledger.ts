@@ -14,6 +14,7 @@ import type { EventStore } from '../../../src/store/event-store.ts'
 import { MongoStore } from '../../../src/store/mongo/mongo-store.ts'
 import { SqliteStore } from '../../../src/store/sqlite/sqlite-store.ts'
 import { startMongod } from '../../servers/mongod.ts'
+import { tableOf } from '../table.ts'
 import { CACHE_GB, type FeedResult, measureFeed, quiet } from './feed.ts'
 import { SLOTS, writeFleet } from './fleet.ts'
 import { keepAll, prepareLedger, TurnedClock } from './keep.ts'
@@ -131,11 +132,7 @@ function report(feed: FeedResult | null, sqlite: OfStore | null, mongo: OfStore 
   const isFull = seconds >= FULL.seconds && rate >= FULL.rate && events >= FULL.events && days >= FULL.days
   const size = `${seconds} s at ${rate} events/s; ${events} stored events; ${days} days of marks; ${SLOTS} GPUs with ${modelsPerGpu} model(s) each`
   process.stdout.write(`Sizes: ${size}${isFull ? '' : ': SMALLER than the targets are meant for, see --full'}\n`)
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
-  for (const row of rows) {
-    const padded = row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
-    process.stdout.write(`${padded.join('  ')}\n`)
-  }
+  process.stdout.write(tableOf(rows))
   const json = JSON.stringify({ sizes: SIZES, isFull, feed, sqlite, mongo })
   if (args.json !== undefined) writeFileSync(args.json, `${json}\n`)
 }

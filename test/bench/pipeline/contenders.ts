@@ -10,7 +10,7 @@ import { MongoClient } from 'mongodb'
 import { ServerProcess } from '../../servers/server-process.ts'
 import { withDatabase } from '../../servers/servers-for-tests.ts'
 import { buildPackage, type PertokenPackage } from '../package.ts'
-import { kafkaConnectCommand } from '../peers/kafka-connect.ts'
+import { kafkaConnectCommand, type Tuning } from '../peers/kafka-connect.ts'
 
 export const CONTENDERS = ['naive', 'connect', 'ours'] as const
 export type ContenderName = (typeof CONTENDERS)[number]
@@ -39,6 +39,7 @@ export interface ContendersOptions {
   mongoUrl: string
   /** Runs ours and the naive loop from their sources, in place of the package and of plain JavaScript. */
   fromSources: boolean
+  connectTuning: Tuning
   /** Ours writes a CPU profile there. */
   profileDirectory: string | undefined
 }
@@ -74,11 +75,12 @@ export class Contenders {
   }
 
   async #startConnect({ database, topics }: StartOptions): Promise<ServerProcess> {
-    const { bootstrap, mongoUrl } = this.#options
+    const { bootstrap, mongoUrl, connectTuning: tuning } = this.#options
     await createIndexes(mongoUrl, database)
     const collections = { [topics.gpu]: COLLECTIONS.gpu, [topics.token]: COLLECTIONS.token }
     const directory = join(this.#directory, database)
-    return this.#spawn(database, await kafkaConnectCommand({ bootstrap, mongoUrl, database, collections, directory }))
+    const options = { bootstrap, mongoUrl, database, tuning, collections, directory }
+    return this.#spawn(database, await kafkaConnectCommand(options))
   }
 
   #startOurs({ database, topics, port = 0 }: StartOptions): ServerProcess {
