@@ -61,7 +61,7 @@ fmt: node_modules/.package-lock.json ## Formats all files
 soak: test-install ## Long doses of what `make test` gives in seconds: ten minutes of outages under the agent
 	@AGENT_SECONDS=600 node --test --test-timeout=1500000 test/flows/agent.test.ts
 
-bench: test-install ## Measures against a naive loop and Kafka Connect on real servers; prints targets and what was reached
+bench: test-install ## Measures against a naive loop and Kafka Connect; prints targets and results. Options: BENCH="--quick"
 	@node test/bench/bench.ts $(BENCH)
 	@node test/bench/ledger/ledger.ts
 	@node test/bench/agent.ts

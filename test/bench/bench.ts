@@ -67,7 +67,7 @@ const results: Results = { ...measured, embedded: parts.has('embedded') ? measur
 process.stdout.write(`\n${reportOf(results)}`)
 if (args.json !== undefined) writeFileSync(args.json, `${JSON.stringify({ connectTuning, ...results })}\n`)
 
-/** Goes on with two where the third is not installed. */
+/** Compares two where the third is not installed. */
 async function requirePeer(): Promise<void> {
   try {
     await requireKafkaConnect()
@@ -141,7 +141,7 @@ async function rounds(
   const drains: SizeResult['drains'] = { naive: [], connect: [], ours: [] }
   const count = args.quick ? (events === sizes[0] ? 2 : 1) : Number(args.rounds)
   for (let round = 1; round <= count; round++) {
-    for (const name of CONTENDERS.filter((each) => parts.has(each))) {
+    for (const name of CONTENDERS.filter((contender) => parts.has(contender))) {
       const result = await drainOnce(name)
       drains[name].push(result)
       note(`${events} events, round ${round}, ${name.padEnd(7)} ${summaryOf(result)}`)

@@ -1,5 +1,5 @@
 // The events of the benchmarks: about 155 bytes of JSON each, 64 hosts, half samples and half token usage, in order of
-// time, keyed by host; made anew each time from a counter, so that a million of them needs no memory.
+// time, keyed by host; made each time from a counter, so that a million of them needs no memory.
 
 import type { NewRecord } from '../../src/log/event-log.ts'
 

@@ -125,7 +125,7 @@ async function startSide(way: Side['way'], kafka: KafkaServer): Promise<Side> {
   return { way, mongod, url, child, lines }
 }
 
-/** Drains a processor; answers how many events it stored. */
+/** Drains a processor; returns how many events it stored. */
 async function end({ child, lines }: Side): Promise<number> {
   const exited = once(child, 'exit')
   child.kill('SIGTERM')

@@ -60,7 +60,7 @@ export interface FleetRange {
   minutesOfDay?: number
 }
 
-/** Writes the fleet's events and their marks straight into a store; answers how many events. */
+/** Writes the fleet's events and their marks straight into a store; returns how many events. */
 export async function writeFleet(store: EventStore, range: FleetRange, firstId = 0): Promise<number> {
   let samples: GpuDocument[] = []
   let tokens: TokenDocument[] = []

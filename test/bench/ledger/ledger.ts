@@ -1,6 +1,6 @@
 // The ledger's figures in one run, with their targets beside them: what the keeper adds to the CPU of processor and mongod
-// while events flow, how soon and how often cells are computed, questions about cost, `verify`, `reprice`, and catching
-// up with days of marks, on both stores. By default smaller than the targets say, and the table says so; `--full` runs
+// while events flow, how soon and how often cells are computed, queries of cost, `verify`, `reprice`, and catching
+// up with days of marks, on both stores. By default smaller than the targets require, and the table states it; `--full` runs
 // their sizes (about an hour). Nothing fails for being slow.
 //
 //   node test/bench/ledger/ledger.ts [--full] [--seconds 60] [--rate 20000] [--events 1000000] [--days 1] [--models-per-gpu 1]
@@ -66,7 +66,7 @@ async function measure(open: (name: string) => EventStore): Promise<OfStore> {
   return { ...figures, catchUp }
 }
 
-/** Marks of days that nobody kept: each GPU sampled every 10 s, and as much token usage. */
+/** Marks of days that no keeper has computed: each GPU sampled every 10 s, and as much token usage. */
 async function measureCatchUp(store: EventStore): Promise<CatchUp> {
   const endMs = Date.UTC(2026, 0, 31)
   const fromMs = endMs - Math.round(SIZES.days * 1440) * 60_000
@@ -114,19 +114,19 @@ function report(feed: FeedResult | null, sqlite: OfStore | null, mongo: OfStore 
       ['last cell there after its end, s', '', feed.thereAfterSeconds.toFixed(0), '≤ 180'],
     )
   }
-  const add = (name: string, of: (one: OfStore) => number, target: string) => {
-    const shown = [sqlite, mongo].map((one) =>
-      one === null ? '' : Number.isFinite(of(one)) ? of(one).toFixed(0) : '-',
+  const add = (name: string, of: (result: OfStore) => number, target: string) => {
+    const shown = [sqlite, mongo].map((result) =>
+      result === null ? '' : Number.isFinite(of(result)) ? of(result).toFixed(0) : '-',
     )
     rows.push([name, ...shown, target])
   }
   if (sqlite !== null || mongo !== null) {
-    add('/api/v1/cost, a whole hour by model, p95 ms', (one) => one.hourMs, '≤ 50')
-    add('/api/v1/cost, 60 minutes of two hours, p95 ms', (one) => one.lastHourMs, '≤ 50')
-    add('/api/v1/cost, 30 days by day and tenant, p95 ms', (one) => one.daysMs, '≤ 200')
-    add('verify, events/s', (one) => one.verifyPerSecond, '≥ 100000')
-    add('reprice, events/s', (one) => one.repricePerSecond, '≥ 100000')
-    add('catching up, × real time', (one) => one.catchUp.timesRealTime, '≥ 500')
+    add('/api/v1/cost, a whole hour by model, p95 ms', (result) => result.hourMs, '≤ 50')
+    add('/api/v1/cost, 60 minutes of two hours, p95 ms', (result) => result.lastHourMs, '≤ 50')
+    add('/api/v1/cost, 30 days by day and tenant, p95 ms', (result) => result.daysMs, '≤ 200')
+    add('verify, events/s', (result) => result.verifyPerSecond, '≥ 100000')
+    add('reprice, events/s', (result) => result.repricePerSecond, '≥ 100000')
+    add('catching up, × real time', (result) => result.catchUp.timesRealTime, '≥ 500')
   }
   const { seconds, rate, events, days, modelsPerGpu } = SIZES
   const isFull = seconds >= FULL.seconds && rate >= FULL.rate && events >= FULL.events && days >= FULL.days

@@ -50,8 +50,10 @@ export async function drain(options: DrainOptions): Promise<Drain> {
       firstDocumentSeconds: (first.atMs - startedMs) / 1000,
     }
   })
-  const counts = await Promise.all(Object.values(COLLECTIONS).map((each) => db.collection(each).countDocuments()))
-  const count = counts.reduce((sum, each) => sum + each, 0)
+  const counts = await Promise.all(
+    Object.values(COLLECTIONS).map((collection) => db.collection(collection).countDocuments()),
+  )
+  const count = counts.reduce((sum, count) => sum + count, 0)
   if (count !== events) throw new Error(`${name} stored ${count} documents: expected ${events}`)
   await db.dropDatabase()
   return result
@@ -80,9 +82,9 @@ async function untilCount(db: Db, child: ServerProcess, atLeast: number): Promis
   let most = 0
   for (;;) {
     const counts = await Promise.all(
-      Object.values(COLLECTIONS).map((each) => db.collection(each).estimatedDocumentCount()),
+      Object.values(COLLECTIONS).map((collection) => db.collection(collection).estimatedDocumentCount()),
     )
-    const count = counts.reduce((sum, each) => sum + each, 0)
+    const count = counts.reduce((sum, count) => sum + count, 0)
     const atMs = performance.now()
     if (count >= atLeast) return { atMs, count }
     if (count > most) {

@@ -1,5 +1,5 @@
-// The table of `make bench`: medians of the rounds, what ours reaches against the others, and the targets. A target is
-// checked at its own size only; other sizes show ratios without verdicts.
+// The table of `make bench`: medians of the rounds, ours against the others, and the targets. A drain's targets are checked
+// at their own size only; other sizes show ratios without verdicts.
 
 import { tableOf } from '../table.ts'
 import { CONTENDERS, type ContenderName } from './contenders.ts'
@@ -27,15 +27,19 @@ export interface Results {
 type Figure = 'eventsPerSecond' | 'cpuPerMillion' | 'mongodCpuPerMillion' | 'rssMb' | 'firstDocumentSeconds'
 
 const FIGURES: Record<Figure, { title: string; digits: number; of: (drain: Drain) => number }> = {
-  eventsPerSecond: { title: 'events/s', digits: 0, of: (each) => each.events / each.seconds },
-  cpuPerMillion: { title: 'CPU-s per million', digits: 2, of: (each) => (each.cpuSeconds / each.events) * 1e6 },
+  eventsPerSecond: { title: 'events/s', digits: 0, of: (drain) => drain.events / drain.seconds },
+  cpuPerMillion: { title: 'CPU-s per million', digits: 2, of: (drain) => (drain.cpuSeconds / drain.events) * 1e6 },
   mongodCpuPerMillion: {
     title: "mongod's CPU-s per million",
     digits: 2,
-    of: (each) => (each.mongodCpuSeconds / each.events) * 1e6,
+    of: (drain) => (drain.mongodCpuSeconds / drain.events) * 1e6,
   },
-  rssMb: { title: 'resident, peak, MB', digits: 0, of: (each) => each.rssMb },
-  firstDocumentSeconds: { title: 'start-up to first document, s', digits: 2, of: (each) => each.firstDocumentSeconds },
+  rssMb: { title: 'resident, peak, MB', digits: 0, of: (drain) => drain.rssMb },
+  firstDocumentSeconds: {
+    title: 'start-up to first document, s',
+    digits: 2,
+    of: (drain) => drain.firstDocumentSeconds,
+  },
 }
 
 type Bounds = Partial<Record<Figure, number>>
@@ -59,7 +63,7 @@ const EMBEDDED = { eventsPerSecond: 80_000, rssMb: 350 }
 export function reportOf({ sizes, latency, embedded }: Results): string {
   const rows: string[][] = []
   const head = (title: string) => [title, 'naive loop', 'Kafka Connect', 'pertoken', '/ naive loop', '/ Kafka Connect']
-  for (const each of sizes) rows.push(head(titleOf(each)), ...rowsOf(each), [])
+  for (const size of sizes) rows.push(head(titleOf(size)), ...rowsOf(size), [])
   for (const [i, larger] of sizes.slice(1).entries()) {
     const smaller = sizes[i]!
     rows.push(head(`from ${number(smaller.events)} to ${number(larger.events)}: warm`))
@@ -71,9 +75,9 @@ export function reportOf({ sizes, latency, embedded }: Results): string {
     rows.push(['event to document, p99, ms', '', '', `${p99Ms.toFixed(0)}${verdict(p99Ms, LATENCY_P99_MS, 'most')}`])
   }
   if (embedded.length > 0) {
-    const rate = median(embedded.map((each) => each.eventsPerSecond))
-    const rssMb = median(embedded.map((each) => each.rssMb))
-    const cpu = median(embedded.map((each) => each.cpuSecondsPerMillion))
+    const rate = median(embedded.map((round) => round.eventsPerSecond))
+    const rssMb = median(embedded.map((round) => round.rssMb))
+    const cpu = median(embedded.map((round) => round.cpuSecondsPerMillion))
     rows.push([`embedded, events/s`, '', '', `${number(rate)}${verdict(rate, EMBEDDED.eventsPerSecond, 'least')}`])
     rows.push(['embedded, CPU-s per million', '', '', cpu.toFixed(2)])
     rows.push(['embedded, resident, peak, MB', '', '', `${rssMb.toFixed(0)}${verdict(rssMb, EMBEDDED.rssMb, 'most')}`])
@@ -100,7 +104,7 @@ function rowsOf({ events, drains }: SizeResult): string[][] {
 function furtherRows(smaller: SizeResult, larger: SizeResult): string[][] {
   const difference = (name: ContenderName, of: (drain: Drain) => number) =>
     median(larger.drains[name].map(of)) - median(smaller.drains[name].map(of))
-  const events = (name: ContenderName) => difference(name, (each) => each.events)
+  const events = (name: ContenderName) => difference(name, (drain) => drain.events)
   const values = (of: (name: ContenderName) => number) => ({
     naive: of('naive'),
     connect: of('connect'),
@@ -110,12 +114,12 @@ function furtherRows(smaller: SizeResult, larger: SizeResult): string[][] {
   return [
     rowOf(
       'eventsPerSecond',
-      values((name) => events(name) / difference(name, (each) => each.seconds)),
+      values((name) => events(name) / difference(name, (drain) => drain.seconds)),
       options,
     ),
     rowOf(
       'cpuPerMillion',
-      values((name) => (difference(name, (each) => each.cpuSeconds) / events(name)) * 1e6),
+      values((name) => (difference(name, (drain) => drain.cpuSeconds) / events(name)) * 1e6),
       options,
     ),
   ]
