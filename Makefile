@@ -25,7 +25,7 @@ in_processor = $(COMPOSE) exec -T processor xargs -0 -a /proc/1/environ sh -c 'e
 # podman-compose: a health check is no part of its default image format.
 export BUILDAH_FORMAT ?= docker
 
-.PHONY: help run dev check unit test test-install fmt soak bench dist clean
+.PHONY: help run dev check unit test test-install fmt soak bench bench-peers dist clean
 .PHONY: setup build up wait down restart ps logs health curl doctor
 
 ##@ Develop
@@ -58,7 +58,7 @@ test-install: node_modules/.package-lock.json ## Installs the real servers, the 
 check: node_modules/.package-lock.json ## Types, lint, house rules
 	@tsc --noEmit -p tsconfig.json
 	@biome ci --error-on-warnings .
-	@node --test --test-reporter=dot test/tidy.test.ts
+	@node --test --test-reporter=dot test/tidy.test.ts test/docs.test.ts test/life-of-an-event.test.ts
 
 fmt: node_modules/.package-lock.json ## Formats all files
 	@biome check --write .
@@ -66,10 +66,14 @@ fmt: node_modules/.package-lock.json ## Formats all files
 soak: test-install ## Long doses of what `make test` gives in seconds: ten minutes of outages under the agent
 	@AGENT_SECONDS=600 node --test --test-timeout=1500000 test/flows/agent.test.ts
 
-bench: test-install ## Measures against a naive loop on real servers; prints targets and what was reached
-	@node test/bench/bench.ts
+bench: test-install ## Measures against a naive loop and Kafka Connect; prints targets and results. Options: BENCH="--quick"
+	@node test/bench/bench.ts $(BENCH)
+	@node test/bench/ledger/ledger.ts
 	@node test/bench/agent.ts
 	@node test/bench/post.ts --rounds 3
+
+bench-peers: node_modules/.package-lock.json ## Installs Kafka Connect with MongoDB's sink, which `make bench` compares with
+	@node test/bench/peers/install.ts
 
 dist: node_modules/.package-lock.json ## Compiles dist/, which the published package carries
 	@npm run --silent build

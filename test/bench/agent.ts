@@ -1,10 +1,10 @@
-// What the agent costs beside somebody's model: eight GPUs of a stand-in for NVIDIA's library once a second, over HTTP and
-// to a real Kafka, with the child process that asks the driver; compiled, as the package has it (from the sources Node holds
+// What the agent costs beside the model that a GPU serves: eight GPUs of a stand-in for NVIDIA's library once a second, over HTTP and
+// to a real Kafka, with the child process that queries the driver; compiled, as the package has it (from the sources Node holds
 // a compiler as well). Prints the targets and what was reached; nothing fails for being slow.
 //
 //   node test/bench/agent.ts [--seconds 60]
 
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -14,6 +14,7 @@ import { parseArgs } from 'node:util'
 import { compileStandIn } from '../agent/gpu/stand-in.ts'
 import { startKafka } from '../servers/kafka.ts'
 import { freePort } from '../servers/managed-server.ts'
+import { buildPackage } from './package.ts'
 import { childrenOf, cpuSeconds, memoryMb } from './process-cost.ts'
 import { until } from './until.ts'
 
@@ -24,11 +25,8 @@ const GPUS = 8
 const WARM_UP_MS = 10_000
 const MAX_SHARE = 0.01
 const MAX_MB = 120
-const root = new URL('../..', import.meta.url)
-/** bin/pertoken.js would take the sources. */
-const LAUNCH = `process.exitCode = await (await import('${new URL('dist/cli/main.js', root)}')).main(process.argv.slice(1))`
 
-execFileSync('npm', ['run', '--silent', 'build'], { cwd: root, stdio: 'inherit' })
+const pertoken = buildPackage()
 const directory = mkdtempSync(join(tmpdir(), 'pertoken-bench-'))
 const settings = join(directory, 'settings')
 compileStandIn(join(directory, 'libnvidia-ml.so.1'))
@@ -48,6 +46,7 @@ try {
   }
 } finally {
   for (const child of running) child.kill('SIGKILL')
+  pertoken.remove()
   rmSync(directory, { recursive: true, force: true })
 }
 
@@ -86,7 +85,7 @@ async function measure(way: string, words: readonly string[], env: NodeJS.Proces
 
 function start(words: readonly string[], env: NodeJS.ProcessEnv): ChildProcess {
   const own = { PATH: process.env['PATH'], HOME: directory, LOG_LEVEL: 'warn' }
-  const child = spawn(process.execPath, ['--input-type=module', '-e', LAUNCH, '--', ...words], {
+  const child = spawn(process.execPath, [pertoken.bin, ...words], {
     env: { ...own, ...env },
     cwd: directory,
     stdio: 'ignore',

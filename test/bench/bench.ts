@@ -1,256 +1,173 @@
-// `make bench`: real Kafka, real mongod, in one run. Fills topics once, then drains them in turn with the naive loop and
-// with pertoken's processor, several rounds, interleaved, each into a fresh database; then latency at a steady rate, the
-// start-up, and the embedded default; at the end test/bench/ledger.ts. Prints a table with the targets beside it, and JSON.
-// Nothing fails for being slow.
+// `make bench`: real Kafka, real mongod, in one run. Fills topics of each size once, then drains them in turn with the
+// naive loop, Kafka Connect's MongoDB sink (where `make bench-peers` has fetched it) and ours, as the published package:
+// several rounds, interleaved, each into a new database. Then latency at a steady rate, and the embedded default. Prints
+// a table of medians with the targets beside them. Nothing fails for being slow.
 //
-//   node test/bench/bench.ts [--events 200000] [--rounds 5] [--json FILE] [--pipeline-only]
+//   node test/bench/bench.ts [--sizes 200000,1000000] [--rounds 5 | --quick] [--json FILE] [--sources] [--cpu-prof DIR]
+//                            [--only naive,connect,ours,latency,embedded] [--connect tuned|default]
+//
+// --quick: two rounds of the smallest size, one of each other. --connect: see peers/kafka-connect.ts. For profiling, with
+// which figures differ: --sources runs src/ in place of the compiled package, --cpu-prof has ours write a profile of each
+// round.
 
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { cpus, loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
-import { type Db, MongoClient } from 'mongodb'
-import { ownEventId } from '../../src/domain/events/event-id.ts'
+import { MongoClient } from 'mongodb'
 import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
 import { startKafka } from '../servers/kafka.ts'
 import { freePort } from '../servers/managed-server.ts'
 import { startMongod } from '../servers/mongod.ts'
-import { benchEvent, benchEvents } from './events.ts'
-import { cpuSeconds, peakRssMb } from './process-cost.ts'
-import { until } from './until.ts'
+import { NotInstalled } from '../servers/server-cache.ts'
+import { benchEvents } from './events.ts'
+import { INSTALL_COMMAND, requireKafkaConnect } from './peers/install.ts'
+import { TUNINGS } from './peers/kafka-connect.ts'
+import { CONTENDERS, type ContenderName, Contenders, type Topics } from './pipeline/contenders.ts'
+import { type Drain, drain } from './pipeline/drain.ts'
+import { type Latency, measureLatency } from './pipeline/latency.ts'
+import { type Embedded, type Results, reportOf, type SizeResult } from './pipeline/report.ts'
+
+const PARTS = [...CONTENDERS, 'latency', 'embedded'] as const
+type Part = (typeof PARTS)[number]
+const PARTITIONS = 12
+const APPENDED_AT_ONCE = 1000
 
 const { values: args } = parseArgs({
   options: {
-    events: { type: 'string', default: '200000' },
+    sizes: { type: 'string', default: '200000,1000000' },
     rounds: { type: 'string', default: '5' },
+    quick: { type: 'boolean', default: false },
+    only: { type: 'string', default: PARTS.join(',') },
+    connect: { type: 'string', default: 'tuned' },
+    sources: { type: 'boolean', default: false },
+    'cpu-prof': { type: 'string' },
     json: { type: 'string' },
-    'pipeline-only': { type: 'boolean', default: false },
   },
 })
-const EVENTS = Number(args.events)
-const ROUNDS = Number(args.rounds)
-const TOPICS = { gpu: 'gpu.metrics.v1', token: 'token.usage.v1' }
-const LATENCY_RATE = 5000
-const LATENCY_SECONDS = 12
+const sizes = args.sizes
+  .split(',')
+  .map(Number)
+  .toSorted((a, b) => a - b)
+const parts = new Set(args.only.split(',') as Part[])
+for (const part of parts) if (!PARTS.includes(part)) throw new Error(`No part "${part}": there are ${PARTS.join(', ')}`)
+if (!sizes.every((size) => size > 0)) throw new Error(`Sizes are counts of events: "${args.sizes}"`)
 
-interface Drain {
-  eventsPerSecond: number
-  cpuPerMillion: number
-  mongodCpuPerMillion: number
-  rssMb: number
-  firstDocumentSeconds: number
-}
+const connectTuning = TUNINGS.find((tuning) => tuning === args.connect)
+if (connectTuning === undefined) throw new Error(`--connect is one of ${TUNINGS.join(', ')}: "${args.connect}"`)
 
-const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
 const note = (text: string) => process.stderr.write(`${text}\n`)
-const kafka = await startKafka({ version: '3.9', mode: 'kraft' })
-const mongod = await startMongod({ mode: 'replica-set' })
-const client = await new MongoClient(mongod.url).connect()
-const log = new KafkaLog({ bootstrap: kafka.bootstrap, log: quiet })
-let run = 0
+if (parts.has('connect')) await requirePeer()
+const load = loadavg()[0]!.toFixed(1)
+note(`${cpus().length} × ${cpus()[0]?.model.trim()}, load ${load} before the start, Node ${process.version}`)
+if (parts.has('connect')) note(`Kafka Connect: ${connectTuning} settings`)
+const needsServers = [...parts].some((part) => part !== 'embedded')
+const measured = needsServers ? await withServers() : { sizes: [], latency: null }
+const results: Results = { ...measured, embedded: parts.has('embedded') ? measureEmbedded() : [] }
+process.stdout.write(`\n${reportOf(results)}`)
+if (args.json !== undefined) writeFileSync(args.json, `${JSON.stringify({ connectTuning, ...results })}\n`)
 
-try {
-  note(`Filling ${EVENTS} events into 2 × 12 partitions`)
-  await log.ensureTopics(Object.values(TOPICS).map((name) => ({ name, partitions: 12 })))
-  for (const { topic, records } of benchEvents(EVENTS, 1000)) await log.append(topic, records)
-  const naive: Drain[] = []
-  const ours: Drain[] = []
-  for (let round = 1; round <= ROUNDS; round++) {
-    naive.push(await drain('naive', startNaive))
-    ours.push(await drain('pertoken', startProcessor))
-    note(`Round ${round}: naive ${format(naive.at(-1)!)}; pertoken ${format(ours.at(-1)!)}`)
-  }
-  const latency = await measureLatency()
-  const embedded = measureEmbedded()
-  report(naive, ours, latency, embedded)
-} finally {
-  await log.close()
-  await client.close()
-  await Promise.all([kafka.close(), mongod.close()])
-}
-if (!args['pipeline-only']) measureLedger()
-
-function startNaive(database: string): ChildProcess {
-  const words = [
-    'test/bench/naive.ts',
-    kafka.bootstrap,
-    mongod.url,
-    database,
-    database,
-    Object.values(TOPICS).join(','),
-  ]
-  return spawn(process.execPath, words, { stdio: ['ignore', 'inherit', 'inherit'] })
-}
-
-function startProcessor(database: string, port = 0): ChildProcess {
-  const words = ['bin/pertoken.js', 'processor', '--port', String(port), '--host', '127.0.0.1', '--log-level', 'warn']
-  const url = mongod.url.replace(/(:\d+)\/?(\?|$)/, `$1/${database}$2`)
-  const env = { ...process.env, KAFKA_BOOTSTRAP: kafka.bootstrap, MONGO_URL: url, KAFKA_GROUP: database }
-  return spawn(process.execPath, words, { stdio: ['ignore', 'ignore', 'inherit'], env })
-}
-
-/** Drains the topics with one process; measured from its first document to its last. */
-async function drain(name: string, start: (database: string) => ChildProcess): Promise<Drain> {
-  const database = `bench_${name}_${++run}`
-  const db = client.db(database)
-  const startedMs = performance.now()
-  const child = start(database)
-  const first = await untilCount(db, 1, child)
-  const before = { cpu: cpuSeconds(child.pid!), mongod: cpuSeconds(mongod.pid!) }
-  const last = await untilCount(db, EVENTS, child)
-  const events = EVENTS - first.count
-  const seconds = (last.atMs - first.atMs) / 1000
-  const result = {
-    eventsPerSecond: events / seconds,
-    cpuPerMillion: ((cpuSeconds(child.pid!) - before.cpu) / events) * 1e6,
-    mongodCpuPerMillion: ((cpuSeconds(mongod.pid!) - before.mongod) / events) * 1e6,
-    rssMb: peakRssMb(child.pid!),
-    firstDocumentSeconds: (first.atMs - startedMs) / 1000,
-  }
-  await stop(child)
-  const count =
-    (await db.collection('gpu_metrics').countDocuments()) + (await db.collection('token_usage').countDocuments())
-  if (count !== EVENTS) throw new Error(`${name} stored ${count} documents: expected ${EVENTS}`)
-  await db.dropDatabase()
-  return result
-}
-
-async function untilCount(db: Db, atLeast: number, child: ChildProcess): Promise<{ atMs: number; count: number }> {
-  let sawProgressMs = performance.now()
-  let most = 0
-  for (;;) {
-    const counts = await Promise.all(
-      Object.keys(TOPICS).map((kind) =>
-        db.collection(kind === 'gpu' ? 'gpu_metrics' : 'token_usage').estimatedDocumentCount(),
-      ),
-    )
-    const count = counts[0]! + counts[1]!
-    if (count >= atLeast) return { atMs: performance.now(), count }
-    if (count > most) {
-      most = count
-      sawProgressMs = performance.now()
-    }
-    if (performance.now() - sawProgressMs > 30_000)
-      throw new Error(`No progress for 30 s at ${count} of ${EVENTS} documents`)
-    if (child.exitCode !== null) throw new Error(`Process ended with ${child.exitCode} after ${count} documents`)
-    await sleep(5)
+/** Compares two where the third is not installed. */
+async function requirePeer(): Promise<void> {
+  try {
+    await requireKafkaConnect()
+  } catch (error) {
+    if (!(error instanceof NotInstalled)) throw error
+    parts.delete('connect')
+    note(`Kafka Connect is not installed, so it is left out of the comparison; to fetch it: ${INSTALL_COMMAND}`)
   }
 }
 
-/** Produces at a steady rate and times marked events from the call that appends them to their documents. */
-async function measureLatency(): Promise<{ p50Ms: number; p99Ms: number }> {
-  const database = `bench_latency_${++run}`
-  const port = await freePort()
-  const child = startProcessor(database, port)
-  // The new group begins with all that the rounds have drained; only then is it live.
-  await until(async () => {
-    const { status, lag } = (await (await fetch(`http://127.0.0.1:${port}/health`)).json()) as {
-      status: string
-      lag: number | null
-    }
-    return status === 'ok' && lag === 0
+async function withServers(): Promise<Pick<Results, 'sizes' | 'latency'>> {
+  const kafka = await startKafka({ version: '3.9', mode: 'kraft' })
+  const mongod = await startMongod({ mode: 'replica-set' })
+  const client = await new MongoClient(mongod.url).connect()
+  const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+  const log = new KafkaLog({ bootstrap: kafka.bootstrap, log: quiet })
+  const contenders = new Contenders({
+    bootstrap: kafka.bootstrap,
+    mongoUrl: mongod.url,
+    fromSources: args.sources,
+    connectTuning: connectTuning!,
+    profileDirectory: args['cpu-prof'],
   })
-  const collection = client.db(database).collection<{ _id: string }>('token_usage')
-  const timesMs: number[] = []
-  const watching: Promise<void>[] = []
-  const watch = async (_id: string, sinceMs: number) => {
-    while ((await collection.findOne({ _id }, { projection: { _id: 1 } })) === null) await sleep(4)
-    timesMs.push(performance.now() - sinceMs)
+  let runs = 0
+  try {
+    const results: SizeResult[] = []
+    const isDrained = CONTENDERS.some((name) => parts.has(name))
+    if (!isDrained) await fill(log, sizes[0]!)
+    for (const events of isDrained ? sizes : []) {
+      const topics = await fill(log, events)
+      const drainOnce = (name: ContenderName) => {
+        const database = `bench_${name}_${++runs}`
+        const start = () => contenders.start(name, { database, topics })
+        return drain({ name, db: client.db(database), events, mongodPid: mongod.pid, start })
+      }
+      results.push({ events, drains: await rounds(events, drainOnce) })
+    }
+    return { sizes: results, latency: parts.has('latency') ? await latency() : null }
+  } finally {
+    await log.close()
+    await client.close()
+    contenders.close()
+    await Promise.all([kafka.close(), mongod.close()])
   }
-  const startedMs = performance.now()
-  for (let sent = 0, batch = 0; performance.now() - startedMs < LATENCY_SECONDS * 1000; batch++) {
-    const waitMs = startedMs + (sent / LATENCY_RATE) * 1000 - performance.now()
-    if (waitMs > 0) await sleep(waitMs)
-    const records = Array.from({ length: 50 }, (_, i) => benchEvent('token', sent + i, Date.now()))
-    const event = JSON.parse(records[0]!.value!.toString()) as { host: string }
-    records[0]!.value = Buffer.from(JSON.stringify({ ...event, event_id: `m${batch}` }))
-    const sinceMs = performance.now()
-    await log.append(TOPICS.token, records)
-    sent += records.length
-    // The first seconds warm both programs up.
-    if (batch % 5 === 0 && sinceMs - startedMs > 2000)
-      watching.push(watch(ownEventId(event.host, `m${batch}`), sinceMs))
+
+  /** On the topics of the smallest size, which get more events thereby: hence last. */
+  async function latency(): Promise<Latency> {
+    note(`Events at a steady rate`)
+    const [database, topics, port] = [`bench_latency`, topicsOf(sizes[0]!), await freePort()]
+    const start = () => contenders.start('ours', { database, topics, port })
+    return measureLatency({ log, topic: topics.token, db: client.db(database), port, start })
   }
-  await Promise.race([Promise.all(watching), sleep(20_000)])
-  await stop(child)
-  timesMs.sort((a, b) => a - b)
-  return { p50Ms: quantile(timesMs, 0.5), p99Ms: quantile(timesMs, 0.99) }
 }
 
-function measureEmbedded(): { eventsPerSecond: number; cpuSecondsPerMillion: number; rssMb: number } {
-  const { stdout, status } = spawnSync(process.execPath, ['test/bench/embedded.ts', String(EVENTS)], {
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'inherit'],
+function topicsOf(events: number): Topics {
+  return { gpu: `gpu.metrics.${events}`, token: `token.usage.${events}` }
+}
+
+async function fill(log: KafkaLog, events: number): Promise<Topics> {
+  note(`Filling ${events} events into 2 × ${PARTITIONS} partitions`)
+  const topics = topicsOf(events)
+  await log.ensureTopics(Object.values(topics).map((name: string) => ({ name, partitions: PARTITIONS })))
+  for (const { kind, records } of benchEvents(events, APPENDED_AT_ONCE)) await log.append(topics[kind], records)
+  return topics
+}
+
+async function rounds(
+  events: number,
+  drainOnce: (name: ContenderName) => Promise<Drain>,
+): Promise<SizeResult['drains']> {
+  const drains: SizeResult['drains'] = { naive: [], connect: [], ours: [] }
+  const count = args.quick ? (events === sizes[0] ? 2 : 1) : Number(args.rounds)
+  for (let round = 1; round <= count; round++) {
+    for (const name of CONTENDERS.filter((contender) => parts.has(contender))) {
+      const result = await drainOnce(name)
+      drains[name].push(result)
+      note(`${events} events, round ${round}, ${name.padEnd(7)} ${summaryOf(result)}`)
+    }
+  }
+  return drains
+}
+
+function summaryOf({ events, seconds, cpuSeconds, rssMb, firstDocumentSeconds }: Drain): string {
+  const rate = `${(events / seconds).toFixed(0).padStart(7)} events/s`
+  const cpu = `${((cpuSeconds / events) * 1e6).toFixed(2).padStart(6)} CPU-s per million`
+  return `${rate} ${cpu} ${rssMb.toFixed(0).padStart(5)} MB, first document after ${firstDocumentSeconds.toFixed(2)} s`
+}
+
+/** At the largest size; as many rounds as that has. */
+function measureEmbedded(): Embedded[] {
+  const events = sizes.at(-1)!
+  const count = args.quick ? 1 : Number(args.rounds)
+  return Array.from({ length: count }, (_, i) => {
+    const { stdout, status } = spawnSync(process.execPath, ['test/bench/embedded.ts', String(events)], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    if (status !== 0) throw new Error(`test/bench/embedded.ts ended with ${status}`)
+    const result = JSON.parse(stdout) as Embedded
+    note(`${events} events, round ${i + 1}, embedded ${result.eventsPerSecond.toFixed(0)} events/s`)
+    return result
   })
-  if (status !== 0) throw new Error(`test/bench/embedded.ts ended with ${status}`)
-  return JSON.parse(stdout) as ReturnType<typeof measureEmbedded>
-}
-
-/** The ledger's own table; its JSON lies beside ours. */
-function measureLedger(): void {
-  const json = args.json === undefined ? [] : ['--json', args.json.replace(/(\.json)?$/, '-ledger.json')]
-  const { status } = spawnSync(process.execPath, ['test/bench/ledger.ts', ...json], { stdio: 'inherit' })
-  if (status !== 0) throw new Error(`test/bench/ledger.ts ended with ${status}`)
-}
-
-function report(
-  naive: Drain[],
-  ours: Drain[],
-  latency: { p50Ms: number; p99Ms: number },
-  embedded: ReturnType<typeof measureEmbedded>,
-): void {
-  const median = (drains: Drain[], field: keyof Drain) =>
-    quantile(
-      drains.map((one) => one[field]).toSorted((a, b) => a - b),
-      0.5,
-    )
-  const rows: [string, string, string, string, string][] = [['', 'naive loop', 'pertoken', 'reached', 'target']]
-  const add = (name: string, field: keyof Drain, target: (n: number, p: number) => [string, string]) => {
-    const [n, p] = [median(naive, field), median(ours, field)]
-    rows.push([name, n.toFixed(1), p.toFixed(1), ...target(n, p)])
-  }
-  add('events/s', 'eventsPerSecond', (n, p) => [`${(p / n).toFixed(2)} ×`, '≥ 1.5 ×'])
-  add('processor CPU-s per million', 'cpuPerMillion', (n, p) => [`${(p / n).toFixed(2)} ×`, '≤ 0.75 ×'])
-  add('mongod CPU-s per million', 'mongodCpuPerMillion', (n, p) => [`${(p / n).toFixed(2)} ×`, ''])
-  add('peak memory, MB', 'rssMb', (_n, p) => [p.toFixed(0), '≤ 300'])
-  add('start-up to first document, s', 'firstDocumentSeconds', (_n, p) => [p.toFixed(2), '≤ 2'])
-  rows.push(['event → document p50, ms', '', latency.p50Ms.toFixed(0), '', ''])
-  rows.push([
-    'event → document p99, ms',
-    '',
-    latency.p99Ms.toFixed(0),
-    latency.p99Ms.toFixed(0),
-    `≤ 250 at ${LATENCY_RATE}/s`,
-  ])
-  rows.push([
-    'embedded, events/s',
-    '',
-    embedded.eventsPerSecond.toFixed(0),
-    embedded.eventsPerSecond.toFixed(0),
-    '≥ 60000',
-  ])
-  rows.push(['embedded, peak memory, MB', '', embedded.rssMb.toFixed(0), embedded.rssMb.toFixed(0), '≤ 350'])
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
-  for (const row of rows)
-    process.stdout.write(
-      `${row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join('  ')}\n`,
-    )
-  const json = JSON.stringify({ events: EVENTS, rounds: ROUNDS, naive, ours, latency, embedded })
-  if (args.json === undefined) process.stdout.write(`${json}\n`)
-  else writeFileSync(args.json, `${json}\n`)
-}
-
-async function stop(child: ChildProcess): Promise<void> {
-  const ended = new Promise((resolve) => child.once('exit', resolve))
-  if (child.exitCode !== null) return
-  child.kill('SIGTERM')
-  if ((await Promise.race([ended, sleep(5000)])) === undefined) child.kill('SIGKILL')
-}
-
-function quantile(sorted: readonly number[], q: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))] ?? Number.NaN
-}
-
-function format(one: Drain): string {
-  return `${one.eventsPerSecond.toFixed(0)} events/s, ${one.cpuPerMillion.toFixed(1)} CPU-s/M, ${one.rssMb.toFixed(0)} MB`
 }

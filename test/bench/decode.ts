@@ -60,9 +60,9 @@ for (let round = 0; round < ROUNDS; round++) {
     bsonMs += atMs - decodedMs
   }
   const all = process.cpuUsage(cpu)
-  const each = (ms: number) => ((ms * 1000) / EVENTS).toFixed(2)
+  const perEvent = (ms: number) => ((ms * 1000) / EVENTS).toFixed(2)
   const total = ((all.user + all.system) / EVENTS).toFixed(2)
   process.stdout.write(
-    `decode and price ${each(decodeMs)} µs, BSON ${each(bsonMs)} µs (${(bytes / EVENTS).toFixed(0)} bytes), all threads ${total} CPU-s per million\n`,
+    `decode and price ${perEvent(decodeMs)} µs, BSON ${perEvent(bsonMs)} µs (${(bytes / EVENTS).toFixed(0)} bytes), all threads ${total} CPU-s per million\n`,
   )
 }

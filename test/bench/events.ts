@@ -1,5 +1,5 @@
 // The events of the benchmarks: about 155 bytes of JSON each, 64 hosts, half samples and half token usage, in order of
-// time, keyed by host; made anew each time from a counter, so that a million of them needs no memory.
+// time, keyed by host; made each time from a counter, so that a million of them needs no memory.
 
 import type { NewRecord } from '../../src/log/event-log.ts'
 
@@ -35,13 +35,20 @@ export function benchEvent(kind: 'gpu' | 'token', i: number, atMs: number): NewR
   return { key: host, value: Buffer.from(JSON.stringify(value)) }
 }
 
-/** `count` events in batches of one topic, 2,000 events a second of event time. */
-export function* benchEvents(count: number, batchSize: number): Generator<{ topic: string; records: NewRecord[] }> {
+export interface EventBatch {
+  kind: 'gpu' | 'token'
+  /** The default one of its kind. */
+  topic: string
+  records: NewRecord[]
+}
+
+/** `count` events in batches of one kind, 2,000 events a second of event time. */
+export function* benchEvents(count: number, batchSize: number): Generator<EventBatch> {
   for (let from = 0, turn = 0; from < count; from += batchSize, turn++) {
     const kind = turn % 2 === 0 ? 'gpu' : 'token'
     const records: NewRecord[] = []
     for (let i = from; i < Math.min(from + batchSize, count); i++)
       records.push(benchEvent(kind, i, START_MS + Math.floor(i / 2)))
-    yield { topic: kind === 'gpu' ? 'gpu.metrics.v1' : 'token.usage.v1', records }
+    yield { kind, topic: kind === 'gpu' ? 'gpu.metrics.v1' : 'token.usage.v1', records }
   }
 }

@@ -1,7 +1,7 @@
 // How many events a second POST /api/v1/events takes into the embedded log: the HTTP server in one process, the client in
 // another, batches over a few connections, with an API token. On a machine that others share, the figure that counts is
 // events per CPU-second of the server (all its threads, the kernel's time for them included): what one core would do.
-// The log is the real one: each answer waits for its fsync. With --read the processor reads, prices and stores
+// The log is the real one: each response waits for its fsync. With --read the processor reads, prices and stores
 // all of it in the same process meanwhile, as in `pertoken up`; a round ends when it has. Nothing fails for being slow.
 //
 //   node test/bench/post.ts [--events 300000] [--batch 500] [--connections 8] [--rounds 5] [--read] [--cpu-prof DIR]
@@ -43,7 +43,7 @@ const TARGET = 40_000
 const BODIES = 64
 const TOPICS = { metric: 'gpu.metrics.v1', token: 'token.usage.v1' }
 
-/** What the serving process says of itself. */
+/** What the serving process reports about itself. */
 interface Used {
   cpuSeconds: number
   rssMb: number
@@ -110,15 +110,15 @@ function bodyOf(from: number, count: number): Buffer {
 async function post(options: RequestOptions, body: Buffer): Promise<void> {
   const sent = request(options).end(body)
   const [response] = await once(sent, 'response')
-  if (response.statusCode !== 202) throw new Error(`The server answered ${response.statusCode}`)
+  if (response.statusCode !== 202) throw new Error(`The server responded with ${response.statusCode}`)
   await once(response.resume(), 'end')
 }
 
-/** Asks the server what it has used, once it has stored so many events (0: at once). */
+/** Requests what the server has used, once it has stored so many events (0: at once). */
 async function used(server: ChildProcess, stored: number): Promise<Used> {
   server.send(args.read ? stored : 0)
-  const [answer] = (await once(server, 'message')) as [Used]
-  return answer
+  const [reply] = (await once(server, 'message')) as [Used]
+  return reply
 }
 
 async function serve(directory: string, reads: boolean): Promise<void> {

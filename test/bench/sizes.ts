@@ -174,9 +174,9 @@ async function runUntil(env: Record<string, string>, isDone: (health: Health) =>
     for (;;) {
       await sleep(500)
       if (child.exitCode !== null) throw new Error(`The processor ended with ${child.exitCode}`)
-      if (performance.now() > deadlineMs) throw new Error('Waited 300 s in vain for the processor')
+      if (performance.now() > deadlineMs) throw new Error('The processor was not done after 300 s')
       const health = await fetch(`http://127.0.0.1:${port}/health`).then(
-        (answer) => answer.json() as Promise<Health>,
+        (response) => response.json() as Promise<Health>,
         () => null,
       )
       if (health !== null && (await isDone(health))) return

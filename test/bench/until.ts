@@ -2,12 +2,12 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** Resolves once the check answers true; a check that fails is asked again. Rejects after a minute. */
+/** Resolves once the check returns true; a check that fails is repeated. Rejects after a minute. */
 export async function until(check: () => Promise<boolean>): Promise<void> {
   const deadlineMs = performance.now() + 60_000
   while (performance.now() < deadlineMs) {
     if (await check().catch(() => false)) return
     await sleep(50)
   }
-  throw new Error('Waited for 60 s in vain')
+  throw new Error('Not ready after 60 s')
 }

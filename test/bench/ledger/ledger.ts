@@ -1,23 +1,24 @@
 // The ledger's figures in one run, with their targets beside them: what the keeper adds to the CPU of processor and mongod
-// while events flow, how soon and how often cells are computed, questions about cost, `verify`, `reprice`, and catching
-// up with days of marks, on both stores. By default smaller than the targets say, and the table says so; `--full` runs
+// while events flow, how soon and how often cells are computed, queries of cost, `verify`, `reprice`, and catching
+// up with days of marks, on both stores. By default smaller than the targets require, and the table states it; `--full` runs
 // their sizes (about an hour). Nothing fails for being slow.
 //
-//   node test/bench/ledger.ts [--full] [--seconds 60] [--rate 20000] [--events 1000000] [--days 1] [--models-per-gpu 1]
+//   node test/bench/ledger/ledger.ts [--full] [--seconds 60] [--rate 20000] [--events 1000000] [--days 1] [--models-per-gpu 1]
 //                        [--only feed,sqlite,mongo] [--json FILE]
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import type { EventStore } from '../../src/store/event-store.ts'
-import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
-import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
-import { startMongod } from '../servers/mongod.ts'
-import { SLOTS, writeFleet } from './ledger-events.ts'
-import { CACHE_GB, type FeedResult, measureFeed, quiet } from './ledger-feed.ts'
-import { keepAll, prepareLedger, TurnedClock } from './ledger-keep.ts'
-import { measureStore, type StoreResult } from './ledger-stores.ts'
+import type { EventStore } from '../../../src/store/event-store.ts'
+import { MongoStore } from '../../../src/store/mongo/mongo-store.ts'
+import { SqliteStore } from '../../../src/store/sqlite/sqlite-store.ts'
+import { startMongod } from '../../servers/mongod.ts'
+import { tableOf } from '../table.ts'
+import { CACHE_GB, type FeedResult, measureFeed, quiet } from './feed.ts'
+import { SLOTS, writeFleet } from './fleet.ts'
+import { keepAll, prepareLedger, TurnedClock } from './keep.ts'
+import { measureStore, type StoreResult } from './stores.ts'
 
 const FULL = { seconds: 600, rate: 20_000, events: 10_000_000, days: 3 }
 const USUAL = { seconds: 60, rate: 20_000, events: 1_000_000, days: 1 }
@@ -65,7 +66,7 @@ async function measure(open: (name: string) => EventStore): Promise<OfStore> {
   return { ...figures, catchUp }
 }
 
-/** Marks of days that nobody kept: each GPU sampled every 10 s, and as much token usage. */
+/** Marks of days that no keeper has computed: each GPU sampled every 10 s, and as much token usage. */
 async function measureCatchUp(store: EventStore): Promise<CatchUp> {
   const endMs = Date.UTC(2026, 0, 31)
   const fromMs = endMs - Math.round(SIZES.days * 1440) * 60_000
@@ -113,29 +114,25 @@ function report(feed: FeedResult | null, sqlite: OfStore | null, mongo: OfStore 
       ['last cell there after its end, s', '', feed.thereAfterSeconds.toFixed(0), '≤ 180'],
     )
   }
-  const add = (name: string, of: (one: OfStore) => number, target: string) => {
-    const shown = [sqlite, mongo].map((one) =>
-      one === null ? '' : Number.isFinite(of(one)) ? of(one).toFixed(0) : '-',
+  const add = (name: string, of: (result: OfStore) => number, target: string) => {
+    const shown = [sqlite, mongo].map((result) =>
+      result === null ? '' : Number.isFinite(of(result)) ? of(result).toFixed(0) : '-',
     )
     rows.push([name, ...shown, target])
   }
   if (sqlite !== null || mongo !== null) {
-    add('/api/v1/cost, a whole hour by model, p95 ms', (one) => one.hourMs, '≤ 50')
-    add('/api/v1/cost, 60 minutes of two hours, p95 ms', (one) => one.lastHourMs, '≤ 50')
-    add('/api/v1/cost, 30 days by day and tenant, p95 ms', (one) => one.daysMs, '≤ 200')
-    add('verify, events/s', (one) => one.verifyPerSecond, '≥ 100000')
-    add('reprice, events/s', (one) => one.repricePerSecond, '≥ 100000')
-    add('catching up, × real time', (one) => one.catchUp.timesRealTime, '≥ 500')
+    add('/api/v1/cost, a whole hour by model, p95 ms', (result) => result.hourMs, '≤ 50')
+    add('/api/v1/cost, 60 minutes of two hours, p95 ms', (result) => result.lastHourMs, '≤ 50')
+    add('/api/v1/cost, 30 days by day and tenant, p95 ms', (result) => result.daysMs, '≤ 200')
+    add('verify, events/s', (result) => result.verifyPerSecond, '≥ 100000')
+    add('reprice, events/s', (result) => result.repricePerSecond, '≥ 100000')
+    add('catching up, × real time', (result) => result.catchUp.timesRealTime, '≥ 500')
   }
   const { seconds, rate, events, days, modelsPerGpu } = SIZES
   const isFull = seconds >= FULL.seconds && rate >= FULL.rate && events >= FULL.events && days >= FULL.days
   const size = `${seconds} s at ${rate} events/s; ${events} stored events; ${days} days of marks; ${SLOTS} GPUs with ${modelsPerGpu} model(s) each`
   process.stdout.write(`Sizes: ${size}${isFull ? '' : ': SMALLER than the targets are meant for, see --full'}\n`)
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
-  for (const row of rows) {
-    const padded = row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
-    process.stdout.write(`${padded.join('  ')}\n`)
-  }
+  process.stdout.write(tableOf(rows))
   const json = JSON.stringify({ sizes: SIZES, isFull, feed, sqlite, mongo })
   if (args.json !== undefined) writeFileSync(args.json, `${json}\n`)
 }

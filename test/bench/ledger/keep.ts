@@ -1,12 +1,12 @@
 // Keeps a ledger with a clock that is turned forward, as after a processor was down: passes until nothing is marked.
-// Whoever measures must not wait for minutes to settle, so the clock jumps when a pass finds all that is left not due.
+// A measurement must not wait for minutes to settle, so the clock jumps when a pass finds all that is left not due.
 
-import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
-import { Keeper } from '../../src/processor/ledger/keeper.ts'
-import { ensureDefault, PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
-import type { EventStore } from '../../src/store/event-store.ts'
-import { USD_PER_HOUR } from './ledger-events.ts'
-import { quiet } from './ledger-feed.ts'
+import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
+import { Keeper } from '../../../src/processor/ledger/keeper.ts'
+import { ensureDefault, PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
+import type { EventStore } from '../../../src/store/event-store.ts'
+import { quiet } from './feed.ts'
+import { USD_PER_HOUR } from './fleet.ts'
 
 export class TurnedClock {
   #aheadMs: number
@@ -28,7 +28,7 @@ export async function prepareLedger(store: EventStore, endMs: number): Promise<v
   await ensureDefault(store.ledger, USD_PER_HOUR, endMs - 365 * DAY_MS)
 }
 
-/** Computes all that is marked; answers in seconds how long it took until the last minute was there, and all of it. */
+/** Computes all that is marked; returns in seconds how long it took until the last minute was there, and all of it. */
 export async function keepAll(
   store: EventStore,
   clock: TurnedClock,

@@ -1,18 +1,18 @@
-// A processor in a process of its own for test/bench/ledger-feed.ts, with the keeper beside it or without: the same program
+// A processor in a process of its own for test/bench/ledger/feed.ts, with the keeper beside it or without: the same program
 // but for that, so that the difference of their CPU is the keeper's. Prints a line when it is ready; at SIGTERM it drains
 // and prints what its keeper counted.
 //
-//   KAFKA_BOOTSTRAP=... MONGO_URL=... node test/bench/ledger-processor.ts <group> <topic prefix> <keeper|plain>
+//   KAFKA_BOOTSTRAP=... MONGO_URL=... node test/bench/ledger/processor.ts <group> <topic prefix> <keeper|plain>
 
-import { loadConfig } from '../../src/cli/config.ts'
-import { makeLogger } from '../../src/cli/wiring/wire.ts'
-import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
-import { LivePrices } from '../../src/processor/ingest/live-prices.ts'
-import { Processor } from '../../src/processor/ingest/processor.ts'
-import { Keeper } from '../../src/processor/ledger/keeper.ts'
-import { ensureDefault, PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
-import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
-import { USD_PER_HOUR } from './ledger-events.ts'
+import { loadConfig } from '../../../src/cli/config.ts'
+import { makeLogger } from '../../../src/cli/wiring/wire.ts'
+import { KafkaLog } from '../../../src/log/kafka/kafka-log.ts'
+import { LivePrices } from '../../../src/processor/ingest/live-prices.ts'
+import { Processor } from '../../../src/processor/ingest/processor.ts'
+import { Keeper } from '../../../src/processor/ledger/keeper.ts'
+import { ensureDefault, PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
+import { MongoStore } from '../../../src/store/mongo/mongo-store.ts'
+import { USD_PER_HOUR } from './fleet.ts'
 
 const [group, prefix, way] = process.argv.slice(2) as [string, string, 'keeper' | 'plain']
 const { config } = loadConfig({ env: process.env, envFile: '', flags: { LOG_LEVEL: 'warn' } })

@@ -1,30 +1,30 @@
-// One store with a month of events, half of them in its last hour: how long questions about cost take over HTTP's own
+// One store with a month of events, half of them in its last hour: how long queries of cost take over HTTP's own
 // code, and how many events a second `verify` and `reprice` go through. With fewer events than the full ten million, a
 // smaller part of each day of the month has events, as dense as at full size; the last hour grows with them.
 
-import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
-import { buildServer } from '../../src/http/server.ts'
-import type { EventLog } from '../../src/log/event-log.ts'
-import { Outcomes } from '../../src/processor/ingest/outcomes.ts'
-import { setBook } from '../../src/processor/prices/price-book-versions.ts'
-import { reprice } from '../../src/processor/recompute/reprice.ts'
-import { verify } from '../../src/processor/recompute/verify.ts'
-import type { EventStore } from '../../src/store/event-store.ts'
-import { SLOTS, writeFleet } from './ledger-events.ts'
-import { quiet } from './ledger-feed.ts'
-import { keepAll, prepareLedger, TurnedClock } from './ledger-keep.ts'
+import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
+import { buildServer } from '../../../src/http/server.ts'
+import type { EventLog } from '../../../src/log/event-log.ts'
+import { Outcomes } from '../../../src/processor/ingest/outcomes.ts'
+import { setBook } from '../../../src/processor/prices/price-book-versions.ts'
+import { reprice } from '../../../src/processor/recompute/reprice.ts'
+import { verify } from '../../../src/processor/recompute/verify.ts'
+import type { EventStore } from '../../../src/store/event-store.ts'
+import { quiet } from './feed.ts'
+import { SLOTS, writeFleet } from './fleet.ts'
+import { keepAll, prepareLedger, TurnedClock } from './keep.ts'
 
 const END_MS = Date.UTC(2026, 0, 31)
 const DAYS = 30
 const FULL_EVENTS = 10_000_000
-const ASKS = 30
+const QUERIES = 30
 const WARM_UP = 5
 
 export interface StoreResult {
   events: number
   cells: number
   keepSeconds: number
-  /** p95 of a question, milliseconds. */
+  /** p95 of a query, milliseconds. */
   hourMs: number
   lastHourMs: number
   daysMs: number
@@ -44,8 +44,8 @@ export async function measureStore(
   const clock = new TurnedClock(END_MS + HOUR_MS)
   note('Keeping its ledger')
   const kept = await keepAll(store, clock)
-  note(`Kept ${kept.cells} cells in ${kept.seconds.toFixed(1)} s; asking`)
-  const asked = await askAll(store, clock)
+  note(`Kept ${kept.cells} cells in ${kept.seconds.toFixed(1)} s; querying`)
+  const latencies = await queryAll(store, clock)
   note('verify')
   const whole = { ledger: store.ledger, fromMs, toMs: END_MS }
   const verified = await timed(async () => {
@@ -72,7 +72,7 @@ export async function measureStore(
     events,
     cells: kept.cells,
     keepSeconds: kept.seconds,
-    ...asked,
+    ...latencies,
     verifyPerSecond: perSecond(verified),
     repricePerSecond: perSecond(repriced),
   }
@@ -100,7 +100,7 @@ export async function writeMonth(
   return first + (await writeFleet(store, dense, first))
 }
 
-export async function askAll(
+export async function queryAll(
   store: EventStore,
   clock: TurnedClock,
 ): Promise<Pick<StoreResult, 'hourMs' | 'lastHourMs' | 'daysMs'>> {
@@ -108,12 +108,12 @@ export async function askAll(
     processor: {
       outcomes: new Outcomes(),
       health: () => {
-        throw new Error('Nobody asks for health here')
+        throw new Error('Health is not requested here')
       },
       live: () => ({ as_of: '', window_s: 30, stale: true, models: [], slots: [] }),
     },
     store,
-    // Questions about cost never touch the log.
+    // Queries of cost never touch the log.
     log: { description: 'none' } as EventLog,
     topics: { metric: 'gpu.metrics.v1', token: 'token.usage.v1' },
     version: '0',
@@ -121,14 +121,15 @@ export async function askAll(
     progress: { readUpToMs: () => clock.now() },
     now: clock.now,
   })
-  const ask = async (fromMs: number, toMs: number, words: string): Promise<number> => {
+  const query = async (fromMs: number, toMs: number, words: string): Promise<number> => {
     const range = `from=${new Date(fromMs).toISOString()}&to=${new Date(toMs).toISOString()}`
     const times: number[] = []
-    for (let i = 0; i < WARM_UP + ASKS; i++) {
+    for (let i = 0; i < WARM_UP + QUERIES; i++) {
       const seconds = await timed(async () => {
-        const answer = await app.inject(`/api/v1/cost?${range}&${words}`)
-        const { rows, final } = answer.json() as { rows: unknown[]; final: boolean }
-        if (answer.statusCode !== 200 || rows.length === 0 || !final) throw new Error(`Wrong answer: ${answer.body}`)
+        const response = await app.inject(`/api/v1/cost?${range}&${words}`)
+        const { rows, final } = response.json() as { rows: unknown[]; final: boolean }
+        if (response.statusCode !== 200 || rows.length === 0 || !final)
+          throw new Error(`Wrong response: ${response.body}`)
       })
       if (i >= WARM_UP) times.push(seconds * 1000)
     }
@@ -137,10 +138,10 @@ export async function askAll(
   try {
     const minute = 60_000
     return {
-      hourMs: await ask(END_MS - HOUR_MS, END_MS, 'by=model'),
+      hourMs: await query(END_MS - HOUR_MS, END_MS, 'by=model'),
       // What lies across two hours is read from minutes, a hundred times as many rows.
-      lastHourMs: await ask(END_MS - HOUR_MS - minute, END_MS - minute, 'by=model'),
-      daysMs: await ask(END_MS - DAYS * DAY_MS, END_MS, 'by=tenant&step=1d'),
+      lastHourMs: await query(END_MS - HOUR_MS - minute, END_MS - minute, 'by=model'),
+      daysMs: await query(END_MS - DAYS * DAY_MS, END_MS, 'by=tenant&step=1d'),
     }
   } finally {
     await app.close()

@@ -2,10 +2,10 @@
 // `modelsPerGpu` mixes them), 20 tenants. Events come from counters, so that millions of them need no memory and two
 // runs are the same. As JSON they go into the log, as documents straight into a store, with the marks a processor makes.
 
-import type { GpuDocument, TokenDocument } from '../../src/domain/events/event.ts'
-import { logEventId } from '../../src/domain/events/event-id.ts'
-import { CELL_MS, TouchedCells } from '../../src/domain/ledger/buckets.ts'
-import type { EventStore } from '../../src/store/event-store.ts'
+import type { GpuDocument, TokenDocument } from '../../../src/domain/events/event.ts'
+import { logEventId } from '../../../src/domain/events/event-id.ts'
+import { CELL_MS, TouchedCells } from '../../../src/domain/ledger/buckets.ts'
+import type { EventStore } from '../../../src/store/event-store.ts'
 
 export const HOSTS = 8
 export const GPUS_PER_HOST = 8
@@ -60,7 +60,7 @@ export interface FleetRange {
   minutesOfDay?: number
 }
 
-/** Writes the fleet's events and their marks straight into a store; answers how many events. */
+/** Writes the fleet's events and their marks straight into a store; returns how many events. */
 export async function writeFleet(store: EventStore, range: FleetRange, firstId = 0): Promise<number> {
   let samples: GpuDocument[] = []
   let tokens: TokenDocument[] = []

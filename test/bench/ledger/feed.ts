@@ -7,13 +7,13 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CELL_MS, floorTo } from '../../src/domain/ledger/buckets.ts'
-import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
-import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
-import { type KafkaServer, startKafka } from '../servers/kafka.ts'
-import { type MongodServer, startMongod } from '../servers/mongod.ts'
-import { SLOTS, sampleOf, usageOf } from './ledger-events.ts'
-import { cpuSeconds } from './process-cost.ts'
+import { CELL_MS, floorTo } from '../../../src/domain/ledger/buckets.ts'
+import { KafkaLog } from '../../../src/log/kafka/kafka-log.ts'
+import { MongoStore } from '../../../src/store/mongo/mongo-store.ts'
+import { type KafkaServer, startKafka } from '../../servers/kafka.ts'
+import { type MongodServer, startMongod } from '../../servers/mongod.ts'
+import { cpuSeconds } from '../process-cost.ts'
+import { SLOTS, sampleOf, usageOf } from './fleet.ts'
 
 const PARTITIONS = 12
 const REST_SECONDS = 10
@@ -118,14 +118,14 @@ async function startSide(way: Side['way'], kafka: KafkaServer): Promise<Side> {
   const mongod = await startMongod({ mode: 'replica-set', cacheGb: CACHE_GB })
   const url = mongod.url.replace(/(:\d+)\/?(\?|$)/, '$1/ledger$2')
   const env = { ...process.env, KAFKA_BOOTSTRAP: kafka.bootstrap, MONGO_URL: url }
-  const words = ['test/bench/ledger-processor.ts', way, way, way]
+  const words = ['test/bench/ledger/processor.ts', way, way, way]
   const child = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'], env })
   const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]()
   if ((await lines.next()).value !== 'ready') throw new Error(`The ${way} processor ended before it was ready`)
   return { way, mongod, url, child, lines }
 }
 
-/** Drains a processor; answers how many events it stored. */
+/** Drains a processor; returns how many events it stored. */
 async function end({ child, lines }: Side): Promise<number> {
   const exited = once(child, 'exit')
   child.kill('SIGTERM')
