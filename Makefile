@@ -53,7 +53,7 @@ test: check test-install ## Installs what tests need and runs all of them; with 
 
 test-install: node_modules/.package-lock.json ## Installs the real servers, the browser and the container tools of the tests
 	@node test/servers/install.ts --chromium
-	@node test/deploy/install.ts
+	@node test/deploy/lab/install.ts
 
 check: node_modules/.package-lock.json ## Types, lint, house rules
 	@tsc --noEmit -p tsconfig.json
@@ -64,7 +64,7 @@ fmt: node_modules/.package-lock.json ## Formats all files
 	@biome check --write .
 
 soak: test-install ## Long doses of what `make test` gives in seconds: ten minutes of outages under the agent
-	@AGENT_SECONDS=600 node --test --test-timeout=1500000 test/flows/agent.test.ts
+	@AGENT_SECONDS=600 node --test --test-timeout=1500000 test/flows/agent/agent.test.ts
 
 bench: test-install ## Measures against a naive loop and Kafka Connect; prints targets and results. Options: BENCH="--quick"
 	@node test/bench/bench.ts $(BENCH)

@@ -6,7 +6,7 @@ import { chmodSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { storedSamples } from '../flows/agent-process.ts'
+import { storedSamples } from '../flows/agent/agent-process.ts'
 import { type Env, pertoken, startService, temporaryDirectory, until } from '../flows/harness.ts'
 
 const SEED = new URL('../../examples/gpu_seed.json', import.meta.url).pathname

@@ -13,7 +13,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { MongoClient } from 'mongodb'
 import { toSample } from '../../src/agent/gpu-sample.ts'
 import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
-import { startKafka } from '../servers/kafka.ts'
+import { startKafka } from '../servers/kafka/kafka.ts'
 import { freePort } from '../servers/managed-server.ts'
 import { startMongod } from '../servers/mongod.ts'
 

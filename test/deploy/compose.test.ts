@@ -13,9 +13,9 @@ import { pertoken, until } from '../flows/harness.ts'
 import { freePort } from '../servers/managed-server.ts'
 import { runTool } from '../servers/run-tool.ts'
 import { skipWithoutKafka, skipWithoutMongod } from '../servers/servers-for-tests.ts'
-import { buildPertoken, containerEnv, containerName, podman, ROOT, skipWithoutContainers } from './containers.ts'
-import { BASE_IMAGE } from './install.ts'
-import { kafkaStandIn, mongoStandIn } from './stand-ins.ts'
+import { buildPertoken, containerEnv, containerName, podman, ROOT, skipWithoutContainers } from './lab/containers.ts'
+import { BASE_IMAGE } from './lab/install.ts'
+import { kafkaStandIn, mongoStandIn } from './lab/stand-ins.ts'
 
 const noContainers = (await skipWithoutContainers()) || skipWithDotenv()
 const skip =

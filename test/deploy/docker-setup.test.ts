@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { runTool } from '../servers/run-tool.ts'
-import { containerName, podman, ROOT, skipWithoutContainers } from './containers.ts'
-import { BASE_IMAGE } from './install.ts'
+import { containerName, podman, ROOT, skipWithoutContainers } from './lab/containers.ts'
+import { BASE_IMAGE } from './lab/install.ts'
 
 const skip = await skipWithoutContainers()
 const KEY = '9DC858229FC7DD38854AE2D88D81803C0EBFCD88'

@@ -9,8 +9,8 @@ import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { parse } from 'yaml'
-import { type Host, type Network, skipWithoutHosts, startNetwork } from './hosts.ts'
-import { makeKey, makeUser, sshWithKey, startSshd } from './logins.ts'
+import { type Host, type Network, skipWithoutHosts, startNetwork } from './lab/hosts.ts'
+import { makeKey, makeUser, sshWithKey, startSshd } from './lab/logins.ts'
 
 const DEPLOY = fileURLToPath(new URL('../../deploy/', import.meta.url))
 const FIREWALL = join(DEPLOY, 'hardening/firewall.sh')

@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { before, test } from 'node:test'
 import { until } from '../flows/harness.ts'
 import { skipWithoutKafka, skipWithoutMongod } from '../servers/servers-for-tests.ts'
-import { buildPertoken, ROOT, skipWithoutContainers } from './containers.ts'
+import { buildPertoken, ROOT, skipWithoutContainers } from './lab/containers.ts'
 import {
   ADDRESSES,
   type KafkaMode,
@@ -21,12 +21,12 @@ import {
   startMongod,
   startProcessor,
   startProducers,
-} from './host-servers.ts'
-import { type Finished, type Host, type Network, skipWithoutHosts, startNetwork } from './hosts.ts'
-import { homeOf, makeKey, makeUser, sshWithKey, startSshd } from './logins.ts'
-import type { Seen } from './ports.ts'
+} from './lab/host-servers.ts'
+import { type Finished, type Host, type Network, skipWithoutHosts, startNetwork } from './lab/hosts.ts'
+import { homeOf, makeKey, makeUser, sshWithKey, startSshd } from './lab/logins.ts'
+import type { Seen } from './lab/ports.ts'
 
-const PORTS_TS = join(ROOT, 'test/deploy/ports.ts')
+const PORTS_TS = join(ROOT, 'test/deploy/lab/ports.ts')
 /** Of what runs, and two that nothing of ours uses. */
 const PORTS = [22, 2181, 3000, 8080, 9092, 9093, 9100, 27017]
 const ROLES = ['vm1', 'vm2', 'vm3', 'vm4'] as const
@@ -73,7 +73,7 @@ const TABLE: [to: Role, port: number, from: (Role | 'admin')[]][] = [
 test('hosts of a test that is killed are gone, with all that ran on them', { skip: skipWithoutHosts() }, async () => {
   const mark = `pertoken-${process.pid}-${Date.now()}`
   const script = `
-    import { startNetwork } from ${JSON.stringify(join(ROOT, 'test/deploy/hosts.ts'))}
+    import { startNetwork } from ${JSON.stringify(join(ROOT, 'test/deploy/lab/hosts.ts'))}
     const network = await startNetwork([{ name: 'a', addresses: ['10.0.1.1', 'fd00::1'] }])
     await network.host('a').start('log', ['sh', '-c', 'while sleep 1; do :; done', '${mark}'])
     console.log('up')

@@ -21,8 +21,8 @@ import {
   podman,
   ROOT,
   skipWithoutContainers,
-} from './containers.ts'
-import { BASE_IMAGE } from './install.ts'
+} from './lab/containers.ts'
+import { BASE_IMAGE } from './lab/install.ts'
 
 const MAX_BYTES_ON_TOP = 110e6
 const RATE = 5_000

@@ -27,12 +27,20 @@ import {
   podman,
   ROOT,
   skipWithoutContainers,
-} from './containers.ts'
-import { machinesAreMissing, startMachine } from './machine.ts'
-import { copyOfDeploy, FOLDERS, type Folder, type FolderName, folderAt, runHere, writeEnv } from './machine-folders.ts'
-import { podmanCompose, skipWithoutMachineTools, writeKafkaArchive } from './machine-tools.ts'
-import { mongoImage } from './mongo-image.ts'
-import { runToEnd } from './run-to-end.ts'
+} from './lab/containers.ts'
+import { machinesAreMissing, startMachine } from './lab/machine.ts'
+import {
+  copyOfDeploy,
+  FOLDERS,
+  type Folder,
+  type FolderName,
+  folderAt,
+  runHere,
+  writeEnv,
+} from './lab/machine-folders.ts'
+import { podmanCompose, skipWithoutMachineTools, writeKafkaArchive } from './lab/machine-tools.ts'
+import { mongoImage } from './lab/mongo-image.ts'
+import { runToEnd } from './lab/run-to-end.ts'
 
 /** What each machine's Makefile has to offer. All of it is run below, but for what its README lists. */
 const TARGETS: Record<FolderName, string> = {

@@ -5,9 +5,9 @@ import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import { type Host, type Network, skipWithoutHosts, startNetwork } from './hosts.ts'
-import { homeOf, logIn, makeKey, makeUser, startSshd } from './logins.ts'
-import { machinesAreMissing, startMachine } from './machine.ts'
+import { type Host, type Network, skipWithoutHosts, startNetwork } from './lab/hosts.ts'
+import { homeOf, logIn, makeKey, makeUser, startSshd } from './lab/logins.ts'
+import { machinesAreMissing, startMachine } from './lab/machine.ts'
 
 const DEPLOY = fileURLToPath(new URL('../../deploy', import.meta.url))
 const SSH_SH = join(DEPLOY, 'hardening/ssh.sh')

@@ -6,7 +6,7 @@ import { after, test } from 'node:test'
 import { MongoClient } from 'mongodb'
 import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
 import { goodToken } from '../bad-records.ts'
-import { createTopic, deleteTopic } from '../servers/kafka-admin.ts'
+import { createTopic, deleteTopic } from '../servers/kafka/kafka-admin.ts'
 import { kafkaForTests, mongoForTests, uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
 import { pertoken, startService, until } from './harness.ts'
 

@@ -17,10 +17,10 @@ import type { TlsMaterial } from '../../src/log/kafka/connection-tracker.ts'
 import { KafkaLog } from '../../src/log/kafka/kafka-log.ts'
 import type { KafkaLogOptions } from '../../src/log/kafka/options.ts'
 import { makeAuthority } from '../servers/certificates.ts'
-import { startKafka } from '../servers/kafka.ts'
-import { allow, createTopic, setScramUser } from '../servers/kafka-admin.ts'
+import { startKafka } from '../servers/kafka/kafka.ts'
+import { allow, createTopic, setScramUser } from '../servers/kafka/kafka-admin.ts'
+import { securedListeners } from '../servers/kafka/secured-kafka.ts'
 import { makeDataDirectory } from '../servers/managed-server.ts'
-import { securedListeners } from '../servers/secured-kafka.ts'
 import { skipWithoutKafka, uniqueName } from '../servers/servers-for-tests.ts'
 
 const skip = await skipWithoutKafka('3.9')

@@ -5,7 +5,7 @@
 // `owned: true` is for tests that stop, kill or pause: a given server is not theirs to stop, so they start one.
 
 import { after } from 'node:test'
-import { type KafkaOptions, type KafkaServer, requireKafka, startKafka } from './kafka.ts'
+import { type KafkaOptions, type KafkaServer, requireKafka, startKafka } from './kafka/kafka.ts'
 import { type MongodOptions, type MongodServer, requireMongod, startMongod } from './mongod.ts'
 import { INSTALL_COMMAND, NotInstalled } from './server-cache.ts'
 import type { KafkaLine } from './versions.ts'

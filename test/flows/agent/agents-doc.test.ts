@@ -6,12 +6,12 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { freePort } from '../servers/managed-server.ts'
-import { kafkaForTests, uniqueName } from '../servers/servers-for-tests.ts'
+import { freePort } from '../../servers/managed-server.ts'
+import { kafkaForTests, uniqueName } from '../../servers/servers-for-tests.ts'
+import { type Env, pertoken, type Service, startService, temporaryDirectory, until } from '../harness.ts'
 import { metricsOf, startAt, storedSamples } from './agent-process.ts'
-import { type Env, pertoken, type Service, startService, temporaryDirectory, until } from './harness.ts'
 
-const ROOT = new URL('../..', import.meta.url).pathname
+const ROOT = new URL('../../..', import.meta.url).pathname
 const doc = readFileSync(join(ROOT, 'docs/agents.md'), 'utf8')
 const blocks = [...doc.matchAll(/^```(\w+)\n([\s\S]*?)^```/gm)].map(([, language, text]) => ({ language, text: text! }))
 const shell = blocks.find(({ text }) => text.startsWith('#!/bin/sh'))!.text

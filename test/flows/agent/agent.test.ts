@@ -7,11 +7,11 @@ import { appendFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { freePort } from '../servers/managed-server.ts'
-import { kafkaForTests, uniqueName } from '../servers/servers-for-tests.ts'
-import { onSmallDisk } from '../small-disk.ts'
+import { freePort } from '../../servers/managed-server.ts'
+import { kafkaForTests, uniqueName } from '../../servers/servers-for-tests.ts'
+import { onSmallDisk } from '../../small-disk.ts'
+import { type Env, pertoken, type Service, startService, temporaryDirectory, until } from '../harness.ts'
 import { idsInSpool, metricsOf, startAt, storedSamples } from './agent-process.ts'
-import { type Env, pertoken, type Service, startService, temporaryDirectory, until } from './harness.ts'
 
 const SECONDS = Number(process.env['AGENT_SECONDS'] ?? 0)
 const GPUS = 8

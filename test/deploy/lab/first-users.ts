@@ -4,8 +4,8 @@
 
 import { text } from 'node:stream/consumers'
 import { MongoClient } from 'mongodb'
-import { untilAnswered } from '../servers/managed-server.ts'
-import { makeUser } from '../servers/mongod-users.ts'
+import { untilAnswered } from '../../servers/managed-server.ts'
+import { makeUser } from '../../servers/mongod-users.ts'
 
 const LOCAL = '127.0.0.1:27017/?directConnection=true&serverSelectionTimeoutMS=500'
 const address = process.argv[2]!

@@ -16,7 +16,7 @@ import {
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { untilAnswered } from '../servers/managed-server.ts'
+import { untilAnswered } from '../../servers/managed-server.ts'
 import { type Ran, type RunOptions, runToEnd } from './run-to-end.ts'
 
 export type Machine = {

@@ -4,9 +4,9 @@
 import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { runTool } from '../servers/run-tool.ts'
-import { kafkaDirectory, mongodDirectory } from '../servers/server-cache.ts'
-import { removeAtEnd, removedAlready } from '../servers/server-process.ts'
+import { runTool } from '../../servers/run-tool.ts'
+import { kafkaDirectory, mongodDirectory } from '../../servers/server-cache.ts'
+import { removeAtEnd, removedAlready } from '../../servers/server-process.ts'
 import { containerEnv, containerName, podman, ROOT } from './containers.ts'
 import type { Host } from './hosts.ts'
 import { podmanCompose } from './machine-tools.ts'
@@ -88,7 +88,7 @@ export async function startMongod(host: Host): Promise<void> {
     ],
     ...['--wiredTigerCacheSizeGB', '0.25', '--setParameter', 'diagnosticDataCollectionEnabled=false'],
   ])
-  const users = [NODE, join(ROOT, 'test/deploy/first-users.ts'), host.addresses[0]]
+  const users = [NODE, join(ROOT, 'test/deploy/lab/first-users.ts'), host.addresses[0]]
   await host.do(users, { input: JSON.stringify(PASSWORDS) })
 }
 

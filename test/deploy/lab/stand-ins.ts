@@ -6,9 +6,9 @@
 import { existsSync } from 'node:fs'
 import { chmod, chown, copyFile, mkdir, readdir, realpath, rm, writeFile } from 'node:fs/promises'
 import { basename, delimiter, dirname, join } from 'node:path'
-import { runTool } from '../servers/run-tool.ts'
-import { kafkaDirectory, mongodDirectory } from '../servers/server-cache.ts'
-import { KAFKA_RELEASES, type KafkaLine, MONGOD_RELEASE } from '../servers/versions.ts'
+import { runTool } from '../../servers/run-tool.ts'
+import { kafkaDirectory, mongodDirectory } from '../../servers/server-cache.ts'
+import { KAFKA_RELEASES, type KafkaLine, MONGOD_RELEASE } from '../../servers/versions.ts'
 import { buildah, hasImage } from './containers.ts'
 import { BASE_IMAGE } from './install.ts'
 

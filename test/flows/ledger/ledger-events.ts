@@ -2,8 +2,8 @@
 // samples stop or lack utilisation, one event on several GPUs, cached tokens, several requests, none at all, names that
 // files and databases could trip over, and a third of an afternoon that comes late.
 
-import type { GpuDocument, TokenDocument } from '../../src/domain/events/event.ts'
-import { ownEventId } from '../../src/domain/events/event-id.ts'
+import type { GpuDocument, TokenDocument } from '../../../src/domain/events/event.ts'
+import { ownEventId } from '../../../src/domain/events/event-id.ts'
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE

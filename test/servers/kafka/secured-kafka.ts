@@ -2,7 +2,7 @@
 // with and without TLS, and certificates that are wrong. One broker carries them all, since a start costs seconds. Its
 // plain listener stays open for the test's own questions. Users and rights are made while it runs, as an operator would.
 
-import type { Authority } from './certificates.ts'
+import type { Authority } from '../certificates.ts'
 import type { KafkaListener, KafkaOverrides } from './kafka-settings.ts'
 
 /** Users of SASL PLAIN, which the broker's own settings name; those of SCRAM are made by `setScramUser`. */

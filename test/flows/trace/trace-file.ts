@@ -14,7 +14,7 @@ export interface TraceRow {
 }
 
 export const TRACE_HEADER = 'TIMESTAMP,ContextTokens,GeneratedTokens'
-export const REAL_TRACE = new URL('../../../shared/data/azure-llm-2023/code.csv', import.meta.url).pathname
+export const REAL_TRACE = new URL('../../../../shared/data/azure-llm-2023/code.csv', import.meta.url).pathname
 
 /** The real trace where it is there, else one of the same form in `directory`. */
 export function traceFile(directory: string): string {

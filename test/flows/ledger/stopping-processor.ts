@@ -2,11 +2,11 @@
 // armed it, and goes on with SIGCONT; then its clock says that it was stopped for two hours. SIGTERM drains it.
 
 import { writeSync } from 'node:fs'
-import { loadConfig } from '../../src/cli/config.ts'
-import { makeLogger, openLog, openStore } from '../../src/cli/wiring/wire.ts'
-import { LivePrices } from '../../src/processor/ingest/live-prices.ts'
-import { Processor } from '../../src/processor/ingest/processor.ts'
-import { PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
+import { loadConfig } from '../../../src/cli/config.ts'
+import { makeLogger, openLog, openStore } from '../../../src/cli/wiring/wire.ts'
+import { LivePrices } from '../../../src/processor/ingest/live-prices.ts'
+import { Processor } from '../../../src/processor/ingest/processor.ts'
+import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 
 const STOPPED_MS = 2 * 3_600_000
 

@@ -1,16 +1,16 @@
 // What the tests of the four machines need beside the servers: the jar of Kafka's command-line tools, through mvn;
 // MongoDB's shell, through npm (its image brings it on a real machine); a podman-compose that knows network_mode host,
-// through pip. `node test/deploy/machine-tools.ts` installs all into the cache of the servers, with the same care: made aside, checked, renamed. And a stand-in of the archive that
+// through pip. `node test/deploy/lab/machine-tools.ts` installs all into the cache of the servers, with the same care: made aside, checked, renamed. And a stand-in of the archive that
 // Apache publishes, made of the cached jars: the same folders, with the few start scripts that deploy/ uses.
 
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { installInto, pomFor, withPackages } from '../servers/install.ts'
-import { LOG4J_PROPERTIES } from '../servers/kafka-settings.ts'
-import { runTool } from '../servers/run-tool.ts'
-import { cacheDirectory, kafkaDirectory, NotInstalled, verifyOnce } from '../servers/server-cache.ts'
-import { KAFKA_RELEASES } from '../servers/versions.ts'
+import { installInto, pomFor, withPackages } from '../../servers/install.ts'
+import { LOG4J_PROPERTIES } from '../../servers/kafka/kafka-settings.ts'
+import { runTool } from '../../servers/run-tool.ts'
+import { cacheDirectory, kafkaDirectory, NotInstalled, verifyOnce } from '../../servers/server-cache.ts'
+import { KAFKA_RELEASES } from '../../servers/versions.ts'
 
 const KAFKA_VERSION = KAFKA_RELEASES['3.9'].version
 const KAFKA_TOOLS = `kafka-tools-${KAFKA_VERSION}`
@@ -64,7 +64,7 @@ export async function skipWithoutMachineTools(): Promise<string | false> {
     return false
   } catch (error) {
     if (process.env['CI'] === 'true' || !(error instanceof NotInstalled)) throw error
-    const reason = 'tools of the machines are not installed: run node test/deploy/machine-tools.ts'
+    const reason = 'tools of the machines are not installed: run node test/deploy/lab/machine-tools.ts'
     console.error(`SKIPPED: ${reason} (${error.message})`)
     return reason
   }

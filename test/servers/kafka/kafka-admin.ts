@@ -12,7 +12,7 @@ import {
   ResourceTypes,
   ScramMechanisms,
 } from '@platformatic/kafka'
-import { untilAnswered } from './managed-server.ts'
+import { untilAnswered } from '../managed-server.ts'
 
 export type TopicOptions = { partitions?: number; configs?: Readonly<Record<string, string>> }
 /** First and next offset of a partition. */

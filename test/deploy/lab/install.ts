@@ -1,21 +1,21 @@
 // Fetches what the tests of the deployment use: Debian's packages for containers and for hosts of namespaces, and the
 // image that stands for node:26-bookworm-slim, a minimal Debian with the Node that the project pins. `node
-// test/deploy/install.ts` installs all and prints one line each. Missing packages come from apt-get where we are root on
+// test/deploy/lab/install.ts` installs all and prints one line each. Missing packages come from apt-get where we are root on
 // Debian, else the command is printed. With CI=true a failure exits 1; without it the tests concerned skip themselves.
 
 import { existsSync, readFileSync } from 'node:fs'
 import { chmod, copyFile, cp, mkdir, realpath, rm, symlink } from 'node:fs/promises'
 import { delimiter, dirname, join } from 'node:path'
-import { installInto, withPackages } from '../servers/install.ts'
-import { runTool, ToolMissing } from '../servers/run-tool.ts'
-import { cacheDirectory } from '../servers/server-cache.ts'
+import { installInto, withPackages } from '../../servers/install.ts'
+import { runTool, ToolMissing } from '../../servers/run-tool.ts'
+import { cacheDirectory } from '../../servers/server-cache.ts'
 import { installKafkaTools, installMongosh, installPodmanCompose } from './machine-tools.ts'
 
-export const INSTALL_COMMAND = 'node test/deploy/install.ts'
+export const INSTALL_COMMAND = 'node test/deploy/lab/install.ts'
 export const CONTAINER_TOOLS = ['podman', 'buildah', 'runc', 'podman-compose', 'docker-compose'] as const
 export const BASE_ARCHIVE = 'base.tar'
 
-const ROOT = new URL('../../', import.meta.url).pathname
+const ROOT = new URL('../../../', import.meta.url).pathname
 const DEBIAN = 'bookworm'
 /** Counts up when what is in the base changes here. */
 const BASE_EDITION = 2

@@ -3,7 +3,7 @@
 // there. GPU 0 has no price of its own (the default applies) and nothing loaded; GPU 1 says its price and the model it
 // holds, and is silent for 150 s in the trace's fourth minute, so that there is time which no sample covers.
 
-import type { TraceRow } from './trace-file.ts'
+import type { TraceRow } from '../trace/trace-file.ts'
 
 export const HOST = 'gpu-host'
 export const DEFAULT_USD = 1.8

@@ -11,8 +11,8 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { type TestContext, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { goodSample, goodToken } from '../bad-records.ts'
-import { type Env, pertoken, type Service, startService, temporaryDirectory, until } from './harness.ts'
+import { goodSample, goodToken } from '../../bad-records.ts'
+import { type Env, pertoken, type Service, startService, temporaryDirectory, until } from '../harness.ts'
 
 /** A folder with a token file, and a way to add tokens to it. */
 function open(t: TestContext) {

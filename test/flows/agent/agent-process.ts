@@ -5,9 +5,9 @@ import { spawn } from 'node:child_process'
 import { tmpdir } from 'node:os'
 import { DatabaseSync } from 'node:sqlite'
 import type { TestContext } from 'node:test'
-import { type Env, Service } from './harness.ts'
+import { type Env, Service } from '../harness.ts'
 
-const BIN = new URL('../../bin/pertoken.js', import.meta.url).pathname
+const BIN = new URL('../../../bin/pertoken.js', import.meta.url).pathname
 
 /**
  * Starts `pertoken ...words` as a service at a port that the test chose; `PORT` and `AGENT_PORT` both say it. `wrapper` is a

@@ -8,12 +8,12 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import type { CostAnswer, CostFigures } from '../../src/report/cost-figures.ts'
-import { mongoForTests } from '../servers/servers-for-tests.ts'
-import { pertoken, startService, temporaryDirectory, until } from './harness.ts'
+import type { CostAnswer, CostFigures } from '../../../src/report/cost-figures.ts'
+import { mongoForTests } from '../../servers/servers-for-tests.ts'
+import { pertoken, startService, temporaryDirectory, until } from '../harness.ts'
+import { readTraceRows, TRACE_HEADER, traceFile } from '../trace/trace-file.ts'
 import { allSpans, embeddedPlace, keepAll, mongoPlace, type Place, verify } from './ledger-hands.ts'
 import { DEFAULT_USD, fleetSamples, HOST, type Line, spreadsheet, USERS } from './ledger-spreadsheet.ts'
-import { readTraceRows, TRACE_HEADER, traceFile } from './trace-file.ts'
 
 type T = Parameters<typeof embeddedPlace>[0]
 

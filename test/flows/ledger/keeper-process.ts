@@ -3,10 +3,10 @@
 // one, and at the end (SIGTERM) what it did.
 
 import { writeSync } from 'node:fs'
-import { Keeper } from '../../src/processor/ledger/keeper.ts'
-import { PriceBookVersions } from '../../src/processor/prices/price-book-versions.ts'
-import type { LedgerStore } from '../../src/store/ledger-store.ts'
-import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
+import { Keeper } from '../../../src/processor/ledger/keeper.ts'
+import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
+import type { LedgerStore } from '../../../src/store/ledger-store.ts'
+import { MongoStore } from '../../../src/store/mongo/mongo-store.ts'
 
 const TOLD = new Set(['readMarks', 'readRevs', 'tokenTotals', 'replaceBuckets', 'insertMarks', 'deleteMarks'])
 const quiet = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }

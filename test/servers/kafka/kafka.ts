@@ -8,6 +8,19 @@ import { existsSync } from 'node:fs'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { delimiter, join } from 'node:path'
+import {
+  type DataDirectory,
+  freePort,
+  ManagedServer,
+  makeDataDirectory,
+  onFreePorts,
+  type ServerControls,
+  untilAnswered,
+} from '../managed-server.ts'
+import { runTool } from '../run-tool.ts'
+import { INSTALL_COMMAND, kafkaDirectory, NotInstalled, verifyOnce } from '../server-cache.ts'
+import { startProxy, type TcpProxy } from '../tcp-proxy.ts'
+import { KAFKA_RELEASES, type KafkaLine } from '../versions.ts'
 import { askKafka } from './kafka-admin.ts'
 import {
   type KafkaListener,
@@ -17,19 +30,6 @@ import {
   LOG4J_PROPERTIES,
   zookeeperProperties,
 } from './kafka-settings.ts'
-import {
-  type DataDirectory,
-  freePort,
-  ManagedServer,
-  makeDataDirectory,
-  onFreePorts,
-  type ServerControls,
-  untilAnswered,
-} from './managed-server.ts'
-import { runTool } from './run-tool.ts'
-import { INSTALL_COMMAND, kafkaDirectory, NotInstalled, verifyOnce } from './server-cache.ts'
-import { startProxy, type TcpProxy } from './tcp-proxy.ts'
-import { KAFKA_RELEASES, type KafkaLine } from './versions.ts'
 
 export type KafkaOptions = {
   version: KafkaLine

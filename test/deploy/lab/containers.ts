@@ -8,11 +8,11 @@ import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
-import { runTool } from '../servers/run-tool.ts'
-import { cacheDirectory, NotInstalled, verifyDirectory } from '../servers/server-cache.ts'
+import { runTool } from '../../servers/run-tool.ts'
+import { cacheDirectory, NotInstalled, verifyDirectory } from '../../servers/server-cache.ts'
 import { BASE_ARCHIVE, BASE_IMAGE, baseDirectory, CONTAINER_TOOLS, INSTALL_COMMAND } from './install.ts'
 
-export const ROOT = new URL('../../', import.meta.url).pathname
+export const ROOT = new URL('../../../', import.meta.url).pathname
 /** The image of processor, producer and agent; the name that compose.yaml has for it. */
 export const PERTOKEN_IMAGE = 'localhost/pertoken:latest'
 

@@ -7,16 +7,16 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { MongoClient } from 'mongodb'
-import { makeAuthority } from '../servers/certificates.ts'
-import { startKafka } from '../servers/kafka.ts'
-import { allow, setScramUser } from '../servers/kafka-admin.ts'
-import { startMongod } from '../servers/mongod.ts'
-import { makeUser, urlFor } from '../servers/mongod-users.ts'
-import { securedListeners } from '../servers/secured-kafka.ts'
-import { skipWithoutKafka, skipWithoutMongod, uniqueName } from '../servers/servers-for-tests.ts'
-import { pertoken, startService, temporaryDirectory, until } from './harness.ts'
+import { makeAuthority } from '../../servers/certificates.ts'
+import { startKafka } from '../../servers/kafka/kafka.ts'
+import { allow, setScramUser } from '../../servers/kafka/kafka-admin.ts'
+import { securedListeners } from '../../servers/kafka/secured-kafka.ts'
+import { startMongod } from '../../servers/mongod.ts'
+import { makeUser, urlFor } from '../../servers/mongod-users.ts'
+import { skipWithoutKafka, skipWithoutMongod, uniqueName } from '../../servers/servers-for-tests.ts'
+import { pertoken, startService, temporaryDirectory, until } from '../harness.ts'
 
-const SEED = new URL('../../examples/gpu_seed.json', import.meta.url).pathname
+const SEED = new URL('../../../examples/gpu_seed.json', import.meta.url).pathname
 const KAFKA_USER = { name: 'processor', password: 'k@fka:secret/=,' }
 const MONGO_USER = { name: 'processor', password: 'm@ngo:secret/%3D' }
 

@@ -4,8 +4,8 @@
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { MongoClient } from 'mongodb'
-import { kafkaForTests, mongoForTests, uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
-import { pertoken, startService, temporaryDirectory } from './harness.ts'
+import { kafkaForTests, mongoForTests, uniqueName, withDatabase } from '../../servers/servers-for-tests.ts'
+import { pertoken, startService, temporaryDirectory } from '../harness.ts'
 import { slowCostPerToken } from './slow-price.ts'
 import { REAL_TRACE, readTraceRows, type TraceRow, traceFile } from './trace-file.ts'
 
