@@ -18,13 +18,13 @@ export function buildPackage(): PertokenPackage {
   const directory = mkdtempSync(join(tmpdir(), 'pertoken-package-'))
   const remove = () => rmSync(directory, { recursive: true, force: true })
   const { files } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { files: string[] }
-  const sources = ['src', 'build.ts', 'tsconfig.json']
+  const sources = ['src', 'tsconfig.json']
   try {
     // dist is built here; the one of the repository may be of other sources.
     for (const name of [...files.filter((file) => file !== 'dist'), 'package.json', ...sources])
       if (existsSync(join(ROOT, name))) cpSync(join(ROOT, name), join(directory, name), { recursive: true })
     symlinkSync(join(ROOT, 'node_modules'), join(directory, 'node_modules'))
-    execFileSync(process.execPath, ['build.ts'], { cwd: directory, stdio: 'inherit' })
+    execFileSync('npm', ['run', '--silent', 'build'], { cwd: directory, stdio: 'inherit' })
     for (const name of sources) rmSync(join(directory, name), { recursive: true })
   } catch (error) {
     remove()

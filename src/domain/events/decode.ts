@@ -56,11 +56,13 @@ export function decodeRecord<K extends EventKind>(
   if (hasDuplicateKey(value, event)) {
     return Rejection.of('duplicate_field', 'Field is there twice: a JSON object with each name once was expected')
   }
-  const refusal = checkEvent(kind, event, record.timestampMs)
-  if (refusal !== null) return refusal
+  const tsMs = checkedTimeOf(kind, event, record.timestampMs)
+  if (tsMs instanceof Rejection) return tsMs
   const own = envelope.id ?? ownIdOf(event, attributes)
   event['_id'] = own ?? logEventId(idPrefix, record.offset, crc32(value))
-  return toDocument(event)
+  event['ts'] = new Date(tsMs)
+  if (event['host'] === undefined) event['host'] = null
+  return event as unknown as DocumentOf<K>
 }
 
 /** The document type of a kind. */
@@ -71,6 +73,12 @@ export type DocumentOf<K extends EventKind> = K extends 'gpu' ? GpuDocument : To
  * "one hour ahead" is measured from, milliseconds.
  */
 export function checkEvent(kind: EventKind, event: Record<string, unknown>, recordMs: number): Rejection | null {
+  const checked = checkedTimeOf(kind, event, recordMs)
+  return checked instanceof Rejection ? checked : null
+}
+
+/** Event time of a good event, epoch milliseconds, or the rejection. */
+function checkedTimeOf(kind: EventKind, event: Record<string, unknown>, recordMs: number): number | Rejection {
   const wrong = checkSchema(kind, event)
   if (wrong !== null) return wrong
   const known: ReadonlySet<string> = KNOWN_FIELDS[kind]
@@ -88,7 +96,7 @@ export function checkEvent(kind: EventKind, event: Record<string, unknown>, reco
     const message = `Is ${cached}: expected at most prompt_tokens, which is ${event['prompt_tokens']}`
     return Rejection.of('cached_exceeds_prompt', message, '/cached_prompt_tokens')
   }
-  return null
+  return tsMs
 }
 
 function checkSchema(kind: EventKind, event: unknown): Rejection | null {
@@ -148,11 +156,4 @@ function ownIdOf(event: Record<string, unknown>, attributes: CloudEventAttribute
   if (attributes !== null) return ownEventId(`ce:${attributes.source}`, attributes.id)
   const id = event['event_id']
   return typeof id === 'string' ? ownEventId((event['host'] as string | undefined) ?? '', id) : null
-}
-
-function toDocument<T>(event: Record<string, unknown>): T {
-  const ts = event['ts']
-  event['ts'] = new Date(typeof ts === 'number' ? ts : parseIsoMs(ts as string))
-  if (event['host'] === undefined) event['host'] = null
-  return event as T
 }

@@ -28,6 +28,8 @@ export interface Step {
   /** Where each partition of the step stands once the step is done. */
   positions: Position[]
   records: number
+  /** Newest event time of its documents, epoch milliseconds; null when there are none. */
+  newestMs: number | null
   /** Length of the records' values, bytes. */
   bytes: number
   /** Steps of a revoked assignment still finish; their positions are only ever moved forward. */
@@ -44,6 +46,7 @@ export function emptyStep(): Step {
     cells: new TouchedCells(),
     positions: [],
     records: 0,
+    newestMs: null,
     bytes: 0,
     done: false,
   }

@@ -18,6 +18,7 @@ function makeStep(offset: number, partition = 0): Step {
     cells,
     positions: [{ topic: 't', topicId: 'A', partition, offset }],
     records: 1,
+    newestMs: null,
     bytes: 1,
     done: false,
   }
