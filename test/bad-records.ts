@@ -1,5 +1,5 @@
-// Every way to be wrong that is known, as bytes with the reason that the record must be refused with. Used by the decoder's
-// tests and by the flows, which send them among good records.
+// Every way to be wrong that is known, as bytes with the reason that the record must be refused with. Used by the
+// decoder's tests and by the flows, which send them among good records.
 
 import type { ReasonCode } from '../src/domain/events/rejection.ts'
 

@@ -1,5 +1,5 @@
-// docs/life-of-an-event.md against the imports of src/: each walk names every file that it needs, in an order that reads top
-// to bottom, and is no longer than a newcomer can take in.
+// docs/life-of-an-event.md against the imports of src/: each walk names every file that it needs, in an order that
+// reads top to bottom, and is no longer than a newcomer can take in.
 
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'

@@ -1,5 +1,5 @@
-// Runs all tests in stages, quick ones first, each with as many files at a time as it stands: flows kill and pause servers and
-// watch what happens within seconds, so they run alone; the others use both cores.
+// Runs all tests in stages, quick ones first, each with as many files at a time as it stands: flows kill and pause
+// servers and watch what happens within seconds, so they run alone; the others use both cores.
 
 import { globSync, readFileSync } from 'node:fs'
 import { relative } from 'node:path'

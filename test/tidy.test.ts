@@ -30,8 +30,8 @@ const allImports = sources.flatMap(importsOf)
 const areaOf = (path: string) => path.split('/')[1]!
 
 /**
- * What the files of each room (a folder of src/) may import of the other rooms, beside their own. A name covers the files
- * directly in that folder, `NAME/**` what lies below it as well, a path one file. Ports are files, not rooms.
+ * What the files of each room (a folder of src/) may import of the other rooms, beside their own. A name covers the
+ * files directly in that folder, `NAME/**` what lies below it as well, a path one file. Ports are files, not rooms.
  */
 const LOG_PORT = 'log/event-log.ts'
 const STORE_PORTS = ['store/event-store.ts', 'store/ledger-store.ts']
@@ -162,6 +162,30 @@ test('the JSON Schema files are what the definitions say', () => {
     const expected = `${JSON.stringify({ $schema: 'https://json-schema.org/draft/2020-12/schema', ...schema }, null, 2)}\n`
     assert.equal(existsSync(path) ? read(path) : '', expected, `${path} is stale: run node docs/schemas/generate.ts`)
   }
+})
+
+test('what a file exports as a value is imported by another file', () => {
+  const users = [...sources, ...globSync('test/**/*.ts')].map((path) => ({ path, text: read(path) }))
+  const dead = sources.flatMap((path) => {
+    const names = [...read(path).matchAll(/^export (?:async )?(?:function\*?|class|const) (\w+)/gm)].map(
+      ([, name]) => name!,
+    )
+    return names
+      .filter((name) => !users.some((user) => user.path !== path && new RegExp(`\\b${name}\\b`).test(user.text)))
+      .map((name) => `${path}: ${name}`)
+  })
+  assert.deepEqual(dead, [])
+})
+
+test('comments are no wider than code', () => {
+  const wide = sources.flatMap((path) =>
+    read(path)
+      .split('\n')
+      .flatMap((line, i) =>
+        /^\s*(\/\/|\*|\/\*)/.test(line) && line.length > 120 && !line.includes('https://') ? [`${path}:${i + 1}`] : [],
+      ),
+  )
+  assert.deepEqual(wide, [])
 })
 
 test('all dependencies are pinned exactly', () => {

@@ -26,7 +26,7 @@ export interface Deployment {
 }
 
 /** Three models: one sharded over two GPUs, one with two replicas, one on a single GPU. */
-export const DEPLOYMENTS: readonly Deployment[] = [
+const DEPLOYMENTS: readonly Deployment[] = [
   {
     model: 'qwen2.5-coder-32b',
     host: 'demo-a100',

@@ -19,7 +19,7 @@ export const IDLE_WAYS = ['own', 'spread'] as const
 export type IdleWay = (typeof IDLE_WAYS)[number]
 
 /** The most steps of an answer: a month of minutes, five years of hours. */
-export const MAX_STEPS = 44_640
+const MAX_STEPS = 44_640
 /** Last instant of a range: the last that a Date can represent, which is a whole minute. */
 const LAST_INSTANT_MS = 8.64e15
 

@@ -1,6 +1,6 @@
-// What the agent costs beside the model that a GPU serves: eight GPUs of a stand-in for NVIDIA's library once a second, over HTTP and
-// to a real Kafka, with the child process that queries the driver; compiled, as the package has it (from the sources Node holds
-// a compiler as well). Prints the targets and what was reached; nothing fails for being slow.
+// What the agent costs beside the model that a GPU serves: eight GPUs of a stand-in for NVIDIA's library once a second,
+// over HTTP and to a real Kafka, with the child process that queries the driver; compiled, as the package has it (from
+// the sources Node holds a compiler as well). Prints the targets and what was reached; nothing fails for being slow.
 //
 //   node test/bench/agent.ts [--seconds 60]
 

@@ -1,14 +1,14 @@
 // `make bench`: real Kafka, real mongod, in one run. Fills topics of each size once, then drains them in turn with the
-// naive loop, Kafka Connect's MongoDB sink (where `make bench-peers` has fetched it) and ours, as the published package:
-// several rounds, interleaved, each into a new database. Then latency at a steady rate, and the embedded default. Prints
-// a table of medians with the targets beside them. Nothing fails for being slow.
+// naive loop, Kafka Connect's MongoDB sink (where `make bench-peers` has fetched it) and ours, as the published
+// package: several rounds, interleaved, each into a new database. Then latency at a steady rate, and the embedded
+// default. Prints a table of medians with the targets beside them. Nothing fails for being slow.
 //
 //   node test/bench/bench.ts [--sizes 200000,1000000] [--rounds 5 | --quick] [--json FILE] [--sources] [--cpu-prof DIR]
 //                            [--only naive,connect,ours,latency,embedded] [--connect tuned|default]
 //
 // --quick: two rounds of the smallest size, one of each other. --connect: see peers/kafka-connect.ts. For profiling, with
-// which figures differ: --sources runs src/ in place of the compiled package, --cpu-prof has ours write a profile of each
-// round.
+// which figures differ: --sources runs src/ in place of the compiled package, --cpu-prof has ours write a profile of
+// each round.
 
 import { spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'

@@ -1,7 +1,7 @@
-// How many events a second POST /api/v1/events takes into the embedded log: the HTTP server in one process, the client in
-// another, batches over a few connections, with an API token. On a machine that others share, the figure that counts is
-// events per CPU-second of the server (all its threads, the kernel's time for them included): what one core would do.
-// The log is the real one: each response waits for its fsync. With --read the processor reads, prices and stores
+// How many events a second POST /api/v1/events takes into the embedded log: the HTTP server in one process, the client
+// in another, batches over a few connections, with an API token. On a machine that others share, the figure that counts
+// is events per CPU-second of the server (all its threads, the kernel's time for them included): what one core would
+// do. The log is the real one: each response waits for its fsync. With --read the processor reads, prices and stores
 // all of it in the same process meanwhile, as in `pertoken up`; a round ends when it has. Nothing fails for being slow.
 //
 //   node test/bench/post.ts [--events 300000] [--batch 500] [--connections 8] [--rounds 5] [--read] [--cpu-prof DIR]

@@ -1,6 +1,7 @@
-// How much room events take: 86,400 samples as the agent sends them (eight GPUs, once a second, three hours: as many as one
-// GPU sends in a day) and as many token events, through a real Kafka into MongoDB, and through the embedded log and store.
-// Prints MB for each place. Event times lie in the past, so the ledger is complete soon. Takes about two minutes.
+// How much room events take: 86,400 samples as the agent sends them (eight GPUs, once a second, three hours: as many as
+// one GPU sends in a day) and as many token events, through a real Kafka into MongoDB, and through the embedded log and
+// store. Prints MB for each place. Event times lie in the past, so the ledger is complete soon. Takes about two
+// minutes.
 //
 //   node test/bench/sizes.ts
 

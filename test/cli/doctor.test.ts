@@ -1,6 +1,6 @@
-// What doctor says, against real servers: for everything that it can name there is a test that breaks just that, and the one
-// line with the remedy is there; mended, it is gone. Doctor runs in this process where its clock or speed matters, as a
-// process of its own where the machine is what is broken.
+// What doctor says, against real servers: for everything that it can name there is a test that breaks just that, and
+// the one line with the remedy is there; mended, it is gone. Doctor runs in this process where its clock or speed
+// matters, as a process of its own where the machine is what is broken.
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

@@ -1,5 +1,5 @@
-// What stands in examples/ works: the price book has no problem, the trace has no wrong line, and both together give the
-// cost that examples/README.md states. (The seed is used by test/producers/seed.test.ts and most flow tests.)
+// What stands in examples/ works: the price book has no problem, the trace has no wrong line, and both together give
+// the cost that examples/README.md states. (The seed is used by test/producers/seed.test.ts and most flow tests.)
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

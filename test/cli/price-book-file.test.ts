@@ -1,5 +1,5 @@
-// Price books that people write: every mistake with its line, in YAML and in JSON; and the watching of the file, which must
-// survive whatever editors and config maps do to it.
+// Price books that people write: every mistake with its line, in YAML and in JSON; and the watching of the file, which
+// must survive whatever editors and config maps do to it.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'

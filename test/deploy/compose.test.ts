@@ -1,6 +1,6 @@
-// compose.yaml and the Makefile's targets around it: the file as docker-compose reads it, and the stack as podman-compose
-// runs it, with images that stand for Kafka's and MongoDB's, once with KRaft and once with ZooKeeper. What a target did is
-// looked at afterwards: podman-compose 1.0 exits 0 whatever happened.
+// compose.yaml and the Makefile's targets around it: the file as docker-compose reads it, and the stack as
+// podman-compose runs it, with images that stand for Kafka's and MongoDB's, once with KRaft and once with ZooKeeper.
+// What a target did is looked at afterwards: podman-compose 1.0 exits 0 whatever happened.
 
 import assert from 'node:assert/strict'
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'

@@ -1,5 +1,5 @@
-// deploy/docker-setup.sh in a container of its own, where apt-get, curl, gpg and docker are stand-ins that write down how
-// they were called: it says what it will change and asks, changes only that, and a second run changes nothing.
+// deploy/docker-setup.sh in a container of its own, where apt-get, curl, gpg and docker are stand-ins that write down
+// how they were called: it says what it will change and asks, changes only that, and a second run changes nothing.
 
 import assert from 'node:assert/strict'
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'

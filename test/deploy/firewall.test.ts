@@ -30,7 +30,9 @@ function inventoryOf(text: string): string {
 }
 let inventories = 0
 
-/** A script's end, as a user who sees no firewall, as on a fresh machine, but may read the checkout wherever it lies. */
+/**
+ * A script's end, as a user who sees no firewall, as on a fresh machine, but may read the checkout wherever it lies.
+ */
 function asNobody(...script: string[]): { status: number | null; stdout: string; stderr: string } {
   const nobody = ['setpriv', '--reuid=65534', '--inh-caps=+dac_read_search', '--ambient-caps=+dac_read_search']
   const [command, ...words] = [...(process.getuid?.() === 0 ? nobody : []), 'bash', ...script]

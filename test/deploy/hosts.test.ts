@@ -1,7 +1,8 @@
-// The four machines, as hosts of namespaces on one network, beside an admin and a stranger. Everything is done as the admin
-// would do it: by the targets of deploy/Makefile, over a real ssh. What runs is what deploy/ says (host-servers.ts); every
-// other port is listened on too, and before firewall.sh all of them answer to everybody; afterwards exactly those of the
-// table do. Then an event goes the whole way. Once with ZooKeeper, once with KRaft, once with three machines.
+// The four machines, as hosts of namespaces on one network, beside an admin and a stranger. Everything is done as the
+// admin would do it: by the targets of deploy/Makefile, over a real ssh. What runs is what deploy/ says
+// (host-servers.ts); every other port is listened on too, and before firewall.sh all of them answer to everybody;
+// afterwards exactly those of the table do. Then an event goes the whole way. Once with ZooKeeper, once with KRaft,
+// once with three machines.
 
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'

@@ -181,7 +181,10 @@ test('for arm64 it takes the native code of arm64, without running anything of i
   assert.deepEqual(native, ['koffi-linux-arm64'])
 })
 
-/** A folder with package.json and lock file that name, of all dependencies, those with native code: installed in no time. */
+/**
+ * A folder with package.json and lock file that name, of all dependencies, those with native code: installed in no
+ * time.
+ */
 function nativePackagesOnly(t: TestContext): string {
   const folder = mkdtempSync(join(tmpdir(), 'pertoken-native-'))
   t.after(() => rmSync(folder, { recursive: true }))

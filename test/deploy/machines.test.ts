@@ -1,6 +1,7 @@
-// The four machines of deploy/, each by the targets of its own Makefile. VM1 is a machine of its own with a real systemd, on
-// which the broker runs as its unit says, in both modes. VM2, VM3 and VM4 are their compose files in podman, with a real
-// mongod and a real Kafka. What a target cannot do without a registry is in a table of the machine's README.
+// The four machines of deploy/, each by the targets of its own Makefile. VM1 is a machine of its own with a real
+// systemd, on which the broker runs as its unit says, in both modes. VM2, VM3 and VM4 are their compose files in
+// podman, with a real mongod and a real Kafka. What a target cannot do without a registry is in a table of the
+// machine's README.
 
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
@@ -401,7 +402,10 @@ describe('machines that run', { concurrency: true }, () => {
   })
 })
 
-/** The source that PlantUML keeps in a picture: deflated, in an alphabet of its own (https://plantuml.com/text-encoding). */
+/**
+ * The source that PlantUML keeps in a picture: deflated, in an alphabet of its own
+ * (https://plantuml.com/text-encoding).
+ */
 function sourceIn(svg: string): string {
   const [, packed = ''] = /<!--SRC=\[([\w-]+)\]-->/.exec(svg) ?? []
   const theirs = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_'
@@ -427,7 +431,9 @@ function kafkaArchive(): Promise<string> {
   return archived
 }
 
-/** A machine with the project in /opt, and in its .env where the stand-in of Kafka's archive lies: behind a bad mirror. */
+/**
+ * A machine with the project in /opt, and in its .env where the stand-in of Kafka's archive lies: behind a bad mirror.
+ */
 async function startVm1(t: TestContext, mode: 'kraft' | 'zookeeper') {
   const directory = temporaryDirectory(t)
   const root = copyOfDeploy(join(directory, 'pertoken'))

@@ -1,4 +1,5 @@
-// Every shell script of the repository and every recipe of its Makefiles, as make hands it to the shell, pass shellcheck.
+// Every shell script of the repository and every recipe of its Makefiles, as make hands it to the shell, pass
+// shellcheck.
 
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -58,7 +59,8 @@ test('every recipe of every Makefile passes', { skip }, () => {
     targetsOf(makefile).map((target) => recipeOf(dirname(makefile), target)),
   )
   assert.ok(recipes.length > 20, `${recipes.length} recipes`)
-  // SC2317: lines are shells of their own, so that what follows an exit is reached. SC2050: make put the constant there.
+  // SC2317: lines are shells of their own, so that what follows an exit is reached. SC2050: make put the constant
+  // there.
   shellcheck('-e', 'SC2317,SC2050', ...recipes)
 })
 

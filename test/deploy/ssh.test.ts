@@ -1,5 +1,5 @@
-// deploy/hardening/ssh.sh against a real sshd in a host of its own: afterwards a right password is refused and a key works,
-// and where nobody could come in afterwards it changes nothing.
+// deploy/hardening/ssh.sh against a real sshd in a host of its own: afterwards a right password is refused and a key
+// works, and where nobody could come in afterwards it changes nothing.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -24,7 +24,10 @@ function skipWithoutSystemd(): string | false {
 
 const isIn = ({ status, stdout }: Awaited<ReturnType<typeof logIn>>) => status === 0 && stdout === 'logged-in\n'
 
-/** What is wrong on a machine, and what ssh.sh says to it. The deployer has a key, a password and sudo unless said otherwise. */
+/**
+ * What is wrong on a machine, and what ssh.sh says to it. The deployer has a key, a password and sudo unless said
+ * otherwise.
+ */
 const REFUSALS: [name: string, prepare: (host: Host, key: string) => Promise<unknown>, expected: RegExp][] = [
   [
     'only root has a key',

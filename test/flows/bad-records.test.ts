@@ -1,6 +1,6 @@
-// One bad record in a hundred, of every known kind, on real servers and on the embedded default: all good ones are stored,
-// all bad ones are in the dead-letter topic with their bytes and in the API with reason and position, and the offsets
-// read, by the log's own count, are the sum of the outcomes.
+// One bad record in a hundred, of every known kind, on real servers and on the embedded default: all good ones are
+// stored, all bad ones are in the dead-letter topic with their bytes and in the API with reason and position, and the
+// offsets read, by the log's own count, are the sum of the outcomes.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'

@@ -1,5 +1,6 @@
-// kill -9 at every labelled point of a step, and in the middle of a drain; then a new process. No document missing, none
-// twice, every bad record in the dead letters once, every touched cell marked — on real servers and on the embedded default.
+// kill -9 at every labelled point of a step, and in the middle of a drain; then a new process. No document missing,
+// none twice, every bad record in the dead letters once, every touched cell marked — on real servers and on the
+// embedded default.
 
 import assert from 'node:assert/strict'
 import { join } from 'node:path'

@@ -1,5 +1,5 @@
-// Documents of an older deployment, in the very database that pertoken then uses: they are left as they are, doctor counts
-// them, and `replay --from-mongo` takes them in, once, however often it is run.
+// Documents of an older deployment, in the very database that pertoken then uses: they are left as they are, doctor
+// counts them, and `replay --from-mongo` takes them in, once, however often it is run.
 
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'

@@ -12,7 +12,9 @@ import { freePort } from '../servers/managed-server.ts'
 
 export type Env = Record<string, string>
 
-/** Environment of a child: nothing of the test's own that pertoken would read, and no `.env`: it runs in `directory`. */
+/**
+ * Environment of a child: nothing of the test's own that pertoken would read, and no `.env`: it runs in `directory`.
+ */
 function childEnv(env: Env): NodeJS.ProcessEnv {
   return { PATH: process.env['PATH'] ?? '', HOME: process.env['HOME'] ?? tmpdir(), LOG_LEVEL: 'warn', ...env }
 }
@@ -27,8 +29,8 @@ export function temporaryDirectory(t: TestContext): string {
 }
 
 /**
- * Waits until `check` answers something other than undefined or false; fails after `seconds` with the last error, and with
- * what `state` says then.
+ * Waits until `check` answers something other than undefined or false; fails after `seconds` with the last error, and
+ * with what `state` says then.
  */
 export async function until<T>(
   what: string,

@@ -1,5 +1,6 @@
-// Several processors in one group under load: one is killed, one joins, one is stopped like a zombie and goes on. Partitions
-// move, records are read twice, two members own a partition for a moment: every event is one document all the same.
+// Several processors in one group under load: one is killed, one joins, one is stopped like a zombie and goes on.
+// Partitions move, records are read twice, two members own a partition for a moment: every event is one document all
+// the same.
 
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'

@@ -1,5 +1,5 @@
-// What the processor depends on goes away and comes back: it waits, says so, goes on by itself. What does not fit any more
-// (a topic made anew) it says loudly and leaves to a person, and then loses nothing of it.
+// What the processor depends on goes away and comes back: it waits, says so, goes on by itself. What does not fit any
+// more (a topic made anew) it says loudly and leaves to a person, and then loses nothing of it.
 
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'

@@ -1,5 +1,5 @@
-// The package works where it is installed: packed, installed in an empty folder with nothing of the repository around it,
-// and run there; the demo shows priced models and a GPU within a minute.
+// The package works where it is installed: packed, installed in an empty folder with nothing of the repository around
+// it, and run there; the demo shows priced models and a GPU within a minute.
 
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'

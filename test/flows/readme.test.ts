@@ -1,5 +1,5 @@
-// The README's commands, run as they stand there: the demo and its three addresses, and the four commands for an own Kafka
-// and MongoDB. Only the addresses are replaced by those of the test's servers.
+// The README's commands, run as they stand there: the demo and its three addresses, and the four commands for an own
+// Kafka and MongoDB. Only the addresses are replaced by those of the test's servers.
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
-// The swap from an older processor, as docs/upgrade.md tells it: its commands are run as they stand there, only addresses
-// are replaced. Kafka with ZooKeeper and MongoDB as the older deployment has them, documents of its shape, a Java client
-// in the older one's place, and producers that never stop: no host, six fields, no key.
+// The swap from an older processor, as docs/upgrade.md tells it: its commands are run as they stand there, only
+// addresses are replaced. Kafka with ZooKeeper and MongoDB as the older deployment has them, documents of its shape, a
+// Java client in the older one's place, and producers that never stop: no host, six fields, no key.
 
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'

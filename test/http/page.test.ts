@@ -1,5 +1,6 @@
-// The page in a real browser (Debian's Chromium): what it shows, that names from outside stay text, that it says "stale",
-// that it fits a phone, and that its own policy lets everything of it through. Waits on what is shown, never on time.
+// The page in a real browser (Debian's Chromium): what it shows, that names from outside stay text, that it says
+// "stale", that it fits a phone, and that its own policy lets everything of it through. Waits on what is shown, never
+// on time.
 
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'

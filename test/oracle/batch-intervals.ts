@@ -1,6 +1,6 @@
 // The first half of the batch oracle: what a slot's minute consists of. Time is cut at every instant at which anything
-// changes, and for each elementary interval the two samples around it and the effective rule are looked up on their own.
-// Plain and slow, with nothing imported from src/; the second half, batch-ledger.ts, determines who pays.
+// changes, and for each elementary interval the two samples around it and the effective rule are looked up on their
+// own. Plain and slow, with nothing imported from src/; the second half, batch-ledger.ts, determines who pays.
 
 export interface OracleSample {
   _id: string

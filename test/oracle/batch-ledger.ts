@@ -1,8 +1,8 @@
-// The ledger as an obvious batch computation over all raw events, to compare the real one with. It is independent of src/
-// (nothing of it is imported), slow and plain: each event's tokens are spread one by one, time is cut at every instant at
-// which anything changes, and for each elementary interval the two samples around it and the effective rule are looked up
-// on their own. Amounts stay fractions (integer numerators over one denominator) until the one rounding that
-// docs/cost-model.md allows. When this and src/domain/ledger/cell.ts disagree, one of them has misread the rules.
+// The ledger as an obvious batch computation over all raw events, to compare the real one with. It is independent of
+// src/ (nothing of it is imported), slow and plain: each event's tokens are spread one by one, time is cut at every
+// instant at which anything changes, and for each elementary interval the two samples around it and the effective rule
+// are looked up on their own. Amounts stay fractions (integer numerators over one denominator) until the one rounding
+// that docs/cost-model.md allows. When this and src/domain/ledger/cell.ts disagree, one of them has misread the rules.
 
 import {
   type CellOptions,

@@ -1,6 +1,6 @@
 // Runs the real ledger over a handful of raw events as a keeper would: cell by cell, each with the samples within G
-// around it and the token usage of its minute, grouped as a database groups. Its rows come out in the shape of the batch
-// oracle, so that tests can compare the two, or look at one.
+// around it and the token usage of its minute, grouped as a database groups. Its rows come out in the shape of the
+// batch oracle, so that tests can compare the two, or look at one.
 
 import type { GpuDocument, TokenDocument } from '../../src/domain/events/event.ts'
 import { computeCell } from '../../src/domain/ledger/cell.ts'

@@ -1,5 +1,5 @@
-// Reports as files: RFC 4180, nothing that a spreadsheet runs, and FOCUS 1.2 against the column list of the specification,
-// which is written down here and not taken from src/.
+// Reports as files: RFC 4180, nothing that a spreadsheet runs, and FOCUS 1.2 against the column list of the
+// specification, which is written down here and not taken from src/.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,6 +1,6 @@
 // Certificates for tests: an authority of our own and what it signs, made by openssl in a directory of the test's.
-// Elliptic curves, because their keys take milliseconds. Each holder gets one PEM file with key and certificate, which is
-// what Kafka's PEM keystores and mongod read, and the two parts, which is what clients are given.
+// Elliptic curves, because their keys take milliseconds. Each holder gets one PEM file with key and certificate, which
+// is what Kafka's PEM keystores and mongod read, and the two parts, which is what clients are given.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -114,7 +114,10 @@ export function pomFor(coordinates: readonly string[]): string {
 `
 }
 
-/** Runs `use`; when a tool or library is missing, installs Debian's packages where that is ours to do, and runs it again. */
+/**
+ * Runs `use`; when a tool or library is missing, installs Debian's packages where that is ours to do, and runs it
+ * again.
+ */
 export async function withPackages(packages: string[], use: () => Promise<unknown>): Promise<void> {
   try {
     await use()

@@ -1,5 +1,5 @@
-// A user of a secured mongod with the rights that pertoken needs and no others: the role of deploy/vm2-mongodb/roles.json,
-// as an operator would apply it. A role of one database, so each test may have its own.
+// A user of a secured mongod with the rights that pertoken needs and no others: the role of
+// deploy/vm2-mongodb/roles.json, as an operator would apply it. A role of one database, so each test may have its own.
 
 import { readFileSync } from 'node:fs'
 import { MongoClient } from 'mongodb'
@@ -33,7 +33,9 @@ export async function makeUser(serverUrl: string, database: string, user: MongoU
   }
 }
 
-/** The server's URL for another user (null: nobody), who belongs to the database; the password only where it is given. */
+/**
+ * The server's URL for another user (null: nobody), who belongs to the database; the password only where it is given.
+ */
 export function urlFor(serverUrl: string, database: string, user: { name: string; password?: string } | null): string {
   const parts = [user?.name, user?.password].filter((part) => part !== undefined).map(encodeURIComponent)
   const login = user === null ? '' : `${parts.join(':')}@`

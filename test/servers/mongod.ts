@@ -1,8 +1,8 @@
-// Starts a real mongod 6.0 on a free loopback port for tests and bench, standalone or as a replica set of one.
-// The replica set gives transactions, change streams and majority write concern; it is initiated and primary when
-// `startMongod` (and a later `start`) resolves. Its member has the address 127.0.0.1:PORT, hence a kept data
-// directory has to be used with the same port again. A start takes about a second. `secured` asks for logins and takes
-// nothing but TLS; the first user, who may do all, is made as an operator would: from this machine, while there is none.
+// Starts a real mongod 6.0 on a free loopback port for tests and bench, standalone or as a replica set of one. The
+// replica set gives transactions, change streams and majority write concern; it is initiated and primary when
+// `startMongod` (and a later `start`) resolves. Its member has the address 127.0.0.1:PORT, hence a kept data directory
+// has to be used with the same port again. A start takes about a second. `secured` asks for logins and takes nothing
+// but TLS; the first user, who may do all, is made as an operator would: from this machine, while there is none.
 
 import { randomBytes } from 'node:crypto'
 import { existsSync, writeFileSync } from 'node:fs'
@@ -31,8 +31,8 @@ export type MongodSecurity = {
 
 export type MongodServer = ServerControls & {
   /**
-   * mongodb://127.0.0.1:PORT/, with directConnection=true for the replica set. No database in its path. Of a secured one
-   * with the first user's login and the options of TLS.
+   * mongodb://127.0.0.1:PORT/, with directConnection=true for the replica set. No database in its path. Of a secured
+   * one with the first user's login and the options of TLS.
    */
   readonly url: string
   readonly port: number

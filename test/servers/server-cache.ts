@@ -1,7 +1,7 @@
-// Where installed servers lie, and whether what lies there is what was installed.
-// Every directory in the cache carries a manifest (name, size, SHA-256 of each file), written before the directory
-// was renamed into place, so a directory that exists is complete. A user of the cache checks the manifest once a process: a file that
-// was cut short, replaced or added is an error that names it, never a server that behaves oddly.
+// Where installed servers lie, and whether what lies there is what was installed. Every directory in the cache carries
+// a manifest (name, size, SHA-256 of each file), written before the directory was renamed into place, so a directory
+// that exists is complete. A user of the cache checks the manifest once a process: a file that was cut short, replaced
+// or added is an error that names it, never a server that behaves oddly.
 
 import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'

@@ -1,8 +1,8 @@
-// One running server process that cannot outlive the process that started it.
-// It is started through a few lines of sh that leave a watcher behind and then become the server, so the pid is the
-// server's own. The watcher reads a pipe whose other end we hold: "keep" means that the server ended in good order, an
-// end of file without it means that we died, by whatever cause (SIGKILL included); then it kills the server and
-// removes its data. Exit, an uncaught error, SIGINT and SIGTERM are handled here as well, for they can be handled sooner.
+// One running server process that cannot outlive the process that started it. It is started through a few lines of sh
+// that leave a watcher behind and then become the server, so the pid is the server's own. The watcher reads a pipe
+// whose other end we hold: "keep" means that the server ended in good order, an end of file without it means that we
+// died, by whatever cause (SIGKILL included); then it kills the server and removes its data. Exit, an uncaught error,
+// SIGINT and SIGTERM are handled here as well, for they can be handled sooner.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync, rmSync } from 'node:fs'

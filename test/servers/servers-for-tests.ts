@@ -1,8 +1,9 @@
-// What a test file asks for a Kafka or a MongoDB: the one that TEST_KAFKA_BOOTSTRAP or TEST_MONGO_URL names, else one of its own.
-// Call it once at the top of a test file and hand `skip` to each test: with CI=true a server that cannot run throws,
-// which fails the file; without CI the tests are skipped, loudly, with the command that would install it. What was
-// started is stopped after the file's last test. A given server is shared with others: name everything by `uniqueName`.
-// `owned: true` is for tests that stop, kill or pause: a given server is not theirs to stop, so they start one.
+// What a test file asks for a Kafka or a MongoDB: the one that TEST_KAFKA_BOOTSTRAP or TEST_MONGO_URL names, else one
+// of its own. Call it once at the top of a test file and hand `skip` to each test: with CI=true a server that cannot
+// run throws, which fails the file; without CI the tests are skipped, loudly, with the command that would install it.
+// What was started is stopped after the file's last test. A given server is shared with others: name everything by
+// `uniqueName`. `owned: true` is for tests that stop, kill or pause: a given server is not theirs to stop, so they
+// start one.
 
 import { after } from 'node:test'
 import { type KafkaOptions, type KafkaServer, requireKafka, startKafka } from './kafka/kafka.ts'

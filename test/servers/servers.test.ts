@@ -219,7 +219,9 @@ async function inCollection<T>(url: string, use: (kept: Collection) => Promise<T
   }
 }
 
-/** A process of its own that starts a mongod below `temporary`, does `statement`, and is ended by `signal` or by itself. */
+/**
+ * A process of its own that starts a mongod below `temporary`, does `statement`, and is ended by `signal` or by itself.
+ */
 async function runUntilItEnds(temporary: string, statement: string, signal: NodeJS.Signals | undefined) {
   const source = `
     import { startMongod } from ${JSON.stringify(join(import.meta.dirname, 'mongod.ts'))}
@@ -243,7 +245,9 @@ async function runUntilItEnds(temporary: string, statement: string, signal: Node
   return { pid }
 }
 
-/** Processes of the group that a server leads (itself, its watcher); a zombie that its parent has not fetched is none. */
+/**
+ * Processes of the group that a server leads (itself, its watcher); a zombie that its parent has not fetched is none.
+ */
 async function groupOf(leader: number): Promise<number[]> {
   const members: number[] = []
   for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {

@@ -1,4 +1,5 @@
-// The proxy's faults, each seen from both of its ends: a fault test that runs over a proxy which does nothing proves nothing.
+// The proxy's faults, each seen from both of its ends: a fault test that runs over a proxy which does nothing proves
+// nothing.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'

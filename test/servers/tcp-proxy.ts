@@ -1,6 +1,6 @@
-// A TCP proxy on a free loopback port that stands for the network's faults between a client and a server.
-// `cut` resets all connections and each new one; `hold` keeps them open and forwards nothing (half-open: what a silent
-// firewall does), bytes wait in the kernel and go on at `resume`. A dropped reply is a request that the server carried out and
+// A TCP proxy on a free loopback port that stands for the network's faults between a client and a server. `cut` resets
+// all connections and each new one; `hold` keeps them open and forwards nothing (half-open: what a silent firewall
+// does), bytes wait in the kernel and go on at `resume`. A dropped reply is a request that the server carried out and
 // whose answer never arrives: the bytes are swallowed and the connection is reset, for a stream with a hole is none.
 
 import { once } from 'node:events'

@@ -1,6 +1,6 @@
 // The command line as it is published: the help of every command, all settings with their defaults, exit codes, the
-// reason codes of rejected records. Everything comes from bin/pertoken.js, run as users run it: with an empty environment
-// and no `.env`.
+// reason codes of rejected records. Everything comes from bin/pertoken.js, run as users run it: with an empty
+// environment and no `.env`.
 
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'

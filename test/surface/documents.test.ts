@@ -1,7 +1,7 @@
 // What the stores hold after one run that is the same each time: names and types of all fields of all documents, with
-// collections and indexes (MongoDB) and tables (embedded store, log and spool). Stored names are published: older and newer
-// programs, and people's own queries, read the same data. A processor writes the events and dead letters, commands the
-// price book and a revision, a keeper the ledger.
+// collections and indexes (MongoDB) and tables (embedded store, log and spool). Stored names are published: older and
+// newer programs, and people's own queries, read the same data. A processor writes the events and dead letters,
+// commands the price book and a revision, a keeper the ledger.
 
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
@@ -98,7 +98,9 @@ async function writeAll(t: TestContext, place: Place, directory: string, look: (
   await look()
 }
 
-/** What a document is, among those of its collection. Marks are not told apart by level: which are pending is chance. */
+/**
+ * What a document is, among those of its collection. Marks are not told apart by level: which are pending is chance.
+ */
 function kindOf(collection: string, document: Document): string {
   if (/marks$/.test(collection)) return collection
   const id = collection === 'pt_meta' ? String(document['_id']).split(':')[0] : undefined

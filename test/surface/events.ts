@@ -1,6 +1,6 @@
-// The events of the surface tests: every optional field somewhere, hosts that are named, unknown and inferred,
-// several GPUs, late ones, and tenants enough for the sums that a span of many rows carries; and a price book with a rule
-// of each kind.
+// The events of the surface tests: every optional field somewhere, hosts that are named, unknown and inferred, several
+// GPUs, late ones, and tenants enough for the sums that a span of many rows carries; and a price book with a rule of
+// each kind.
 
 const MINUTE = 60_000
 /** A span carries sums from 32 rows on. */

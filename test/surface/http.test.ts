@@ -1,5 +1,6 @@
-// What HTTP publishes: the OpenAPI document, names, types, help and labels of all metrics, and the routes that a running
-// `up` on the embedded log and store has, with the fields of their responses. The agent's own /metrics and /health as well.
+// What HTTP publishes: the OpenAPI document, names, types, help and labels of all metrics, and the routes that a
+// running `up` on the embedded log and store has, with the fields of their responses. The agent's own /metrics and
+// /health as well.
 
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -59,9 +59,9 @@ export function readPriceBook(path: string): PriceBookCheck {
 }
 
 /**
- * Reads the file now and whenever it has changed, until the signal aborts. `onBook` is called with every valid book (also
- * when only its comments changed); it may be slow and may reject, in which case the same file is tried again at every
- * look. `onProblems` is called with what is wrong, once for the same problems. Calls do not overlap.
+ * Reads the file now and whenever it has changed, until the signal aborts. `onBook` is called with every valid book
+ * (also when only its comments changed); it may be slow and may reject, in which case the same file is tried again at
+ * every look. `onProblems` is called with what is wrong, once for the same problems. Calls do not overlap.
  */
 export async function watchPriceBook(
   path: string,

@@ -53,7 +53,7 @@ export function unwrapStructured(
 }
 
 /** Whether a content type announces a structured CloudEvent, and not a batch (`application/cloudevents-batch`). */
-export function isStructured(contentType: string): boolean {
+function isStructured(contentType: string): boolean {
   return /^application\/cloudevents(\+|;|$)/i.test(contentType.trim())
 }
 

@@ -1,8 +1,8 @@
-// The one definition of the two events. TypeBox schemas of the wire form, from which the type, the compiled validator, the
-// JSON Schema files in docs/schemas/ and the OpenAPI bodies are made; bounds are the published contract, unknown fields are
-// allowed and kept. And the document that an accepted event becomes: the same object, with `ts` as a Date, `host` null where
-// none is known, `_id`, and for token usage the live price. Event and document are one object, so there is no second shape
-// to map to and nothing to copy per event.
+// The one definition of the two events. TypeBox schemas of the wire form, from which the type, the compiled validator,
+// the JSON Schema files in docs/schemas/ and the OpenAPI bodies are made; bounds are the published contract, unknown
+// fields are allowed and kept. And the document that an accepted event becomes: the same object, with `ts` as a Date,
+// `host` null where none is known, `_id`, and for token usage the live price. Event and document are one object, so
+// there is no second shape to map to and nothing to copy per event.
 
 import Type from 'typebox'
 

@@ -21,7 +21,7 @@ export interface PricedSlot {
 }
 
 /** Price of a GPU at an instant, without energy. */
-export class EffectivePrice {
+class EffectivePrice {
   readonly kind: PriceKind
   /** The rule that gives the price, null when the sample or the default does. */
   readonly rule: PriceRule | null

@@ -1,6 +1,7 @@
-// Walks a value along a TypeBox schema and reports every place where they differ, in words for people: what was found and
-// what is allowed. A validator's own messages stop early and, in unions, complain about each branch; here the branch of
-// a union of objects is chosen by its `kind`, so that a slip in one field is one message. Knows only what our schemas use.
+// Walks a value along a TypeBox schema and reports every place where they differ, in words for people: what was found
+// and what is allowed. A validator's own messages stop early and, in unions, complain about each branch; here the
+// branch of a union of objects is chosen by its `kind`, so that a slip in one field is one message. Knows only what our
+// schemas use.
 
 /** One thing that is wrong. */
 export interface Problem {
@@ -37,7 +38,9 @@ interface Walkable {
 
 const MAX_SHOWN_LENGTH = 80
 
-/** A problem at a JSON pointer: what was found there and what is allowed; its line is filled in by who knows the text. */
+/**
+ * A problem at a JSON pointer: what was found there and what is allowed; its line is filled in by who knows the text.
+ */
 export function problem(path: string, value: unknown, expected: string): Problem {
   return { path, line: null, field: path.slice(path.lastIndexOf('/') + 1), value: show(value), expected }
 }

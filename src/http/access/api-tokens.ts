@@ -1,6 +1,7 @@
 // API tokens and the file that holds them (API_TOKENS_FILE): one token a line, as JSON,
 //
-//   {"name":"box-7","sha256":"64 hex digits","scopes":["ingest"],"created":"2026-11-22T10:00:00Z","expires":"2027-02-20T10:00:00Z"}
+//   {"name":"box-7","sha256":"64 hex digits","scopes":["ingest"],"created":"2026-11-22T10:00:00Z",
+//    "expires":"2027-02-20T10:00:00Z"}
 //
 // `expires` is optional; blank lines and lines that begin with # are skipped. The file holds no secret: a token is 256
 // random bits, so its SHA-256 needs neither salt nor a slow hash, there is nothing to guess. Errors in a file are

@@ -123,7 +123,7 @@ export class GroupedTokens implements MinuteTokens {
  * go by the window moves along, takes in what comes and forgets what is behind, so a read of any length holds the
  * samples of about four minutes.
  */
-export class SampleWindow {
+class SampleWindow {
   readonly #samples: OrderedStream<LedgerSample & { host: string | null }>
   readonly #byHost = new Map<string | null, LedgerSample[]>()
   readonly #isWanted: (host: string | null) => boolean

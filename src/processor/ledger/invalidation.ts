@@ -160,7 +160,7 @@ export async function invalidateMissingCommitments(
 }
 
 /** The hosts with committed GPUs in each minute of a range of an hour at most, without reading the store. */
-export function commitmentsWithin(
+function commitmentsWithin(
   books: PriceBookVersions,
   { fromMs, toMs }: { fromMs: number; toMs: number },
 ): DirtyMinute[] {

@@ -30,7 +30,9 @@ export interface Difference {
   /** Start of the bucket, ISO 8601. */
   start: string
   host: string | null
-  /** `missing`, `rows`, `book version`, `capped`, `sum` (an hour or day), `sums` (by model or tenant), `token totals`. */
+  /**
+   * `missing`, `rows`, `book version`, `capped`, `sum` (an hour or day), `sums` (by model or tenant), `token totals`.
+   */
   what: string
   expected: string
   found: string

@@ -1,7 +1,8 @@
 // What the keeper adds while events flow: the same feed through Kafka into two processors, one with a keeper and one
-// without, each with a mongod of its own, and the CPU of processor and mongod together. Both run for the same time; one is
-// fed after the other, so that the keeper's cells become due while the other is fed. A system at rest costs CPU too (the
-// keeper looks once a second), so rest is measured first, and each is charged with its rest for the time of the feed only.
+// without, each with a mongod of its own, and the CPU of processor and mongod together. Both run for the same time; one
+// is fed after the other, so that the keeper's cells become due while the other is fed. A system at rest costs CPU too
+// (the keeper looks once a second), so rest is measured first, and each is charged with its rest for the time of the
+// feed only.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'

@@ -1,6 +1,7 @@
-// The fleet of the ledger's benchmarks: 8 hosts with 8 GPUs each, 8 models (each GPU serves one, as inference servers do;
-// `modelsPerGpu` mixes them), 20 tenants. Events come from counters, so that millions of them need no memory and two
-// runs are the same. As JSON they go into the log, as documents straight into a store, with the marks a processor makes.
+// The fleet of the ledger's benchmarks: 8 hosts with 8 GPUs each, 8 models (each GPU serves one, as inference servers
+// do; `modelsPerGpu` mixes them), 20 tenants. Events come from counters, so that millions of them need no memory and
+// two runs are the same. As JSON they go into the log, as documents straight into a store, with the marks a processor
+// makes.
 
 import type { GpuDocument, TokenDocument } from '../../../src/domain/events/event.ts'
 import { logEventId } from '../../../src/domain/events/event-id.ts'

@@ -1,7 +1,7 @@
-// The ledger's figures in one run, with their targets beside them: what the keeper adds to the CPU of processor and mongod
-// while events flow, how soon and how often cells are computed, queries of cost, `verify`, `reprice`, and catching
-// up with days of marks, on both stores. By default smaller than the targets require, and the table states it; `--full` runs
-// their sizes (about an hour). Nothing fails for being slow.
+// The ledger's figures in one run, with their targets beside them: what the keeper adds to the CPU of processor and
+// mongod while events flow, how soon and how often cells are computed, queries of cost, `verify`, `reprice`, and
+// catching up with days of marks, on both stores. By default smaller than the targets require, and the table states it;
+// `--full` runs their sizes (about an hour). Nothing fails for being slow.
 //
 //   node test/bench/ledger/ledger.ts [--full] [--seconds 60] [--rate 20000] [--events 1000000] [--days 1] [--models-per-gpu 1]
 //                        [--only feed,sqlite,mongo] [--json FILE]

@@ -1,6 +1,6 @@
-// A processor in a process of its own for test/bench/ledger/feed.ts, with the keeper beside it or without: the same program
-// but for that, so that the difference of their CPU is the keeper's. Prints a line when it is ready; at SIGTERM it drains
-// and prints what its keeper counted.
+// A processor in a process of its own for test/bench/ledger/feed.ts, with the keeper beside it or without: the same
+// program but for that, so that the difference of their CPU is the keeper's. Prints a line when it is ready; at SIGTERM
+// it drains and prints what its keeper counted.
 //
 //   KAFKA_BOOTSTRAP=... MONGO_URL=... node test/bench/ledger/processor.ts <group> <topic prefix> <keeper|plain>
 

@@ -1,6 +1,6 @@
 // Fetches the peer of `make bench` into the cache: Kafka Connect with MongoDB's own sink, as jars through mvn. They are
-// pinned like the tests' servers (test/servers/versions.ts): versions here, SHA-256 of the main jars here, that of the rest
-// in the manifest that the cache keeps. Not a part of `make test`, which has no use for it.
+// pinned like the tests' servers (test/servers/versions.ts): versions here, SHA-256 of the main jars here, that of the
+// rest in the manifest that the cache keeps. Not a part of `make test`, which has no use for it.
 //
 //   node test/bench/peers/install.ts
 

@@ -1,12 +1,12 @@
-// Kafka Connect standalone with MongoDB's sink, a peer of the bench: it stores each JSON event as a document, in its own
-// database, without Connect's envelope, keys as strings, no transformations, no dead-letter topic; two tasks, one for each
-// core of the smallest machine, each with a consumer of its own over the same partitions. `tuned` favours it:
+// Kafka Connect standalone with MongoDB's sink, a peer of the bench: it stores each JSON event as a document, in its
+// own database, without Connect's envelope, keys as strings, no transformations, no dead-letter topic; two tasks, one
+// for each core of the smallest machine, each with a consumer of its own over the same partitions. `tuned` favours it:
 // - inserts with ids made of topic, partition and offset, as in the naive loop (by default the sink replaces, for which
 //   MongoDB looks each id up), unordered;
 // - a bulk write for each poll of up to 5,000 records (by default 500);
 // - Java's collector for throughput, with the same bound of the heap.
-// `default` is what Connect's start script and the sink do unless they are configured. In both, offsets are committed once
-// a minute, which the others do after each write.
+// `default` is what Connect's start script and the sink do unless they are configured. In both, offsets are committed
+// once a minute, which the others do after each write.
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -105,7 +105,10 @@ export class Contenders {
   }
 }
 
-/** Stripping types would count to its start-up and memory, which ours as a package does without. Into a package's directory. */
+/**
+ * Stripping types would count to its start-up and memory, which ours as a package does without. Into a package's
+ * directory.
+ */
 function compileNaive(directory: string): string {
   const settings = ['--ignoreConfig', '--target', 'es2024', '--module', 'nodenext', '--types', 'node', '--skipLibCheck']
   copyFileSync(NAIVE, join(directory, 'naive.ts'))

@@ -1,7 +1,7 @@
 // Drains topics that were filled before with one program, and measures it the same way for each: time, CPU and memory
-// from its first stored document to its last. So start-up is left out (a JVM's, compilation of the first classes, joining
-// the group) and shown apart; what is compiled while events flow is not left out, hence two sizes. CPU is that of all
-// threads of the process; memory is the most that was resident since its start.
+// from its first stored document to its last. So start-up is left out (a JVM's, compilation of the first classes,
+// joining the group) and shown apart; what is compiled while events flow is not left out, hence two sizes. CPU is that
+// of all threads of the process; memory is the most that was resident since its start.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Db } from 'mongodb'

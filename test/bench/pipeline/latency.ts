@@ -1,5 +1,5 @@
-// How long an event takes into its document at a steady rate: events are appended to Kafka, a marked one now and then, and
-// each marked one is timed from the call that appends it until its document can be read.
+// How long an event takes into its document at a steady rate: events are appended to Kafka, a marked one now and then,
+// and each marked one is timed from the call that appends it until its document can be read.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Db } from 'mongodb'

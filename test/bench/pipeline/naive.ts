@@ -1,5 +1,5 @@
-// The fair baseline: what a competent hour's work would be. The client's message stream, JSON.parse, insertMany of 5,000
-// with deterministic string ids, one write at a time. No validation, no price, no marks, no positions, no HTTP.
+// The fair baseline: what a competent hour's work would be. The client's message stream, JSON.parse, insertMany of
+// 5,000 with deterministic string ids, one write at a time. No validation, no price, no marks, no positions, no HTTP.
 
 import { Consumer, MessagesStreamFallbackModes, MessagesStreamModes } from '@platformatic/kafka'
 import { MongoClient } from 'mongodb'

@@ -1,5 +1,5 @@
-// The table of `make bench`: medians of the rounds, ours against the others, and the targets. A drain's targets are checked
-// at their own size only; other sizes show ratios without verdicts.
+// The table of `make bench`: medians of the rounds, ours against the others, and the targets. A drain's targets are
+// checked at their own size only; other sizes show ratios without verdicts.
 
 import { tableOf } from '../table.ts'
 import { CONTENDERS, type ContenderName } from './contenders.ts'

@@ -1,7 +1,7 @@
 // Containers for tests, without a daemon: podman and buildah with settings and storage of their own, below the cache of
-// the test servers, so that nothing of this machine's own images, containers and networks is seen or touched. No image can
-// be taken from a registry: what stands for node:26-bookworm-slim is made by install.ts. Needs root.
-// Everything that a test makes is named by `containerName`; what a test that was killed left behind goes at the next start.
+// the test servers, so that nothing of this machine's own images, containers and networks is seen or touched. No image
+// can be taken from a registry: what stands for node:26-bookworm-slim is made by install.ts. Needs root. Everything
+// that a test makes is named by `containerName`; what a test that was killed left behind goes at the next start.
 
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
@@ -21,7 +21,9 @@ const storage = () => join(cacheDirectory(), 'containers')
 const runtime = () =>
   join('/run/pertoken-test', createHash('sha256').update(cacheDirectory()).digest('hex').slice(0, 8))
 
-/** For the options of a test: false, or why it cannot run. Throws with CI=true. Call it once at the top of a test file. */
+/**
+ * For the options of a test: false, or why it cannot run. Throws with CI=true. Call it once at the top of a test file.
+ */
 export async function skipWithoutContainers(): Promise<string | false> {
   try {
     await prepare()
@@ -46,7 +48,9 @@ export function containerEnv(): Record<string, string> {
   }
 }
 
-/** Runs podman to its end and gives what it wrote, standard error too where it says something; throws unless it exits 0. */
+/**
+ * Runs podman to its end and gives what it wrote, standard error too where it says something; throws unless it exits 0.
+ */
 export function podman(...words: readonly string[]): Promise<string> {
   return runTool('podman', words, { env: containerEnv() })
 }

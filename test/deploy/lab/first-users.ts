@@ -1,6 +1,6 @@
-// Run on the host of a mongod that asks for logins and has no user yet: `first-users.ts ADDRESS` makes it a replica set of
-// one under that address, and its users, the first one from this machine as MongoDB has it: pertoken, with the role of
-// deploy/vm2-mongodb/roles.json and no other right. Passwords come as JSON by standard input.
+// Run on the host of a mongod that asks for logins and has no user yet: `first-users.ts ADDRESS` makes it a replica set
+// of one under that address, and its users, the first one from this machine as MongoDB has it: pertoken, with the role
+// of deploy/vm2-mongodb/roles.json and no other right. Passwords come as JSON by standard input.
 
 import { text } from 'node:stream/consumers'
 import { MongoClient } from 'mongodb'

@@ -1,5 +1,6 @@
-// What runs on the machines of hosts.test.ts, started as deploy/ starts it: Kafka with the settings of deploy/vm1-kafka, a
-// mongod that asks for logins, the processor by deploy/vm3-processor's own targets and compose file, two producers.
+// What runs on the machines of hosts.test.ts, started as deploy/ starts it: Kafka with the settings of
+// deploy/vm1-kafka, a mongod that asks for logins, the processor by deploy/vm3-processor's own targets and compose
+// file, two producers.
 
 import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -93,8 +94,8 @@ export async function startMongod(host: Host): Promise<void> {
 }
 
 /**
- * The processor as deploy/vm3-processor runs it: its Makefile and compose file, in the host's network; without a container
- * where none can be run. Gives what ends it.
+ * The processor as deploy/vm3-processor runs it: its Makefile and compose file, in the host's network; without a
+ * container where none can be run. Gives what ends it.
  */
 export async function startProcessor(host: Host, hasContainers: boolean): Promise<() => Promise<void>> {
   if (!hasContainers) {

@@ -1,8 +1,8 @@
-// Hosts on one network, made of Linux namespaces: each has its own network, mounts, host name and processes, and files in
-// /etc, /var and /run that are its own (a fresh ufw and sshd among them), over those of this machine. A switch, which is
-// one more namespace, joins them. Nothing is made in this machine's own network, and nothing has to be removed: a host
-// lives as long as its first process, that one until we close its standard input, also by being killed; its network,
-// mounts, processes and data (which are in memory) go with it. Needs root, and takes about half a second.
+// Hosts on one network, made of Linux namespaces: each has its own network, mounts, host name and processes, and files
+// in /etc, /var and /run that are its own (a fresh ufw and sshd among them), over those of this machine. A switch,
+// which is one more namespace, joins them. Nothing is made in this machine's own network, and nothing has to be
+// removed: a host lives as long as its first process, that one until we close its standard input, also by being killed;
+// its network, mounts, processes and data (which are in memory) go with it. Needs root, and takes about half a second.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'

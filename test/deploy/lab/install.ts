@@ -1,7 +1,8 @@
 // Fetches what the tests of the deployment use: Debian's packages for containers and for hosts of namespaces, and the
 // image that stands for node:26-bookworm-slim, a minimal Debian with the Node that the project pins. `node
-// test/deploy/lab/install.ts` installs all and prints one line each. Missing packages come from apt-get where we are root on
-// Debian, else the command is printed. With CI=true a failure exits 1; without it the tests concerned skip themselves.
+// test/deploy/lab/install.ts` installs all and prints one line each. Missing packages come from apt-get where we are
+// root on Debian, else the command is printed. With CI=true a failure exits 1; without it the tests concerned skip
+// themselves.
 
 import { existsSync, readFileSync } from 'node:fs'
 import { chmod, copyFile, cp, mkdir, realpath, rm, symlink } from 'node:fs/promises'

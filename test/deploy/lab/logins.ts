@@ -1,5 +1,5 @@
-// Who may log in to a host of hosts.ts, and logging in: users as `adduser` makes them, with a password, a key and the right
-// to sudo or without, a real sshd, and the real ssh of another host, with a key or with a typed password.
+// Who may log in to a host of hosts.ts, and logging in: users as `adduser` makes them, with a password, a key and the
+// right to sudo or without, a real sshd, and the real ssh of another host, with a key or with a typed password.
 
 import { join } from 'node:path'
 import type { Finished, Host } from './hosts.ts'

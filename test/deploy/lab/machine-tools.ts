@@ -1,7 +1,8 @@
 // What the tests of the four machines need beside the servers: the jar of Kafka's command-line tools, through mvn;
 // MongoDB's shell, through npm (its image brings it on a real machine); a podman-compose that knows network_mode host,
-// through pip. `node test/deploy/lab/machine-tools.ts` installs all into the cache of the servers, with the same care: made aside, checked, renamed. And a stand-in of the archive that
-// Apache publishes, made of the cached jars: the same folders, with the few start scripts that deploy/ uses.
+// through pip. `node test/deploy/lab/machine-tools.ts` installs all into the cache of the servers, with the same care:
+// made aside, checked, renamed. And a stand-in of the archive that Apache publishes, made of the cached jars: the same
+// folders, with the few start scripts that deploy/ uses.
 
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'

@@ -1,6 +1,6 @@
 // A machine of its own for tests of what runs under systemd: this machine's disk (copy-on-write, in memory), a real
-// systemd as its init, its own users, processes, host name and network with one address. Made from namespaces, so it needs
-// root and no image; it boots in about a second, and nothing of it is left when it is closed or the test ends.
+// systemd as its init, its own users, processes, host name and network with one address. Made from namespaces, so it
+// needs root and no image; it boots in about a second, and nothing of it is left when it is closed or the test ends.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import {
@@ -46,8 +46,8 @@ export async function startMachine(options: { name: string; address: string }): 
   const folder = mkdtempSync(join(tmpdir(), `pertoken-machine-${process.pid}-`))
   const cgroup = join(cgroup2(), basename(folder))
   mkdirSync(cgroup)
-  // It joins its control group before it gets a namespace of them, whose root that is then; and it ends with us, killed or
-  // not.
+  // It joins its control group before it gets a namespace of them, whose root that is then; and it ends with us, killed
+  // or not.
   const script =
     'echo $$ >"$1/cgroup.procs" && shift && exec setpriv --pdeathsig KILL unshare -fpmuinC --kill-child "$@"'
   const child = spawn('bash', ['-c', script, 'machine', cgroup, BOOT, folder, options.name, options.address], {

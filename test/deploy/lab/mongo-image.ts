@@ -1,5 +1,5 @@
-// Stands for the image mongo:7, where none can be pulled: the mongod of the test servers with its libraries, MongoDB's own
-// shell, and the user that the image has, on the tests' base image. Made once and kept in the tests' storage.
+// Stands for the image mongo:7, where none can be pulled: the mongod of the test servers with its libraries, MongoDB's
+// own shell, and the user that the image has, on the tests' base image. Made once and kept in the tests' storage.
 
 import { copyFile, link, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'

@@ -1,6 +1,6 @@
-// Programs that tests run on a host: `ports.ts listen ADDRESS,… PORT,…` listens wherever nobody does yet, so that only a
-// firewall can be what keeps a port closed; `ports.ts probe ADDRESS:PORT …` tries all at once and prints, as JSON, what
-// each was: open, refused (nobody listens, no firewall), or blocked (no answer for a second).
+// Programs that tests run on a host: `ports.ts listen ADDRESS,… PORT,…` listens wherever nobody does yet, so that only
+// a firewall can be what keeps a port closed; `ports.ts probe ADDRESS:PORT …` tries all at once and prints, as JSON,
+// what each was: open, refused (nobody listens, no firewall), or blocked (no answer for a second).
 
 import { connect, createServer } from 'node:net'
 

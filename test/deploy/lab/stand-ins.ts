@@ -1,7 +1,7 @@
 // Images that stand for apache/kafka and mongo in compose.yaml, made of the test servers' jars and mongod and of this
-// machine's Java and libraries, on the same base as ours: so this machine is a Debian of the base's release, or not much
-// newer. They have what the compose file uses of the real ones: users and folders, Kafka's start scripts, the entry point,
-// the volumes. They stay in the tests' storage until what they are made of changes.
+// machine's Java and libraries, on the same base as ours: so this machine is a Debian of the base's release, or not
+// much newer. They have what the compose file uses of the real ones: users and folders, Kafka's start scripts, the
+// entry point, the volumes. They stay in the tests' storage until what they are made of changes.
 
 import { existsSync } from 'node:fs'
 import { chmod, chown, copyFile, mkdir, readdir, realpath, rm, writeFile } from 'node:fs/promises'

@@ -1,6 +1,6 @@
-// Every example of docs/cost-model.md is run as it stands there: its events go through the ledger, and the rows that come
-// out must be exactly those that the page lists, money to the last 10⁻⁹ USD. A reader can trust the page, and whoever
-// changes a rule has to change the page.
+// Every example of docs/cost-model.md is run as it stands there: its events go through the ledger, and the rows that
+// come out must be exactly those that the page lists, money to the last 10⁻⁹ USD. A reader can trust the page, and
+// whoever changes a rule has to change the page.
 
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

@@ -1,6 +1,7 @@
-// The ledger against an obvious batch computation (test/oracle/batch-ledger.ts) over random fleets: 1 to 200 events, up to
-// 4 slots and 3 hosts, a third of the events without host, a fifth at times that others have too, several GPUs, tenants,
-// prices and rules. Same rows to the last 10⁻⁹ USD; every slot and minute closes; any order of the input gives the same.
+// The ledger against an obvious batch computation (test/oracle/batch-ledger.ts) over random fleets: 1 to 200 events, up
+// to 4 slots and 3 hosts, a third of the events without host, a fifth at times that others have too, several GPUs,
+// tenants, prices and rules. Same rows to the last 10⁻⁹ USD; every slot and minute closes; any order of the input gives
+// the same.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
-// Real processes for the agent's flows: an agent that is asked by its own /metrics, a server that comes back at the same port
-// after a kill, and what a spool holds, read with the bare driver.
+// Real processes for the agent's flows: an agent that is asked by its own /metrics, a server that comes back at the
+// same port after a kill, and what a spool holds, read with the bare driver.
 
 import { spawn } from 'node:child_process'
 import { tmpdir } from 'node:os'
@@ -10,8 +10,8 @@ import { type Env, Service } from '../harness.ts'
 const BIN = new URL('../../../bin/pertoken.js', import.meta.url).pathname
 
 /**
- * Starts `pertoken ...words` as a service at a port that the test chose; `PORT` and `AGENT_PORT` both say it. `wrapper` is a
- * command that becomes the one in its last arguments.
+ * Starts `pertoken ...words` as a service at a port that the test chose; `PORT` and `AGENT_PORT` both say it. `wrapper`
+ * is a command that becomes the one in its last arguments.
  */
 export function startAt(
   t: TestContext,

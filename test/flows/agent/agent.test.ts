@@ -1,6 +1,6 @@
-// The agent's promise, with real processes: the other side is away while eight GPUs are sampled ten times a second, and the
-// agent is killed -9 in between. Every sample that was spooled arrives, and is one document. Over Kafka with the broker
-// killed, over HTTP with the server killed. AGENT_SECONDS=600 makes it a soak of ten minutes each.
+// The agent's promise, with real processes: the other side is away while eight GPUs are sampled ten times a second, and
+// the agent is killed -9 in between. Every sample that was spooled arrives, and is one document. Over Kafka with the
+// broker killed, over HTTP with the server killed. AGENT_SECONDS=600 makes it a soak of ten minutes each.
 
 import assert from 'node:assert/strict'
 import { appendFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
@@ -47,8 +47,8 @@ function has(agent: Service, name: string, least: number): Promise<boolean> {
 }
 
 /**
- * Runs agents one after the other over the same spool. In each round the other side goes, the agent is killed -9 while it
- * is away, another starts, the other side comes back, and that one is killed while it sends. Answers the ids of all
+ * Runs agents one after the other over the same spool. In each round the other side goes, the agent is killed -9 while
+ * it is away, another starts, the other side comes back, and that one is killed while it sends. Answers the ids of all
  * samples that were ever spooled.
  */
 async function runAgents(

@@ -18,7 +18,9 @@ const shell = blocks.find(({ text }) => text.startsWith('#!/bin/sh'))!.text
 const python = blocks.find(({ language }) => language === 'python')!.text
 const ADDRESS = 'https://pertoken.example.com'
 
-/** A folder with an nvidia-smi of two GPUs, of which the second tells no utilisation; it knows the queries of the page. */
+/**
+ * A folder with an nvidia-smi of two GPUs, of which the second tells no utilisation; it knows the queries of the page.
+ */
 function fakeGpus(t: TestContext): string {
   const directory = join(temporaryDirectory(t), 'bin')
   mkdirSync(directory)

@@ -1,6 +1,6 @@
-// A keeper in a process of its own, over the MongoDB of MONGO_URL, for which whatever is marked is due at once. It says on
-// standard error which call of the store begins and which has ended, so that a test can stop it (SIGSTOP) in the middle of
-// one, and at the end (SIGTERM) what it did.
+// A keeper in a process of its own, over the MongoDB of MONGO_URL, for which whatever is marked is due at once. It says
+// on standard error which call of the store begins and which has ended, so that a test can stop it (SIGSTOP) in the
+// middle of one, and at the end (SIGTERM) what it did.
 
 import { writeSync } from 'node:fs'
 import { Keeper } from '../../../src/processor/ledger/keeper.ts'

@@ -1,6 +1,7 @@
-// Both stores give the same answers, byte for byte, to the same forty questions over the trace and 100,000 generated events
-// with late, hostless and multi-GPU ones. MongoDB gets the documents in the opposite order and in other batches than the
-// embedded store, so that nothing can depend on either; late events come to both after the ledger has been kept once.
+// Both stores give the same answers, byte for byte, to the same forty questions over the trace and 100,000 generated
+// events with late, hostless and multi-GPU ones. MongoDB gets the documents in the opposite order and in other batches
+// than the embedded store, so that nothing can depend on either; late events come to both after the ledger has been
+// kept once.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

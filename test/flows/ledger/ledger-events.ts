@@ -1,6 +1,6 @@
-// A hundred thousand events that are hard on a ledger, the same ones each time: five hosts, one of them unknown, slots whose
-// samples stop or lack utilisation, one event on several GPUs, cached tokens, several requests, none at all, names that
-// files and databases could trip over, and a third of an afternoon that comes late.
+// A hundred thousand events that are hard on a ledger, the same ones each time: five hosts, one of them unknown, slots
+// whose samples stop or lack utilisation, one event on several GPUs, cached tokens, several requests, none at all,
+// names that files and databases could trip over, and a third of an afternoon that comes late.
 
 import type { GpuDocument, TokenDocument } from '../../../src/domain/events/event.ts'
 import { ownEventId } from '../../../src/domain/events/event-id.ts'

@@ -1,7 +1,7 @@
-// What must not harm the ledger: events that come an hour late, a keeper that is stopped in mid-write while another works,
-// a processor that is stopped while a day is frozen. Each test proves that its fault happened: late events are counted,
-// stopped processes are seen to stand still inside a call, lost races and refused events are counted. And verify itself: a
-// ledger that nobody kept is not called right.
+// What must not harm the ledger: events that come an hour late, a keeper that is stopped in mid-write while another
+// works, a processor that is stopped while a day is frozen. Each test proves that its fault happened: late events are
+// counted, stopped processes are seen to stand still inside a call, lost races and refused events are counted. And
+// verify itself: a ledger that nobody kept is not called right.
 
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
@@ -34,7 +34,10 @@ const PLACES: { name: string; skip: string | false; open: (t: TestContext) => Pr
   { name: 'MongoDB', skip: mongo.skip, open: (t) => mongoPlace(t, mongo.url, temporaryDirectory(t)) },
 ]
 
-/** Events as producers send them: tokens every 20 s and samples every 30 s on two hosts, two hours on each side of midnight. */
+/**
+ * Events as producers send them: tokens every 20 s and samples every 30 s on two hosts, two hours on each side of
+ * midnight.
+ */
 function fourHours(): object[] {
   const events: object[] = []
   for (let atMs = MIDNIGHT - 2 * HOUR; atMs < MIDNIGHT + 2 * HOUR; atMs += 10_000) {
@@ -175,8 +178,8 @@ test('a keeper stopped in mid-write while another works, and then continued, lea
   await place.store.prepare()
   await ensureDefault(place.store.ledger, 1, Date.now())
   const keepers = [await startKeeper(t, place), await startKeeper(t, place)] as [Service, Service]
-  // An hour for each round, so that what is left stale is not computed again by a later one. Its cells are there already,
-  // because to replace one is harder than to insert it.
+  // An hour for each round, so that what is left stale is not computed again by a later one. Its cells are there
+  // already, because to replace one is harder than to insert it.
   for (const round of MOMENTS.keys()) await feed(place, `${round} base`, MIDNIGHT + round * HOUR)
   await nothingMarked(place)
   const random = randomOf(11)

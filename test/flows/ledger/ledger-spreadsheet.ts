@@ -1,7 +1,7 @@
-// A two-GPU fleet for the trace, and what it costs, as somebody would work it out in a spreadsheet: plain numbers, one line
-// a minute and GPU, then the split over models and tenants. Written apart from src/ on purpose: it imports nothing from
-// there. GPU 0 has no price of its own (the default applies) and nothing loaded; GPU 1 says its price and the model it
-// holds, and is silent for 150 s in the trace's fourth minute, so that there is time which no sample covers.
+// A two-GPU fleet for the trace, and what it costs, as somebody would work it out in a spreadsheet: plain numbers, one
+// line a minute and GPU, then the split over models and tenants. Written apart from src/ on purpose: it imports nothing
+// from there. GPU 0 has no price of its own (the default applies) and nothing loaded; GPU 1 says its price and the
+// model it holds, and is silent for 150 s in the trace's fourth minute, so that there is time which no sample covers.
 
 import type { TraceRow } from '../trace/trace-file.ts'
 

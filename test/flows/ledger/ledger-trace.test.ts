@@ -1,8 +1,8 @@
-// The trace on a fleet of two GPUs of known prices, as a user would see it: replayed into a running pertoken, kept, and then
-// reported as a spreadsheet of plain numbers says; verified; corrupted by hand, found and repaired; untouched by another
-// PRICE_PER_HOUR_USD; repriced by exactly the price difference. On the embedded store and on MongoDB (the log embedded, so
-// that no Kafka is needed). Spans are computed by a keeper of the test's own, which does not wait for marks to settle; at the
-// end it is seen that the keeper of a running service, which does, came to the same.
+// The trace on a fleet of two GPUs of known prices, as a user would see it: replayed into a running pertoken, kept, and
+// then reported as a spreadsheet of plain numbers says; verified; corrupted by hand, found and repaired; untouched by
+// another PRICE_PER_HOUR_USD; repriced by exactly the price difference. On the embedded store and on MongoDB (the log
+// embedded, so that no Kafka is needed). Spans are computed by a keeper of the test's own, which does not wait for
+// marks to settle; at the end it is seen that the keeper of a running service, which does, came to the same.
 
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'

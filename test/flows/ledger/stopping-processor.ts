@@ -1,5 +1,5 @@
-// A real processor on the embedded log that stops itself (SIGSTOP) at the checkpoint that STOP_AT names, once SIGUSR2 has
-// armed it, and goes on with SIGCONT; then its clock says that it was stopped for two hours. SIGTERM drains it.
+// A real processor on the embedded log that stops itself (SIGSTOP) at the checkpoint that STOP_AT names, once SIGUSR2
+// has armed it, and goes on with SIGCONT; then its clock says that it was stopped for two hours. SIGTERM drains it.
 
 import { writeSync } from 'node:fs'
 import { loadConfig } from '../../../src/cli/config.ts'

@@ -1,6 +1,6 @@
-// API tokens as a user meets them, with real processes: a server that will not start with a broken file, tokens that come
-// and go while it runs, no token in anything that it writes, HTTPS, and a flood of ten times the limit beside which the
-// processor and another client go on as if there were none.
+// API tokens as a user meets them, with real processes: a server that will not start with a broken file, tokens that
+// come and go while it runs, no token in anything that it writes, HTTPS, and a flood of ten times the limit beside
+// which the processor and another client go on as if there were none.
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'

@@ -1,6 +1,7 @@
-// The whole program against servers that ask for everything: Kafka with TLS and SCRAM, MongoDB with TLS and a login, users
-// with the least of rights, passwords in files. It starts before its users are made: it says what is refused, waits, and
-// goes on by itself with each thing that is put right. An event arrives as a document, and no secret anywhere else.
+// The whole program against servers that ask for everything: Kafka with TLS and SCRAM, MongoDB with TLS and a login,
+// users with the least of rights, passwords in files. It starts before its users are made: it says what is refused,
+// waits, and goes on by itself with each thing that is put right. An event arrives as a document, and no secret
+// anywhere else.
 
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'

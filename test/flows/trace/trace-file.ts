@@ -1,5 +1,5 @@
-// The trace that flows replay: a real one (Azure's LLM inference trace, code) where it lies beside the repository, else a
-// generated one of the same form, so that a flow runs anywhere.
+// The trace that flows replay: a real one (Azure's LLM inference trace, code) where it lies beside the repository, else
+// a generated one of the same form, so that a flow runs anywhere.
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,5 +1,5 @@
-// API tokens: what a token file may say and how it is told what is wrong with it, and that finding a token takes the same
-// time whatever was presented.
+// API tokens: what a token file may say and how it is told what is wrong with it, and that finding a token takes the
+// same time whatever was presented.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
-// Who may do what: every route has a scope, every kind of caller meets every route, and what is refused says why and what
-// to do. Expiry, removal, foreign origins, and what happens when there are no tokens at all.
+// Who may do what: every route has a scope, every kind of caller meets every route, and what is refused says why and
+// what to do. Expiry, removal, foreign origins, and what happens when there are no tokens at all.
 
 import assert from 'node:assert/strict'
 import { rmSync, writeFileSync } from 'node:fs'

@@ -1,5 +1,5 @@
-// The page where the server asks for API tokens, in a real browser: it asks for one, says when it is wrong, keeps it for
-// the tab, and shows its figures with it.
+// The page where the server asks for API tokens, in a real browser: it asks for one, says when it is wrong, keeps it
+// for the tab, and shows its figures with it.
 
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'

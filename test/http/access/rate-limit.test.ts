@@ -1,5 +1,5 @@
-// Limits: how much one caller may ask for, what it is told when that is too much, that the others notice nothing, and that
-// remembering callers takes a bounded memory.
+// Limits: how much one caller may ask for, what it is told when that is too much, that the others notice nothing, and
+// that remembering callers takes a bounded memory.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

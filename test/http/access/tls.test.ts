@@ -1,5 +1,5 @@
-// HTTPS with a certificate of the test's own: it is spoken, a changed certificate is taken over while connections live on,
-// what cannot be used is refused, and plain HTTP at its port harms nobody.
+// HTTPS with a certificate of the test's own: it is spoken, a changed certificate is taken over while connections live
+// on, what cannot be used is refused, and plain HTTP at its port harms nobody.
 
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'

@@ -1,5 +1,5 @@
-// Random scenarios for the keeper's tests: events around a day's edge, some delivered twice, in any order; a keeper that
-// dies at a given call; and the batch oracle, which shares no code with src/, held against what is stored.
+// Random scenarios for the keeper's tests: events around a day's edge, some delivered twice, in any order; a keeper
+// that dies at a given call; and the batch oracle, which shares no code with src/, held against what is stored.
 
 import assert from 'node:assert/strict'
 import fc from 'fast-check'

@@ -1,5 +1,5 @@
-// Retention: days go through their states in order and only when it is safe, what is left adds up to the same ledger, and
-// a processor that was stopped across a freeze refuses the day's events by name instead of writing them.
+// Retention: days go through their states in order and only when it is safe, what is left adds up to the same ledger,
+// and a processor that was stopped across a freeze refuses the day's events by name instead of writing them.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

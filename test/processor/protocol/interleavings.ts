@@ -1,9 +1,10 @@
-// Explores every order in which a few actors (processors' steps, keepers' passes) can make their calls to one real store.
-// Actors are ordinary async code on a puppet store: each call that could matter waits until the explorer releases it. A
-// state is the content of the store and the results that each actor has received; the explorer goes depth first, restores
-// the store to a state's content, lets one actor make its call, and never continues from a state twice. An actor is
-// brought to a state by running it again on the results that it received. A crash needs no step of its own: an actor that
-// is never released again has crashed, so what must hold after a crash is checked in every state (`check`).
+// Explores every order in which a few actors (processors' steps, keepers' passes) can make their calls to one real
+// store. Actors are ordinary async code on a puppet store: each call that could matter waits until the explorer
+// releases it. A state is the content of the store and the results that each actor has received; the explorer goes
+// depth first, restores the store to a state's content, lets one actor make its call, and never continues from a state
+// twice. An actor is brought to a state by running it again on the results that it received. A crash needs no step of
+// its own: an actor that is never released again has crashed, so what must hold after a crash is checked in every state
+// (`check`).
 
 import type { LedgerStore } from '../../../src/store/ledger-store.ts'
 import type { SqliteStore } from '../../../src/store/sqlite/sqlite-store.ts'

@@ -1,7 +1,7 @@
 // The protocol of documents, marks and cells, tried out: every order in which the store calls of two processors and two
-// keepers can fall, over the real stores' code, with a crash of any of them anywhere. After each, what was not finished is
-// delivered again and a keeper works until nothing is dirty: no cell, hour or day may be stale. The same model has to find
-// a stale one as soon as the protocol is broken in one place, else it would prove nothing.
+// keepers can fall, over the real stores' code, with a crash of any of them anywhere. After each, what was not finished
+// is delivered again and a keeper works until nothing is dirty: no cell, hour or day may be stale. The same model has
+// to find a stale one as soon as the protocol is broken in one place, else it would prove nothing.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

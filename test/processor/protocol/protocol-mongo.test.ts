@@ -1,6 +1,7 @@
-// The keeper and its protocol on MongoDB: the same tests as on the embedded store, and a sample of the orders in which the
-// calls of two processors and two keepers can fall, drawn with a fixed seed. Each actor dies at a random call in half of
-// the runs; then a new processor and a new keeper finish, and nothing may be stale. Also with a broken protocol.
+// The keeper and its protocol on MongoDB: the same tests as on the embedded store, and a sample of the orders in which
+// the calls of two processors and two keepers can fall, drawn with a fixed seed. Each actor dies at a random call in
+// half of the runs; then a new processor and a new keeper finish, and nothing may be stale. Also with a broken
+// protocol.
 
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'

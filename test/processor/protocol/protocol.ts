@@ -1,6 +1,6 @@
 // The actors of the protocol model and its wrong variants. A processor delivers a batch: documents, then marks, as the
-// steps in flight do. A keeper works on one minute and its hour with the keeper's own classes. A mutation is a store that
-// breaks one rule of the protocol for whoever uses it; the model has to find a stale ledger with each.
+// steps in flight do. A keeper works on one minute and its hour with the keeper's own classes. A mutation is a store
+// that breaks one rule of the protocol for whoever uses it; the model has to find a stale ledger with each.
 
 import type { GpuDocument, TokenDocument } from '../../../src/domain/events/event.ts'
 import { type BucketLevel, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'

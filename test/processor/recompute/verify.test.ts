@@ -1,5 +1,5 @@
-// A verify that finds nothing must mean something: here it is shown every kind of fault, in each level, and has to name it;
-// and after repair and the keeper it has to find nothing. What a keeper is about to do is no difference.
+// A verify that finds nothing must mean something: here it is shown every kind of fault, in each level, and has to name
+// it; and after repair and the keeper it has to find nothing. What a keeper is about to do is no difference.
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,6 +1,6 @@
-// What tests ask a Kafka broker for beside what they test: is it up, make and delete a topic, where does each partition end.
-// A fresh client per call, closed at its end: nothing is cached over a broker's restart and nothing keeps the process
-// alive. Creating a topic resolves when every partition's leader answers, so that a test may write at once.
+// What tests ask a Kafka broker for beside what they test: is it up, make and delete a topic, where does each partition
+// end. A fresh client per call, closed at its end: nothing is cached over a broker's restart and nothing keeps the
+// process alive. Creating a topic resolves when every partition's leader answers, so that a test may write at once.
 
 import { pbkdf2Sync, randomBytes } from 'node:crypto'
 import {

@@ -1,6 +1,7 @@
 // The listeners of a Kafka broker that is secured in every way that users meet: TLS, TLS with client certificates, SASL
 // with and without TLS, and certificates that are wrong. One broker carries them all, since a start costs seconds. Its
-// plain listener stays open for the test's own questions. Users and rights are made while it runs, as an operator would.
+// plain listener stays open for the test's own questions. Users and rights are made while it runs, as an operator
+// would.
 
 import type { Authority } from '../certificates.ts'
 import type { KafkaListener, KafkaOverrides } from './kafka-settings.ts'

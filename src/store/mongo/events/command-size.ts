@@ -1,5 +1,5 @@
-// How many documents fit one command. The driver does not split what it is given, and its encoder does not report that its
-// 17 MB buffer is full, so commands are cut by an upper bound of their size, never by an estimate.
+// How many documents fit one command. The driver does not split what it is given, and its encoder does not report that
+// its 17 MB buffer is full, so commands are cut by an upper bound of their size, never by an estimate.
 
 import { BSON } from 'mongodb'
 import { StoreError } from '../../event-store.ts'
