@@ -13,7 +13,8 @@ export interface CloudEventAttributes {
   type: string
 }
 
-const utf8 = new TextDecoder()
+/** A byte order mark stays: ids are made of these texts. */
+const utf8 = new TextDecoder('utf-8', { ignoreBOM: true })
 /** Largest length of source, id and type. */
 const MAX_ATTRIBUTE_LENGTH = 1024
 
@@ -72,6 +73,10 @@ export interface Envelope {
 
 const NO_ENVELOPE: Envelope = { cloudEvent: null, structured: false, id: null }
 
+function textOf(value: Uint8Array | null): string | undefined {
+  return value === null ? undefined : utf8.decode(value)
+}
+
 /** Reads the envelope from a record's headers; unknown headers are ignored. */
 export function envelopeOf(headers: ReadonlyMap<string, Uint8Array | null> | null): Envelope | Rejection {
   if (headers === null) return NO_ENVELOPE
@@ -80,12 +85,13 @@ export function envelopeOf(headers: ReadonlyMap<string, Uint8Array | null> | nul
   let binary = false
   for (const [name, value] of headers) {
     const lower = name.toLowerCase()
-    const text = value === null ? undefined : utf8.decode(value)
-    if (lower === REDRIVE_ID_HEADER && isOwnId(text)) envelope.id = text!
-    else if (lower === 'content-type' && text !== undefined) envelope.structured = isStructured(text)
+    if (lower === REDRIVE_ID_HEADER) {
+      const id = textOf(value)
+      if (isOwnId(id)) envelope.id = id!
+    } else if (lower === 'content-type' && value !== null) envelope.structured = isStructured(textOf(value)!)
     else if (lower.startsWith('ce_')) {
       binary = true
-      attributes[lower.slice(3)] = text
+      attributes[lower.slice(3)] = textOf(value)
     }
   }
   if (!binary || envelope.structured) return envelope

@@ -10,9 +10,9 @@ import type { EventKind, GpuDocument, TokenDocument } from './event.ts'
 import { GpuSampleSchema, KNOWN_FIELDS, TokenUsageSchema } from './event.ts'
 import { logEventId, ownEventId } from './event-id.ts'
 import { Rejection } from './rejection.ts'
-import { parseIsoMs } from './timestamp.ts'
+import { MAX_AHEAD_MS, OLDEST_MS, parseIsoMs } from './timestamp.ts'
 import { checkUnknown, MAX_DEPTH } from './unknown-fields.ts'
-import { explain, explainTime, MAX_AHEAD_MS, OLDEST_MS } from './validation-errors.ts'
+import { explain, explainTime } from './validation-errors.ts'
 
 /** Largest record, bytes. */
 export const MAX_RECORD_BYTES = 1_048_576

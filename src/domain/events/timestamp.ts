@@ -3,6 +3,10 @@
 // is what producers mean that print a naive time (Python's utcnow().isoformat()). A leap second's `:60` is the next
 // second's `:00`, as in POSIX time. Digits beyond the millisecond are truncated, never rounded up into the next one.
 
+/** Bounds of event time: from 2015 to one hour ahead of the log's time of the record, milliseconds. */
+export const OLDEST_MS = Date.UTC(2015, 0, 1)
+export const MAX_AHEAD_MS = 3_600_000
+
 const DAYS_BEFORE_MONTH = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334]
 const DAYS_IN_MONTH = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
 

@@ -2,10 +2,7 @@
 // what to do. Runs only for rejected events.
 
 import type { Issue, ReasonCode } from './rejection.ts'
-
-/** Bounds of event time: from 2015 to one hour ahead of the log's time of the record, milliseconds. */
-export const OLDEST_MS = Date.UTC(2015, 0, 1)
-export const MAX_AHEAD_MS = 3_600_000
+import { MAX_AHEAD_MS, OLDEST_MS } from './timestamp.ts'
 
 /** What a compiled validator reports for one finding. */
 interface Finding {
