@@ -43,7 +43,7 @@ export interface CostFigures extends CostKey {
   reason: string | null
 }
 
-/** The figures of a row, in the order in which they are written. */
+/** The figures of a row, in the published order of CSV columns: append only. */
 export function figuresOf({ startMs, endMs, key, amounts }: CostRow): CostFigures {
   const { model, tenant, host, gpu_index, gpu_uuid, price_kind } = key
   return {
