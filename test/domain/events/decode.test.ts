@@ -37,7 +37,7 @@ function decode(kind: EventKind, value: unknown, { offset = 7, cloudEvent, struc
     value: bytes,
     headers: headers.size === 0 ? null : headers,
   }
-  return decodeRecord(kind, PLACE, record, crc32)
+  return decodeRecord(kind, PLACE, record, crc32, () => NOW)
 }
 
 function accepted(kind: EventKind, value: unknown, change: Change = {}) {
@@ -50,7 +50,9 @@ for (const bad of badRecords(NOW)) {
   test(`${bad.name} is refused as ${bad.reason}, and the good records around it are taken`, () => {
     const good = Buffer.from(JSON.stringify(bad.topic === 'gpu' ? goodSample(NOW) : goodToken(NOW)))
     const headers =
-      bad.headers === undefined ? null : new Map(Object.entries(bad.headers).map(([k, v]) => [k, Buffer.from(v)]))
+      bad.headers === undefined
+        ? null
+        : new Map(Object.entries(bad.headers).map(([k, v]) => [k, typeof v === 'string' ? Buffer.from(v) : v]))
     const record = (offset: number, value: Buffer | null, head: typeof headers) => ({
       offset,
       timestampMs: NOW,
