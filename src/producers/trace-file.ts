@@ -8,9 +8,10 @@
 import { hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { basename, extname } from 'node:path'
-import { checkEvent, kindByShape, MAX_RECORD_BYTES, parseObject } from '../domain/events/decode.ts'
+import { checkEvent, kindByShape } from '../domain/events/decode.ts'
 import { hasDuplicateKey } from '../domain/events/duplicate-keys.ts'
 import type { GpuSample, TokenUsage } from '../domain/events/event.ts'
+import { MAX_RECORD_BYTES, parseObject } from '../domain/events/json-object.ts'
 import { Rejection } from '../domain/events/rejection.ts'
 import { parseIsoMs } from '../domain/events/timestamp.ts'
 

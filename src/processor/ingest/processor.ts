@@ -241,7 +241,7 @@ export function* stepsOf(batches: readonly RecordBatch[], context: StepContext):
       for (let i = from; i < to; i++) {
         const record = records[i]!
         step.bytes += record.value?.length ?? 0
-        const document = decodeRecord(kind, idPrefix, record, crc32)
+        const document = decodeRecord(kind, idPrefix, record, crc32, context.now)
         if (document instanceof Rejection) step.rejected.push({ batch, record, refusal: document })
         else if (kind === 'gpu') addSample(step, document as GpuDocument, context)
         else addToken(step, document as TokenDocument, record, context)

@@ -37,7 +37,7 @@ function decode(kind: EventKind, value: unknown, { offset = 7, cloudEvent, struc
     value: bytes,
     headers: headers.size === 0 ? null : headers,
   }
-  return decodeRecord(kind, PLACE, record, crc32)
+  return decodeRecord(kind, PLACE, record, crc32, () => NOW)
 }
 
 function accepted(kind: EventKind, value: unknown, change: Change = {}) {
@@ -50,7 +50,9 @@ for (const bad of badRecords(NOW)) {
   test(`${bad.name} is refused as ${bad.reason}, and the good records around it are taken`, () => {
     const good = Buffer.from(JSON.stringify(bad.topic === 'gpu' ? goodSample(NOW) : goodToken(NOW)))
     const headers =
-      bad.headers === undefined ? null : new Map(Object.entries(bad.headers).map(([k, v]) => [k, Buffer.from(v)]))
+      bad.headers === undefined
+        ? null
+        : new Map(Object.entries(bad.headers).map(([k, v]) => [k, typeof v === 'string' ? Buffer.from(v) : v]))
     const record = (offset: number, value: Buffer | null, head: typeof headers) => ({
       offset,
       timestampMs: NOW,
@@ -149,7 +151,7 @@ test('headers are read by any case of their names, and texts in them are taken a
     new Map(Object.entries(entries).map(([name, text]) => [name, text === null ? null : Buffer.from(text)]))
   const idOf = (entries: Record<string, string | null>) => {
     const record = { offset: 7, timestampMs: NOW, value: Buffer.from(JSON.stringify(goodToken(NOW))) }
-    const document = decodeRecord('token', PLACE, { ...record, headers: headers(entries) }, crc32)
+    const document = decodeRecord('token', PLACE, { ...record, headers: headers(entries) }, crc32, () => NOW)
     return document instanceof Rejection ? document.reason : document._id
   }
   const event = { CE_SpecVersion: '1.0', ce_source: '/a', Ce_Id: '1', ce_type: 't' }
