@@ -87,6 +87,32 @@ test('CloudEvents go into the log as its binding has them: structured, batch and
   )
 })
 
+test('quoted and percent-encoded header values of a CloudEvent are one event with the plain ones', async (t) => {
+  const { app, appended } = await openServer(t)
+  const bare = JSON.stringify(goodSample(NOW_MS))
+  const plain = { 'ce-specversion': '1.0', 'ce-id': 'q"1', 'ce-source': '/my src', 'ce-type': 't' }
+  const quoted = { 'ce-specversion': '"1.0"', 'ce-id': '"q\\"1"', 'ce-source': '"/my src"', 'ce-type': '"t"' }
+  const encoded = { 'ce-specversion': '1.0', 'ce-id': 'q%221', 'ce-source': '/my%20src', 'ce-type': 't' }
+  for (const headers of [plain, quoted, encoded]) assert.equal((await post(app, bare, { headers })).statusCode, 202)
+  for (const { record } of appended) assert.deepEqual(record.headers, appended[0]!.record.headers)
+  assert.deepEqual([appended.length, appended[0]!.record.headers?.['ce_id']], [3, 'q"1'])
+  const invalid = await post(app, bare, { headers: { ...plain, 'ce-id': '%FF' } })
+  assert.deepEqual([invalid.statusCode, invalid.json().errors[0].reason], [400, 'bad_cloudevent'])
+})
+
+test('a stray ce- header leaves a plain event plain, and an envelope is one without its content type', async (t) => {
+  const { app, appended } = await openServer(t)
+  const stray = { headers: { 'ce-knativeerrordest': 'x' } }
+  assert.equal((await post(app, JSON.stringify(goodToken(NOW_MS, { tenant: null })), stray)).statusCode, 202)
+  const data = goodToken(NOW_MS, { ts: undefined })
+  const untimed = { ...envelope('1', 'x.token.usage.v1', data), time: new Date(NOW_MS).toISOString() }
+  assert.equal((await post(app, JSON.stringify(untimed))).statusCode, 202)
+  assert.deepEqual(
+    appended.map(({ record }) => record.headers),
+    [undefined, { 'content-type': 'application/cloudevents+json' }],
+  )
+})
+
 test('?collection= decides the kind, whatever the shape looks like', async (t) => {
   const { app, appended } = await openServer(t)
   const sample = JSON.stringify(goodSample(NOW_MS, { model: 'looks like token usage' }))

@@ -16,10 +16,13 @@ export function ownEventId(scope: string, id: string): string {
   return `${ID_PREFIX}e:${scope.length}:${scope}:${id}`
 }
 
-/** Id of an event that brings its own but names no host; `gpus` in ascending order. */
+/**
+ * Id of an event that brings its own but names no host; `gpus` in ascending order. It sorts before the ids of events
+ * with a host: of two samples of one instant the one with a host is the latest.
+ */
 export function hostlessEventId(gpus: readonly number[], engine: string | undefined, id: string): string {
   const scope = engine === undefined ? gpus.join(',') : `${gpus.join(',')}:${engine}`
-  return `${ID_PREFIX}g:${scope.length}:${scope}:${id}`
+  return `${ID_PREFIX}d:${scope.length}:${scope}:${id}`
 }
 
 /** What the ids of a partition's records have in common; `topicId` is the log's own id of the topic, not its name. */
