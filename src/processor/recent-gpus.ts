@@ -5,7 +5,7 @@
 import type { GpuDocument } from '../domain/events/event.ts'
 import { HOUR_MS, MAX_SAMPLE_GAP_MS } from '../domain/ledger/buckets.ts'
 import { firstPerInstant } from '../domain/ledger/coverage.ts'
-import { type CounterDoubt, counterDoubt } from '../domain/ledger/energy.ts'
+import { type CounterDoubt, EnergyCounter } from '../domain/ledger/energy.ts'
 import { type GpuConflict, GpuConflicts } from '../domain/ledger/gpu-conflicts.ts'
 import type { UsedSlot } from '../domain/ledger/host-spellings.ts'
 import type { EventStore } from '../store/event-store.ts'
@@ -63,8 +63,9 @@ function doubtedCounters(samples: readonly GpuDocument[]): DoubtedCounter[] {
   const window = { fromMs: Number.NEGATIVE_INFINITY, toMs: Number.POSITIVE_INFINITY }
   return [...slots.values()].flatMap((own) => {
     const sorted = firstPerInstant(own)
+    const counter = new EnergyCounter(sorted, window)
     for (let at = 1; at < sorted.length; at++) {
-      const doubt = counterDoubt(sorted, at, window)
+      const doubt = counter.doubt(at)
       const { host, gpu_index } = own[0]!
       if (doubt !== null && doubt !== 'two GPUs') return [{ host, gpu_index, doubt }]
     }

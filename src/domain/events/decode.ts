@@ -14,7 +14,7 @@ import { removeNulls } from './null-fields.ts'
 import { LATEST_MS, MAX_AHEAD_MS, OLDEST_MS, recordTimeOf } from './record-time.ts'
 import { Rejection } from './rejection.ts'
 import { parseIsoMs } from './timestamp.ts'
-import { checkUnknown, type Json, MAX_DEPTH } from './unknown-fields.ts'
+import { AlteredIntegers, checkUnknown, type Json, MAX_DEPTH } from './unknown-fields.ts'
 import { explain, explainTime } from './validation-errors.ts'
 
 const validators = { gpu: Compile(GpuSampleSchema), token: Compile(TokenUsageSchema) }
@@ -98,11 +98,12 @@ function checkedTimeOf(
   const wrong = checkSchema(kind, event)
   if (wrong !== null) return wrong
   const known: ReadonlySet<string> = KNOWN_FIELDS[kind]
+  let integers: AlteredIntegers | null = null
   for (const name in event) {
-    if (!known.has(name)) {
-      const refusal = checkUnknown(name, event[name], text)
-      if (refusal !== null) return refusal
-    }
+    if (known.has(name)) continue
+    integers ??= new AlteredIntegers(text)
+    const refusal = checkUnknown(name, event[name], integers)
+    if (refusal !== null) return refusal
   }
   const ts = event['ts']
   const tsMs = typeof ts === 'number' ? Math.trunc(ts) : parseIsoMs(ts as string)

@@ -6,7 +6,7 @@
 import type { PriceBook } from '../prices/price-book.ts'
 import { effectivePrice, type PricedSlot, type PriceKind } from '../prices/price-rule.ts'
 import { CELL_MS } from './buckets.ts'
-import { energyBefore } from './energy.ts'
+import { EnergyCounter } from './energy.ts'
 import type { LedgerSample } from './types.ts'
 
 /** Utilisation is an integer of 1/10,000. */
@@ -95,7 +95,7 @@ export class SlotCoverage {
   #cover(samples: readonly LedgerSample[], startMs: number): void {
     const endMs = startMs + CELL_MS
     const gapMs = this.#book.maxSampleGapMs
-    const window = { fromMs: startMs - gapMs, toMs: endMs + gapMs }
+    const energy = new EnergyCounter(samples, { fromMs: startMs - gapMs, toMs: endMs + gapMs })
     let doneMs = startMs
     for (let i = 1; i < samples.length; i++) {
       const previous = samples[i - 1]!
@@ -107,7 +107,7 @@ export class SlotCoverage {
       const toMs = Math.min(tsMs, endMs)
       if (fromMs > doneMs) this.#gaps.push({ fromMs: doneMs, toMs: fromMs })
       doneMs = toMs
-      this.#coverInterval(sample, { fromMs, toMs }, { beginMs, microjoules: energyBefore(samples, i, window) })
+      this.#coverInterval(sample, { fromMs, toMs }, { beginMs, microjoules: energy.before(i) })
     }
     if (doneMs < endMs) this.#gaps.push({ fromMs: doneMs, toMs: endMs })
   }

@@ -23,30 +23,62 @@ interface Window {
 /** Why a counter's difference is not believed. */
 export type CounterDoubt = 'two GPUs' | 'back' | 'leap' | 'stopped'
 
-/**
- * Energy between the samples `at - 1` and `at`, 10⁻⁶ J; null where no sample shows it. `samples` are one slot's,
- * ascending by time; those outside of `window` count for nothing.
- */
-export function energyBefore(samples: readonly LedgerSample[], at: number, window: Window): bigint | null {
-  const [previous, sample] = [samples[at - 1]!, samples[at]!]
-  const rose = riseOf(previous, sample)
-  if (rose !== null && counterDoubt(samples, at, window) === null) return rose
-  const milliwatts = milliwattsOf(sample)
-  return milliwatts === null ? null : milliwatts * BigInt(sample.ts.getTime() - previous.ts.getTime())
-}
+/** The energy of one slot between its samples, ascending by time; those outside of the window count for nothing. */
+export class EnergyCounter {
+  readonly #samples: readonly LedgerSample[]
+  readonly #window: Window
+  #restedMs: Float64Array | null = null
 
-/** Why the counter is not believed between the samples `at - 1` and `at`; null where it is, or where there is none. */
-export function counterDoubt(samples: readonly LedgerSample[], at: number, window: Window): CounterDoubt | null {
-  const [previous, sample] = [samples[at - 1]!, samples[at]!]
-  const rose = riseOf(previous, sample)
-  if (rose === null) return null
-  if (areTwoGpus(previous, sample)) return 'two GPUs'
-  if (sample.energy_j! < previous.energy_j!) return 'back'
-  const overMs = BigInt(sample.ts.getTime() - previous.ts.getTime())
-  const isPossible = (mostMilliwatts: bigint) => rose <= mostMilliwatts * overMs
-  const isMeasured = (each: LedgerSample) => isPossible(MOST_TIMES_MEASURED * (milliwattsOf(each) ?? 0n))
-  if (!isPossible(MOST_MILLIWATTS) && !isMeasured(previous) && !isMeasured(sample)) return 'leap'
-  return rose === 0n && isFrozen(samples, at, window) ? 'stopped' : null
+  constructor(samples: readonly LedgerSample[], window: Window) {
+    this.#samples = samples
+    this.#window = window
+  }
+
+  /** Energy between the samples `at - 1` and `at`, 10⁻⁶ J; null where no sample has either. */
+  before(at: number): bigint | null {
+    const [previous, sample] = [this.#samples[at - 1]!, this.#samples[at]!]
+    const rose = riseOf(previous, sample)
+    if (rose !== null && this.doubt(at) === null) return rose
+    const milliwatts = milliwattsOf(sample)
+    return milliwatts === null ? null : milliwatts * BigInt(sample.ts.getTime() - previous.ts.getTime())
+  }
+
+  /**
+   * Why the counter is not believed between the samples `at - 1` and `at`; null where it is, or where there is none.
+   */
+  doubt(at: number): CounterDoubt | null {
+    const [previous, sample] = [this.#samples[at - 1]!, this.#samples[at]!]
+    const rose = riseOf(previous, sample)
+    if (rose === null) return null
+    if (areTwoGpus(previous, sample)) return 'two GPUs'
+    if (sample.energy_j! < previous.energy_j!) return 'back'
+    const overMs = BigInt(sample.ts.getTime() - previous.ts.getTime())
+    const isPossible = (mostMilliwatts: bigint) => rose <= mostMilliwatts * overMs
+    const isMeasured = (each: LedgerSample) => isPossible(MOST_TIMES_MEASURED * (milliwattsOf(each) ?? 0n))
+    if (!isPossible(MOST_MILLIWATTS) && !isMeasured(previous) && !isMeasured(sample)) return 'leap'
+    return rose === 0n && isAwake(previous) && isAwake(sample) && this.#rested(at) >= FROZEN_MS ? 'stopped' : null
+  }
+
+  /** How long the counter rests around the samples `at - 1` and `at`, milliseconds. */
+  #rested(at: number): number {
+    this.#restedMs ??= this.#findRests()
+    return this.#restedMs[at]!
+  }
+
+  /** One pass over all samples: a host may send thousands a minute. */
+  #findRests(): Float64Array {
+    const samples = this.#samples
+    const restedMs = new Float64Array(samples.length)
+    const tsMs = (i: number) => samples[i]!.ts.getTime()
+    for (let first = 0, end = 1; first < samples.length; first = end, end++) {
+      while (end < samples.length && rests(samples[end - 1]!, samples[end]!)) end++
+      let [from, to] = [first, end - 1]
+      while (from < to && tsMs(from) < this.#window.fromMs) from++
+      while (to > from && tsMs(to) >= this.#window.toMs) to--
+      restedMs.fill(tsMs(to) - tsMs(from), first + 1, end)
+    }
+    return restedMs
+  }
 }
 
 /** What the counter rose by, in whole mJ, as 10⁻⁶ J; null where a sample has no counter. */
@@ -56,24 +88,13 @@ function riseOf(previous: LedgerSample, sample: LedgerSample): bigint | null {
   return before === null || after === null ? null : BigInt(Math.round((after - before) * 1000)) * 1000n
 }
 
-/** Whether the counter has rested for long around two samples that both measured power. */
-function isFrozen(samples: readonly LedgerSample[], at: number, { fromMs, toMs }: Window): boolean {
-  if ([at - 1, at].some((i) => (milliwattsOf(samples[i]!) ?? 0n) <= AWAKE_MILLIWATTS)) return false
-  const rests = (i: number) =>
-    samples[i - 1]!.energy_j === samples[i]!.energy_j && !areTwoGpus(samples[i - 1]!, samples[i]!)
-  if (!rests(at)) return false
-  let first = at - 1
-  let last = at
-  const restedMs = () => samples[last]!.ts.getTime() - samples[first]!.ts.getTime()
-  while (restedMs() < FROZEN_MS && first > 0 && samples[first - 1]!.ts.getTime() >= fromMs && rests(first)) first--
-  while (
-    restedMs() < FROZEN_MS &&
-    last + 1 < samples.length &&
-    samples[last + 1]!.ts.getTime() < toMs &&
-    rests(last + 1)
-  )
-    last++
-  return restedMs() >= FROZEN_MS
+/** Whether a GPU's counter is the same in two samples. */
+function rests(previous: LedgerSample, sample: LedgerSample): boolean {
+  return previous.energy_j === sample.energy_j && !areTwoGpus(previous, sample)
+}
+
+function isAwake(sample: LedgerSample): boolean {
+  return (milliwattsOf(sample) ?? 0n) > AWAKE_MILLIWATTS
 }
 
 /** Whether two samples of a slot are of two GPUs: by uuid where both have it, else by name. */

@@ -216,3 +216,19 @@ test('the time of the envelope is used where the data has no ts, and nowhere els
   assert.deepEqual([reason, issues[0]!.path], ['bad_cloudevent', '/time'])
   assert.equal(rejected('token', { ...ENVELOPE, data: untimed }).reason, 'missing_field')
 })
+
+test('a record of the largest size is decoded in one reading, whatever fills it', () => {
+  const fill = (text: string, length: number) => text.repeat(Math.floor(length / text.length))
+  const big = 900_000
+  const records: (object | string)[] = [
+    `{"ts":${NOW},"gpu_index":0,"x":[${fill('1e20,', big)}1]}`,
+    `{"ts":${NOW},"gpu_index":0,"x":[${fill('18446744073709551616,', big)}1]}`,
+    `{"ts":${NOW},"gpu_index":0,"x":${fill('9', big)}}`,
+    { specversion: '1.0', source: 's', id: '1', type: 't', data_base64: `${fill('=', big)}x` },
+  ]
+  // Half an hour each where the work grows with the square of the size.
+  const startedMs = performance.now()
+  const kinds = records.map((record) => (decode('gpu', record) instanceof Rejection ? 'rejected' : 'stored'))
+  assert.deepEqual(kinds, ['stored', 'stored', 'rejected', 'rejected'])
+  assert.ok(performance.now() - startedMs < 30_000)
+})
