@@ -29,7 +29,7 @@ function healthAddress(words, env) {
   if (words[0] === 'agent') return `http://127.0.0.1:${setting('AGENT_PORT', '--port', '8419')}/health`
   if (words[0] !== 'processor' && words[0] !== 'up') return null
   const host = setting('HOST', '--host', '0.0.0.0')
-  const asked = ['0.0.0.0', '::'].includes(host) ? '127.0.0.1' : host.includes(':') ? `[${host}]` : host
+  const asked = /^[0:.]+$/.test(host) ? '127.0.0.1' : host.includes(':') ? `[${host}]` : host
   const scheme = setting('HTTP_TLS_CERT', '--http-tls-cert', '') === '' ? 'http' : 'https'
   return `${scheme}://${asked}:${setting('PORT', '--port', '8080')}/health`
 }

@@ -39,7 +39,7 @@ up() {
 address() {
   local scheme=http host=127.0.0.1
   [[ -z ${HTTP_TLS_CERT:-} ]] || scheme=https
-  [[ -z ${HOST:-} || $HOST == 0.0.0.0 || $HOST == :: ]] || host=$HOST
+  [[ -z ${HOST:-} || $HOST =~ ^[0:.]+$ ]] || host=$HOST
   [[ $host != *:* ]] || host=[$host]
   echo "$scheme://$host:$PORT"
 }

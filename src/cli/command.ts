@@ -1,7 +1,8 @@
 // What a command is, and how its arguments are parsed: every command has --help and takes flags for the settings that
 // matter to it. All wrong arguments are reported at once, with a pointer to the help, and end in exit code 2.
 
-import { type ConfigInput, loadConfig, readEnvFile } from './config.ts'
+import { type ConfigInput, loadConfig } from './config.ts'
+import { readEnvFile } from './env-file.ts'
 import { type Config, OPTIONS, type OptionName } from './options.ts'
 
 /** A flag of one command: for a setting (`option`), or the command's own. */

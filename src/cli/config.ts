@@ -3,8 +3,16 @@
 // comes in as an argument, from main.ts alone: what a program does follows from its Config.
 
 import { existsSync, readFileSync } from 'node:fs'
-import { parseEnv } from 'node:util'
+import { OWN_SEGMENTS } from '../http/base-path.ts'
+import { type NameKind, parseEnvFile } from './env-file.ts'
 import { type Config, OPTIONS, type Option, type OptionName } from './options.ts'
+
+/** A MongoDB URL without login, up to its path: host[:port], several separated by commas. */
+const PLAIN_HOSTS =
+  /^(?:[a-z+]*:\/\/)?(?:(?:^|,|(?<=\/\/))(?:\[[0-9a-f:.]+\]|[^:@/?#,\s[\]]+)(?::\d{1,5})?)+(?:[/?]|$)/i
+const WHOLE_URL =
+  'host[:port] behind "//" or behind a login with its @; where a password was cut, put quotes around the URL, ' +
+  'and write @ : / ? # [ ] % in it as in %40 for @'
 
 /** Where a value came from, for `config --print`. */
 export type Source = 'flag' | 'environment' | '.env' | 'file' | 'default'
@@ -27,11 +35,11 @@ export interface ConfigInput {
 
 /** Reads the settings from flags, environment and `.env`, and checks all of them. */
 export function loadConfig(input: ConfigInput): LoadedConfig {
-  const fromFile = parseEnv(input.envFile)
+  const { values: fromFile, faults } = parseEnvFile(input.envFile, kindOfName)
   const values: Record<string, string | number | null> = {}
   const sources = {} as Record<OptionName, Source>
   const secretFiles: Partial<Record<OptionName, string>> = {}
-  const problems: string[] = []
+  const problems = faults
   for (const name of Object.keys(OPTIONS) as OptionName[]) {
     const option: Option = OPTIONS[name]
     const found = find(name, option, input, fromFile, problems)
@@ -43,9 +51,11 @@ export function loadConfig(input: ConfigInput): LoadedConfig {
   return { config: values as unknown as Config, sources, secretFiles, problems }
 }
 
-/** The text of `.env` in the working directory, '' when there is none. */
-export function readEnvFile(): string {
-  return existsSync('.env') ? readFileSync('.env', 'utf8') : ''
+/** Whether a name in `.env` is a setting, or the file of a secret one. */
+export function kindOfName(name: string): NameKind {
+  const option = Object.hasOwn(OPTIONS, name) ? (OPTIONS as Record<string, Option>)[name] : undefined
+  if (option !== undefined) return option.secret === true ? 'secret' : 'setting'
+  return name.endsWith('_FILE') && kindOfName(name.slice(0, -'_FILE'.length)) === 'secret' ? 'setting' : 'foreign'
 }
 
 /** A setting as it may be shown: secrets masked; in a URL, the credentials and those parameters that hold secrets. */
@@ -53,8 +63,11 @@ export function shown(name: OptionName, value: string | number | null): string |
   const option: Option = OPTIONS[name]
   if (value === null || option.secret !== true) return value
   if (option.kind !== 'url') return '***'
+  const text = String(value)
+  // Without @, what is no host may be a login that was cut before its @.
+  if (!text.includes('@') && !PLAIN_HOSTS.test(text)) return text.replace(/^([a-z+]*:\/\/)?.*/is, '$1***')
   // Up to the last @: a password that holds one, or a slash, ought to be encoded and sometimes is not.
-  return String(value)
+  return text
     .replace(/^([a-z+]*:\/\/)?.*@/is, '$1***@')
     .replaceAll(/([?&][^=&]*(?:password|token|properties)[^=&]*=)[^&]*/gi, '$1***')
 }
@@ -63,7 +76,7 @@ function find(
   name: OptionName,
   option: Option,
   input: ConfigInput,
-  fromFile: Record<string, string | undefined>,
+  fromFile: Readonly<Record<string, string | undefined>>,
   problems: string[],
 ): { text: string | null; source: Source; path?: string } {
   const flag = input.flags[name]
@@ -110,7 +123,8 @@ function parse(name: OptionName, option: Option, text: string, problems: string[
       return choice ?? wrong(`one of ${option.choices!.join(', ')}`)
     }
     case 'url':
-      return /^mongodb(\+srv)?:\/\/./.test(text) ? text : wrong('a URL that starts with mongodb:// or mongodb+srv://')
+      if (!/^mongodb(\+srv)?:\/\/./.test(text)) return wrong('a URL that starts with mongodb:// or mongodb+srv://')
+      return text.includes('@') || PLAIN_HOSTS.test(text) ? text : wrong(WHOLE_URL)
     case 'file': {
       const { orWord } = option
       if (text === orWord || existsSync(text)) return text
@@ -129,6 +143,14 @@ function checkTogether(config: Config, problems: string[]): void {
     }
     if (topics.indexOf(config[name]) !== i)
       problems.push(`${name} is "${config[name]}": expected another name than the other topics`)
+  }
+  const [, first, ...others] = config.BASE_PATH?.split('/') ?? []
+  const isPath = [first ?? '', ...others].every((part) => /^(?!\.\.?$)[\w.~-]+$/.test(part))
+  if (config.BASE_PATH !== null && (!config.BASE_PATH.startsWith('/') || !isPath || OWN_SEGMENTS.includes(first!))) {
+    problems.push(
+      `BASE_PATH is "${config.BASE_PATH}": expected a path like /pertoken, without a slash at its end, that does not ` +
+        `begin with a path of pertoken's own (${OWN_SEGMENTS.join(', ')})`,
+    )
   }
   if (config.KAFKA_BOOTSTRAP !== null) {
     for (const server of config.KAFKA_BOOTSTRAP.split(',')) {

@@ -64,6 +64,11 @@ export const OPTIONS = {
   HTTP_TLS_CERT: { kind: 'file', default: null, help: 'PEM file of the server’s certificate chain; set it for HTTPS' },
   HTTP_TLS_KEY: { kind: 'file', default: null, help: 'PEM file of the key of HTTP_TLS_CERT' },
   PORT: { kind: 'integer', default: 8080, min: 0, max: 65_535, help: 'HTTP port; 0: any free one' },
+  BASE_PATH: {
+    kind: 'text',
+    default: null,
+    help: 'Path at which a reverse proxy shows HTTP, like /pertoken; served with and without it; unset: none',
+  },
   PRICE_PER_HOUR_USD: {
     kind: 'number',
     default: 0.85,

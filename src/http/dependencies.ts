@@ -35,6 +35,8 @@ export interface HttpDependencies {
   access?: Access
   /** Certificate of HTTPS; without it plain HTTP. */
   certificate?: WatchedFile<Certificate>
+  /** Path at which a reverse proxy shows the server, like `/pertoken`; absent or '': none. */
+  basePath?: string
   /** Wall clock, epoch milliseconds. */
   now: () => number
 }

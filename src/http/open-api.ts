@@ -49,7 +49,10 @@ const DOCS_CSP =
   "connect-src 'self'; font-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 /** Registers the generator; before all routes, because it sees routes as they are added. */
-export async function addOpenApi(app: FastifyInstance, version: string): Promise<void> {
+export async function addOpenApi(
+  app: FastifyInstance,
+  { version, basePath = '' }: { version: string; basePath?: string },
+): Promise<void> {
   app.addSchema(ProblemSchema)
   app.addSchema(GpuSampleSchema)
   app.addSchema(TokenUsageSchema)
@@ -62,7 +65,7 @@ export async function addOpenApi(app: FastifyInstance, version: string): Promise
         description: DESCRIPTION,
         license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
       },
-      servers: [{ url: '/' }],
+      servers: [{ url: basePath || '/' }],
       components: {
         securitySchemes: { token: { type: 'http', scheme: 'bearer', description: 'API token: pt_…' } },
       },
@@ -77,7 +80,8 @@ export async function addOpenApi(app: FastifyInstance, version: string): Promise
     // Schemas with an id are named by it in components.schemas, so that references stay readable.
     refResolver: { buildLocalReference: (json, _base, _fragment, i) => String(json['$id'] ?? `def-${i}`) },
   })
-  await app.register(swaggerUi, { routePrefix: DOCS_PATH, staticCSP: DOCS_CSP, theme: { title: 'pertoken: API' } })
+  const theme = { title: 'pertoken: API' }
+  await app.register(swaggerUi, { routePrefix: DOCS_PATH, indexPrefix: basePath, staticCSP: DOCS_CSP, theme })
   const schema = {
     tags: ['operations'],
     summary: 'This description, as OpenAPI 3.1',

@@ -9,6 +9,7 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyServerOpt
 import type { WatchedFile } from '../runtime/watched-file.ts'
 import { addAuth } from './access/auth.ts'
 import type { Certificate } from './access/certificate.ts'
+import { prefixRedirects, withoutBasePath } from './base-path.ts'
 import type { HttpDependencies } from './dependencies.ts'
 import { addMetricsRoute } from './metrics/metrics-route.ts'
 import { addOpenApi } from './open-api.ts'
@@ -64,10 +65,11 @@ const SECURITY_HEADERS = {
 
 /** Builds the server with all its routes; the caller listens on it, and closes it before its dependencies. */
 export async function buildServer(dependencies: HttpDependencies): Promise<FastifyInstance> {
-  const { certificate } = dependencies
+  const { certificate, basePath = '' } = dependencies
   const sockets = { headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: 5_000 }
   const options: FastifyServerOptions = {
     logger: false,
+    rewriteUrl: withoutBasePath(basePath),
     genReqId: () => randomUUID(),
     bodyLimit: MAX_BODY_BYTES,
     connectionTimeout: CONNECTION_TIMEOUT_MS,
@@ -98,10 +100,11 @@ export async function buildServer(dependencies: HttpDependencies): Promise<Fasti
   app.addHook('onRequest', async (_request, reply) => void reply.headers(SECURITY_HEADERS))
   app.setErrorHandler(handleError(dependencies.logger))
   addAuth(app, dependencies)
-  handleUnknown(app)
+  handleUnknown(app, basePath)
   closeInTime(app)
   followFiles(app, dependencies)
-  await addOpenApi(app, dependencies.version)
+  prefixRedirects(app, basePath)
+  await addOpenApi(app, dependencies)
   for (const addRoutes of ROUTES) addRoutes(app, dependencies)
   await app.ready()
   return app
@@ -129,7 +132,7 @@ function followFiles(app: FastifyInstance, { access, certificate }: HttpDependen
 }
 
 /** 404 for paths that do not exist, 405 with `Allow` for those that do. */
-function handleUnknown(app: FastifyInstance): void {
+function handleUnknown(app: FastifyInstance, basePath: string): void {
   const routes = new RouteTable()
   app.addHook('onRoute', ({ method, url }) => routes.add(method, url))
   app.setNotFoundHandler((request, reply) => {
@@ -137,7 +140,7 @@ function handleUnknown(app: FastifyInstance): void {
     const allowed = routes.methodsOf(path)
     const shown = JSON.stringify(path.slice(0, 200))
     if (allowed.length === 0 || allowed.includes(request.method)) {
-      const detail = `Nothing is at ${shown}: /openapi.json lists what there is`
+      const detail = `Nothing is at ${shown}: ${basePath}/openapi.json lists what there is`
       return sendProblem(reply, new HttpProblem(404, 'not-found', { detail }))
     }
     const allow = allowed.join(', ')

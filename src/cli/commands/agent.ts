@@ -161,10 +161,12 @@ async function listen(view: AgentView, { AGENT_PORT: port }: Config): Promise<Se
   try {
     return await startAgentServer(view, port)
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
-    throw new Error(
-      `Cannot listen on 127.0.0.1:${port}: something else does, an agent perhaps; set --port to a free one`,
-    )
+    const at = `Cannot listen on 127.0.0.1:${port}`
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EADDRINUSE') throw new Error(`${at}: something else does, an agent perhaps; set --port to a free one`)
+    if (code === 'EACCES')
+      throw new Error(`${at}: it is not permitted (EACCES); set AGENT_PORT (or --port) to 1024 or above`)
+    throw error
   }
 }
 

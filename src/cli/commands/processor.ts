@@ -14,6 +14,7 @@ export const SERVICE_OPTIONS: readonly OptionName[] = [
   'DATA_DIR',
   'HOST',
   'PORT',
+  'BASE_PATH',
   'API_TOKENS_FILE',
   'HTTP_RATE_REQUESTS',
   'HTTP_RATE_EVENTS',

@@ -9,6 +9,7 @@ import { json } from 'node:stream/consumers'
 import { readTokens } from '../../http/access/api-tokens.ts'
 import { readCertificate } from '../../http/access/certificate.ts'
 import type { Config } from '../options.ts'
+import { hostFault, isEveryAddress, ownUrl } from '../own-address.ts'
 import type { Finding } from './finding.ts'
 
 const TIMEOUT_MS = 3000
@@ -52,14 +53,16 @@ function certificateState(certPath: string, keyPath: string, nowMs: number): str
 }
 
 async function serverState(config: Config): Promise<Finding> {
-  const host = config.HOST === null || ['0.0.0.0', '::'].includes(config.HOST) ? '127.0.0.1' : config.HOST
-  const url = `${config.HTTP_TLS_CERT === null ? 'http' : 'https'}://${host}:${config.PORT}/health`
+  const host = config.HOST === null || isEveryAddress(config.HOST) ? '127.0.0.1' : config.HOST
+  const url = `${ownUrl(host, config.PORT, { ...config, BASE_PATH: null })}/health`
   try {
-    const { status, problems = [] } = await requestHealth(url, config.HTTP_TLS_CERT)
+    const { status, problems = [] } = await requestHealth(host, config)
     if (status === 'ok') return { part: 'http', ok: true, message: `${url} says ok` }
     const why = problems.map(({ message }) => message).join('; ') || 'no problem named'
     return { part: 'http', ok: false, message: `${url} says ${status}: ${why}` }
   } catch (error) {
+    const fault = hostFault(error as Error, host, '')
+    if (fault !== null) return { part: 'http', ok: false, message: fault }
     const { code = '', message } = error as NodeJS.ErrnoException
     const hint = code === 'ECONNREFUSED' ? '' : ` (${message})`
     return {
@@ -70,15 +73,16 @@ async function serverState(config: Config): Promise<Finding> {
   }
 }
 
-/** GETs /health. With HTTPS the server must present the certificate of the settings, whatever name is in it. */
-async function requestHealth(url: string, certPath: string | null) {
-  const signal = AbortSignal.timeout(TIMEOUT_MS)
+/**
+ * GETs /health. The address is no URL, which has no room for the zone of an IPv6 address. With HTTPS the server must
+ * present the certificate of the settings, whatever name is in it.
+ */
+async function requestHealth(host: string, { PORT: port, HTTP_TLS_CERT: certPath }: Config) {
+  const to = { host, port, path: '/health', signal: AbortSignal.timeout(TIMEOUT_MS) }
   const response = await new Promise<IncomingMessage>((resolve, reject) => {
     const pinned = { allowPartialTrustChain: true, checkServerIdentity: () => undefined }
     const request =
-      certPath === null
-        ? httpGet(url, { signal }, resolve)
-        : httpsGet(url, { signal, ca: readFileSync(certPath), ...pinned }, resolve)
+      certPath === null ? httpGet(to, resolve) : httpsGet({ ...to, ca: readFileSync(certPath), ...pinned }, resolve)
     request.on('error', reject)
   })
   return (await json(response)) as { status: string; problems?: { message: string }[] }

@@ -1,8 +1,9 @@
 // Checks of `doctor`: settings, beyond what loading them rejects. A missing address of Kafka or MongoDB, which is no
-// mistake in itself (the embedded log or store is used then), and names in `.env` that nearly match a setting.
+// mistake in itself (the embedded log or store is used then), names in `.env` that nearly match a setting, and
+// what in `.env` is not read.
 
-import { parseEnv } from 'node:util'
-import type { LoadedConfig } from '../config.ts'
+import { kindOfName, type LoadedConfig } from '../config.ts'
+import { parseEnvFile } from '../env-file.ts'
 import { type Config, OPTIONS, type OptionName } from '../options.ts'
 import type { Finding } from './finding.ts'
 
@@ -23,14 +24,17 @@ export function checkSettings(
   { envFile, isProducer }: SettingsCheck,
 ): Finding[] {
   const unset = (Object.keys(OPTIONS) as OptionName[]).filter((name) => sources[name] === 'default')
-  const slips = Object.keys(parseEnv(envFile)).flatMap((name) => {
+  const { values, remarks } = parseEnvFile(envFile, kindOfName)
+  const slips = Object.keys(values).flatMap((name) => {
     const meant = Object.hasOwn(OPTIONS, name) ? undefined : unset.find((option) => isMeant(name, option))
     return meant === undefined ? [] : [wrong(`.env sets ${name}, which is no setting: did you mean ${meant}?`)]
   })
-  return [...slips, ...(isProducer ? [] : missingAddress(config))]
+  const odd = remarks.map((message): Finding => ({ part: 'settings', ok: null, message }))
+  return [...slips, ...odd, ...(isProducer ? [] : missingAddress(config))]
 }
 
 function isMeant(name: string, option: OptionName): boolean {
+  if (name.toUpperCase() === option) return true
   if (name === `${option}_FILE` || name.length < MIN_NAME) return false
   // KAFKA_BOOTSTRAP_SERVERS, MONGO_URL_PROD: only of settings that have no default.
   if (OPTIONS[option].default === null && option.length >= MIN_NAME && name.startsWith(`${option}_`)) return true

@@ -10,6 +10,7 @@ import { checkPriceBook, type PriceBookCheck } from '../../domain/prices/price-b
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import type { Problem } from '../../domain/prices/schema-errors.ts'
 import { FileChanges, LOOK_INTERVAL_MS } from '../../runtime/watched-file.ts'
+import { syntaxHint, takeSlips, withSpelling } from './yaml-slips.ts'
 
 /** Largest file that is read, bytes. */
 const MAX_FILE_BYTES = 8 * 1024 * 1024
@@ -18,20 +19,25 @@ const SETTLE_MS = 200
 
 /** Parses and checks a price book's text; each problem with its line. Never throws. */
 export function parsePriceBook(text: string): PriceBookCheck {
-  const lines = new LineCounter()
-  // The core schema has no tags that create objects of classes; merge keys and thousands of aliases are not wanted.
-  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true, prettyErrors: false })
-  if (document.errors.length > 0) {
-    const problems = document.errors.map((error) => syntaxProblem(error, lines))
-    return { book: null, problems, warnings: [] }
-  }
-  let value: unknown
   try {
-    value = document.toJS({ maxAliasCount: 100 })
+    return parse(text)
   } catch (error) {
+    // Too many aliases, or nested too deeply.
     const expected = `text that can be read: ${(error as Error).message}`
     return { book: null, problems: [wholeProblem('the price book', expected)], warnings: [] }
   }
+}
+
+function parse(text: string): PriceBookCheck {
+  const lines = new LineCounter()
+  // The core schema has no tags that create objects of classes; merge keys and thousands of aliases are not wanted.
+  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true, prettyErrors: false })
+  // Warnings are tags that are not known, and were ignored.
+  const faults = [...document.errors, ...document.warnings]
+  if (faults.length > 0) {
+    return { book: null, problems: faults.map((fault) => syntaxProblem(fault, lines, text)), warnings: [] }
+  }
+  const slips = takeSlips(document)
   const lineOf = (path: string): number | undefined => {
     // A missing field has no position: it is missing in the object around it.
     for (let keys = keysOf(path); ; keys = keys.slice(0, -1)) {
@@ -41,7 +47,21 @@ export function parsePriceBook(text: string): PriceBookCheck {
       if (keys.length === 0) return undefined
     }
   }
-  return checkPriceBook(value, lineOf)
+  const { book, problems, warnings } = checkPriceBook(document.toJS({ maxAliasCount: 100 }), lineOf)
+  const slipped = new Set(slips.map(({ path }) => path))
+  const others = problems
+    .filter(({ path }) => !slipped.has(path))
+    .map((found) => withSpelling(found, document.getIn(keysOf(found.path), true)))
+  const ofSlips = slips.map(
+    ({ path, offset, value, expected }): Problem => ({
+      path,
+      line: lines.linePos(offset).line,
+      field: path.slice(path.lastIndexOf('/') + 1),
+      value,
+      expected,
+    }),
+  )
+  return { book: slips.length === 0 ? book : null, problems: [...ofSlips, ...others], warnings }
 }
 
 /** Reads and checks a file. Throws an Error that names the cause when it cannot be read at all. */
@@ -112,10 +132,11 @@ function keysOf(path: string): (string | number)[] {
   return parts.map((part) => (/^\d+$/.test(part) ? Number(part) : part.replaceAll('~1', '/').replaceAll('~0', '~')))
 }
 
-function syntaxProblem(error: YAMLError, lines: LineCounter): Problem {
+function syntaxProblem(error: YAMLError, lines: LineCounter, text: string): Problem {
   const { line } = lines.linePos(error.pos[0])
   const message = error.message.split('\n', 1)[0]!
-  return { path: '', line, field: '', value: 'not YAML or JSON', expected: `valid text: ${message}` }
+  const hint = syntaxHint(text.slice(lines.lineStarts[line - 1] ?? 0).split('\n', 1)[0]!)
+  return { path: '', line, field: '', value: 'not YAML or JSON', expected: `valid text: ${message}${hint}` }
 }
 
 function wholeProblem(value: string, expected: string): Problem {

@@ -12,6 +12,7 @@ import { PriceBookVersions } from '../../processor/prices/price-book-versions.ts
 import { GaveUp } from '../../processor/retry.ts'
 import { type CommandContext, UsageError } from '../command.ts'
 import type { Config } from '../options.ts'
+import { isEveryAddress, listenFault, ownUrl } from '../own-address.ts'
 import { version } from '../version.ts'
 import { httpSecurity } from './http-security.ts'
 import { defaultPartitions, makeLogger, openLog, openStore } from './wire.ts'
@@ -49,19 +50,20 @@ export async function runService(context: ServiceContext, options: ServiceOption
     progress,
     keeper: () => ledger.keeper.status(),
     allowedLatenessMs: config.ALLOWED_LATENESS_SECONDS * 1000,
+    basePath: config.BASE_PATH ?? '',
     ...security,
     now: Date.now,
   })
   const failed = new AbortController()
   const running = AbortSignal.any([signal, failed.signal])
   try {
-    await listen(server, options.host, config.PORT)
+    const { host } = options
+    await server.listen({ host, port: config.PORT }).catch((error: Error) => {
+      throw listenFault(error, host, config.PORT, context.loaded.sources.HOST)
+    })
     const { port } = server.server.address() as { port: number }
-    const shownHost = ['0.0.0.0', '::', '127.0.0.1'].includes(options.host) ? 'localhost' : options.host
-    const scheme = security.certificate === undefined ? 'http' : 'https'
-    say(
-      `pertoken ${version()}: look at ${scheme}://${shownHost}:${port} (log: ${log.description}; store: ${store.description})\n`,
-    )
+    const url = ownUrl(isEveryAddress(host) || host === '127.0.0.1' ? 'localhost' : host, port, config)
+    say(`pertoken ${version()}: look at ${url} (log: ${log.description}; store: ${store.description})\n`)
     const beside = options.beside?.(log, running) ?? Promise.resolve()
     await Promise.all([processor.run(running), beside, ledger.run(running), progress.run(running)])
     return 0
@@ -74,15 +76,6 @@ export async function runService(context: ServiceContext, options: ServiceOption
     failed.abort()
     await server.close()
     await Promise.allSettled([log.close(), store.close()])
-  }
-}
-
-async function listen(server: Awaited<ReturnType<typeof buildServer>>, host: string, port: number): Promise<void> {
-  try {
-    await server.listen({ host, port })
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error
-    throw new Error(`Cannot listen on ${host}:${port}: something else does; set PORT (or --port) to a free one`)
   }
 }
 

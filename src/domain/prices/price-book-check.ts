@@ -96,7 +96,9 @@ function checkRules(rules: unknown[], problems: Problem[], warnings: Problem[]):
 }
 
 function checkMoney(rule: Record<string, unknown>, path: string, problems: Problem[]): void {
-  if (rule['kind'] !== 'owned') return
+  // Of a kind that is none the fields decide, as in schema-errors.ts: its other mistakes are reported as well.
+  const isRented = ['on-demand', 'spot', 'reserved'].includes(String(rule['kind']))
+  if (isRented || (rule['kind'] !== 'owned' && rule['purchase_usd'] === undefined)) return
   const { purchase_usd: purchase, salvage_usd: salvage } = rule
   if (typeof purchase === 'number' && typeof salvage === 'number' && salvage > purchase) {
     problems.push(problem(`${path}/salvage_usd`, salvage, `at most purchase_usd, which is ${purchase}`))

@@ -1,7 +1,7 @@
 // Walks a value along a TypeBox schema and reports every place where they differ, in words for people: what was found
 // and what is allowed. A validator's own messages stop early and, in unions, complain about each branch; here the
-// branch of a union of objects is chosen by its `kind`, so that a slip in one field is one message. Knows only what our
-// schemas use.
+// branch of a union of objects is chosen by its `kind`, or by its fields where the kind is wrong, so that a slip in one
+// field is one message and hides no other. Knows only what our schemas use.
 
 /** One thing that is wrong. */
 export interface Problem {
@@ -67,7 +67,18 @@ function walkUnion(branches: Walkable[], value: unknown, path: string): Problem[
   const chosen = branches.find((branch) => walk(kindOf(branch), value['kind'], '').length === 0)
   if (chosen !== undefined) return walkObject(chosen, value, path)
   const kinds = branches.flatMap((branch) => kindOf(branch).anyOf ?? [kindOf(branch)])
-  return [problem(`${path}/kind`, value['kind'], `one of: ${kinds.map(allowed).join(', ')}`)]
+  const wrongKind = problem(`${path}/kind`, value['kind'], `one of: ${kinds.map(allowed).join(', ')}`)
+  const others = walkLikely(branches, value, path).filter((found) => found.path !== wrongKind.path)
+  return [wrongKind, ...others]
+}
+
+/** Problems by the branch that has most of the value's fields; of several such, those that all of them have. */
+function walkLikely(branches: Walkable[], value: Record<string, unknown>, path: string): Problem[] {
+  const names = Object.keys(value)
+  const scores = branches.map(({ properties }) => names.filter((name) => Object.hasOwn(properties!, name)).length)
+  const likely = branches.filter((_, i) => scores[i] === Math.max(...scores))
+  const [first, ...more] = likely.map((branch) => walkObject(branch, value, path))
+  return first!.filter((found) => more.every((problems) => problems.some((other) => other.path === found.path)))
 }
 
 function walkObject(schema: Walkable, value: unknown, path: string): Problem[] {
@@ -152,6 +163,15 @@ function isObject(value: unknown): value is Record<string, unknown> {
 function show(value: unknown): string {
   if (value === undefined) return 'missing'
   // JSON would show NaN and ∞ as null.
-  const text = typeof value === 'number' ? String(value) : (JSON.stringify(value) ?? String(value))
+  const text = typeof value === 'number' ? String(value) : jsonOf(value)
   return text.length > MAX_SHOWN_LENGTH ? `${text.slice(0, MAX_SHOWN_LENGTH)}…` : text
+}
+
+function jsonOf(value: unknown): string {
+  try {
+    return JSON.stringify(value) ?? String(value)
+  } catch {
+    // A value that holds itself, as YAML can write it.
+    return 'a value that holds itself'
+  }
 }

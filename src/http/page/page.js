@@ -225,7 +225,7 @@ async function refreshHour() {
   hourRequestedMs = nowMs
   const toMs = Math.floor((nowMs - LEDGER_LAG_MS) / MINUTE_MS) * MINUTE_MS
   try {
-    showHour(await fetchJson(`/api/v1/cost?by=model&from=${toMs - 60 * MINUTE_MS}&to=${toMs}`))
+    showHour(await fetchJson(`api/v1/cost?by=model&from=${toMs - 60 * MINUTE_MS}&to=${toMs}`))
   } catch {
     setText(byId('hour-hint'), 'cannot be read now: the figures below are old')
   }
@@ -259,14 +259,15 @@ function showState(isStale) {
   setText(byId('state'), isStale ? `stale: ${since}` : 'live')
 }
 
-/** @param {string} url */
-async function fetchJson(url) {
+/** @param {string} path relative to this file, which may be below a path of a reverse proxy */
+async function fetchJson(path) {
+  const url = new URL(path, import.meta.url)
   /** @type {Record<string, string>} */
   const headers = token === null ? {} : { authorization: `Bearer ${token}` }
   const response = await fetch(url, { signal: AbortSignal.timeout(FETCH_TIMEOUT_MS), cache: 'no-store', headers })
   if (response.status === 401 || response.status === 403) throw new TokenNeeded((await response.json()).detail)
   // /health responds 503 with the same body when something is wrong.
-  if (!response.ok && response.status !== 503) throw new Error(`${url} responded ${response.status}`)
+  if (!response.ok && response.status !== 503) throw new Error(`${path} responded ${response.status}`)
   return response.json()
 }
 
@@ -307,8 +308,8 @@ async function refresh() {
   if (needsToken) return
   try {
     const [live, health] = await Promise.all([
-      /** @type {Promise<Live>} */ (fetchJson('/api/v1/live')),
-      /** @type {Promise<Health>} */ (fetchJson('/health')),
+      /** @type {Promise<Live>} */ (fetchJson('api/v1/live')),
+      /** @type {Promise<Health>} */ (fetchJson('health')),
     ])
     showLive(live)
     showHealth(health)

@@ -215,9 +215,14 @@ function databaseOf(client: MongoClient, url: string): Db {
   })
 }
 
-/** A text with everything masked that the URL has between `://` and its last `@`. */
+/**
+ * A text with everything masked that the URL has between `://` and its last `@`, or, where it has none but what looks
+ * like half a login, before its path.
+ */
 export function withoutCredentials(text: string, url: string): string {
   const start = url.indexOf('://') + 3
+  const [authority = ''] = url.slice(start).split(/[/?]/, 1)
+  if (!url.includes('@') && /:(?!\d{1,5}(?:,|$))/.test(authority)) return text.replaceAll(authority, '***')
   const secrets = url.slice(start, Math.max(start, url.lastIndexOf('@'))).split(/[:@/?#]/)
   const both = secrets.flatMap((secret) => [secret, decodeLoosely(secret)]).filter((secret) => secret !== '')
   return both.toSorted((a, b) => b.length - a.length).reduce((masked, secret) => masked.replaceAll(secret, '***'), text)

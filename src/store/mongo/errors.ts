@@ -67,7 +67,34 @@ export function storeErrorOf(
   if (fault !== null) {
     return new StoreError(`Cannot ${action}: ${fault.text}`, { retriable: true, hasRemedy: true, cause: error })
   }
-  return new StoreError(`Cannot ${action}: ${textOf(error, access)}`, { retriable: isRetriable(error), cause: error })
+  const text = textOf(error, access)
+  const renamed = renamedMembers(error, at)
+  if (renamed !== '') {
+    return new StoreError(`Cannot ${action}: ${text}; ${renamed}`, { retriable: true, hasRemedy: true, cause: error })
+  }
+  return new StoreError(`Cannot ${action}: ${text}`, { retriable: isRetriable(error), cause: error })
+}
+
+/**
+ * What to do where a replica set sends its clients on to names of its members that are not those of MONGO_URL, and are
+ * not reachable: the counterpart of Kafka's advertised.listeners. '' where that is not it.
+ */
+function renamedMembers(error: unknown, at: string): string {
+  if (!(error instanceof MongoServerSelectionError)) return ''
+  const named = at.toLowerCase().split(',')
+  // With mongodb+srv:// DNS names the members, and `at` is the name that it was asked for, without a port.
+  if (!named.every((address) => /:\d+$/.test(address))) return ''
+  const servers = [...(error.reason?.servers.values() ?? [])]
+  const others = servers.filter(({ address, type }) => type === 'Unknown' && !named.includes(address.toLowerCase()))
+  if (others.length === 0) return ''
+  const { setName } = error.reason as { setName?: string | null }
+  const set = setName === null || setName === undefined ? 'the replica set' : `the replica set "${setName}"`
+  const direct =
+    servers.length > 1 ? '' : ', or, for the one server that MONGO_URL names, add directConnection=true to MONGO_URL'
+  return (
+    `${set} behind ${at} names its members otherwise than MONGO_URL, ${others.map(({ address }) => address).join(', ')}, ` +
+    `and clients use its names: let them lead there from here (DNS, /etc/hosts), or change them with rs.reconfig()${direct}`
+  )
 }
 
 function isRetriable(error: unknown): boolean {
