@@ -39,13 +39,14 @@ ping_machine() {
   echo "$1 ${NAME[$1]}: reached as ${LOGIN[$1]} in $(((${EPOCHREALTIME/[.,]/} - started) / 1000)) ms"
 }
 
-# The project as it lies here, and the inventory. What git ignores stays here: .env files are each machine's own.
+# The project as it lies here, and the inventory. What git ignores stays here: .env files are each machine's own. Folders of
+# sources are replaced as a whole: a file that the newer version has moved would be built there once more.
 copy() {
   local root=$here/.. file
   git -C "$root" ls-files -z --cached --others --exclude-standard |
     while IFS= read -rd '' file; do [[ ! -f $root/$file ]] || printf '%s\0' "$file"; done |
     tar -C "$root" --null --files-from=- -cz |
-    on "$1" "mkdir -p '$DIR' && tar -C '$DIR' -xz"
+    on "$1" "mkdir -p '$DIR' && cd '$DIR' && rm -rf bench bin docs examples schemas seeds src test && tar -xz"
   on "$1" "cat >'$DIR/deploy/inventory'" <"${INVENTORY:-$here/inventory}"
   echo "$1 ${NAME[$1]}: copied to $DIR"
 }

@@ -8,7 +8,7 @@ export interface BadRecord {
   topic: 'gpu' | 'token'
   value: Buffer | null
   reason: ReasonCode
-  headers?: Record<string, string>
+  headers?: Record<string, string | Buffer>
 }
 
 /** A good token event at this time, with fields replaced; undefined removes a field. */
@@ -52,7 +52,7 @@ export function badRecords(nowMs: number): BadRecord[] {
     name: string,
     value: Buffer | null,
     reason: ReasonCode,
-    headers?: Record<string, string>,
+    headers?: Record<string, string | Buffer>,
   ) => records.push({ topic, name: `${topic}: ${name}`, value, reason, ...(headers === undefined ? {} : { headers }) })
   const token = (name: string, change: Record<string, unknown>, reason: ReasonCode) =>
     add('token', name, json(goodToken(nowMs, change)), reason)
@@ -97,6 +97,24 @@ export function badRecords(nowMs: number): BadRecord[] {
       ce_type: 't',
       ce_id: '1',
     })
+    add(topic, 'ce headers that are not UTF-8', json(good), 'bad_cloudevent', {
+      ce_specversion: '1.0',
+      ce_source: 's',
+      ce_type: 't',
+      ce_id: Buffer.from([0x61, 0xff]),
+    })
+    add(
+      topic,
+      'structured event without content type and with wrong base64',
+      json({ specversion: '1.0', source: 's', type: 't', id: '1', data_base64: 'e30*' }),
+      'bad_cloudevent',
+    )
+    add(
+      topic,
+      'structured event without ts, and no time in its time',
+      json({ specversion: '1.0', source: 's', type: 't', id: '1', time: 'x', data: { ...good, ts: undefined } }),
+      'bad_cloudevent',
+    )
     add(
       topic,
       'structured event without data',
@@ -121,20 +139,25 @@ export function badRecords(nowMs: number): BadRecord[] {
     change('ts in seconds', { ts: Math.floor(nowMs / 1000) }, 'too_old')
     change('ts 2099', { ts: '2099-01-01T00:00:00Z' }, 'too_far_ahead')
     change('ts two hours ahead', { ts: nowMs + 7_200_000 }, 'too_far_ahead')
-    change('ts with a fraction', { ts: nowMs + 0.5 }, 'wrong_type')
+    change('ts in seconds with a fraction', { ts: nowMs / 1000 + 0.25 }, 'too_old')
+    change('ts in microseconds', { ts: nowMs * 1000 }, 'too_far_ahead')
+    change('ts in nanoseconds', { ts: nowMs * 1e6 }, 'too_far_ahead')
+    change('ts beyond every Date', { ts: 1e300 }, 'too_far_ahead')
+    change('ts a number in quotes', { ts: String(nowMs) }, 'bad_timestamp')
+    change('ts of a minute with a fraction', { ts: '2026-11-20T06:00.5Z' }, 'bad_timestamp')
     change('gpu_index missing', { gpu_index: undefined }, 'missing_field')
-    change('gpu_index null', { gpu_index: null }, 'wrong_type')
     change('gpu_index -1', { gpu_index: -1 }, 'out_of_range')
     change('gpu_index 1e9', { gpu_index: 1e9 }, 'out_of_range')
     change('gpu_index 0.5', { gpu_index: 0.5 }, 'wrong_type')
     change('gpu_index in quotes', { gpu_index: '0' }, 'wrong_type')
-    change('host null', { host: null }, 'wrong_type')
     change('host empty', { host: '' }, 'out_of_range')
     change('host of 4 KB', { host: 'h'.repeat(4096) }, 'out_of_range')
     change('host a number', { host: 7 }, 'wrong_type')
     change('event_id an object', { event_id: { a: 1 } }, 'wrong_type')
     change('host of almost 1 MB', { host: 'h'.repeat(1_000_000) }, 'out_of_range')
   }
+  sample('gpu_index null', { gpu_index: null }, 'wrong_type')
+  token('gpu_index and gpus null', { gpu_index: null, gpus: null }, 'missing_field')
   for (const field of ['model', 'prompt_tokens', 'completion_tokens']) {
     token(`${field} missing`, { [field]: undefined }, 'missing_field')
     token(`${field} null`, { [field]: null }, 'wrong_type')
@@ -158,10 +181,11 @@ export function badRecords(nowMs: number): BadRecord[] {
   token('gpus empty', { gpus: [] }, 'out_of_range')
   token('gpus no array', { gpus: 1 }, 'wrong_type')
   token('gpus twice the same', { gpus: [1, 1] }, 'out_of_range')
-  token('tenant null', { tenant: null }, 'wrong_type')
+  raw('unknown integer over 2^53', 'trace_id', '1524831183200260097', 'out_of_range')
+  raw('unknown integer over 2^53, nested', 'trace', '{"ids":[1,-9007199254740993]}', 'out_of_range')
+  raw('unknown number 1e400', 'extra', '1e400', 'out_of_range')
   token('more cached than prompt', { cached_prompt_tokens: 101 }, 'cached_exceeds_prompt')
   for (const field of ['utilization', 'mem_used_mb', 'mem_total_mb', 'power_w', 'price_per_hour_usd', 'energy_j']) {
-    sample(`${field} null`, { [field]: null }, 'wrong_type')
     sample(`${field} negative`, { [field]: -1 }, 'out_of_range')
     sample(`${field} in quotes`, { [field]: '0.5' }, 'wrong_type')
     add(

@@ -48,12 +48,6 @@ test('files that comments of src name exist, by path or by the end of it', () =>
   assert.deepEqual(wrong, [])
 })
 
-test('no document is named that is not in the repository', () => {
-  const texts = globSync('{*,{src,test,docs,examples,deploy,.github}/**/*}.{ts,js,md,sh,yaml,yml,java,mk}')
-  const wrong = texts.filter((path) => /\b(?:DESIGN|CONTRACT|SPIKE|HOUSE)(?:\.md|, section|, trap)/.test(read(path)))
-  assert.deepEqual(wrong, [])
-})
-
 /**
  * Words that a committer of Kafka or TimescaleDB would not use of code, with those that they would. A hit is nearly
  * always wrong; where it is right, another word is as good.

@@ -87,7 +87,7 @@ export function handleError(logger: Logger) {
     const problem = problemOf(error)
     if (problem !== null) return sendProblem(reply, problem)
     const fields = { err: error, request_id: request.id, method: request.method, route: request.routeOptions.url }
-    logger.error(fields, 'Request failed: unexpected error')
+    logger.error(fields, 'Cannot answer a request: unexpected error')
     const detail = `The request failed for a reason that is in the server's log under request id ${request.id}`
     return sendProblem(reply, new HttpProblem(500, 'internal', { detail }))
   }

@@ -103,7 +103,10 @@ export interface Subscription {
    * is read ahead. Never rejects for a transient fault; those are in `problems`.
    */
   next(): Promise<RecordBatch[]>
-  /** Commits how far all is stored, for operators' lag tools. Best effort: never throws, never waits long. */
+  /**
+   * Commits how far all is stored: for lag tools, for `final` in answers, and for the embedded log's pruning, never as
+   * the position. Best effort: never throws, never waits long.
+   */
   commit(positions: readonly Position[]): Promise<void>
   /** Partitions currently assigned to this member. */
   readonly assigned: readonly TopicPartition[]

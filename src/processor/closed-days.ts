@@ -26,7 +26,7 @@ export class ClosedDays {
     this.#now = now
   }
 
-  /** The list as it is now. Rejects with a StoreError. */
+  /** The list as it is now: a snapshot, which does not refresh. Rejects with a StoreError. */
   static async read(ledger: LedgerStore): Promise<ClosedDays> {
     const days = new ClosedDays(ledger, () => 0)
     await days.refreshIfOlderThan(0)

@@ -50,8 +50,6 @@ export interface TraceNote {
 
 /** Distinct lines whose number of occurrences is remembered; about 50 MB. */
 const MAX_COUNTED_LINES = 1_048_576
-/** The year 9999: a later time is none, and could not be shifted. */
-const LAST_MS = 253_402_300_799_999
 /** Names of fields that are noted; a file with more has a name of its own in each line. */
 const MAX_NOTED = 100
 const utf8 = new TextDecoder('utf-8', { fatal: true })
@@ -169,7 +167,7 @@ class EventBuilder {
     }
     event['event_id'] ??= this.#idOf(text)
     // No clock here: whether an event is too far ahead is decided by the log's reader.
-    const rejection = checkEvent(topic, event, LAST_MS)
+    const rejection = checkEvent(topic, event, Number.POSITIVE_INFINITY)
     if (rejection !== null) return { error: rejection.message }
     // The check above is the proof of these types.
     return topic === 'token'

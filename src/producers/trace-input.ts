@@ -4,7 +4,7 @@
 import { createReadStream } from 'node:fs'
 import { pipeline, Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
-import { MAX_RECORD_BYTES } from '../domain/events/decode.ts'
+import { MAX_RECORD_BYTES } from '../domain/events/json-object.ts'
 
 export const MAX_LINE_BYTES = MAX_RECORD_BYTES
 const LINE_FEED = 10

@@ -2,11 +2,12 @@
 // (`{"$date": …}`, `{"$oid": …}`, `{"$numberLong": …}`, canonical and relaxed), and the requests of the Mooncake traces
 // (`{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": […]}`, relative milliseconds).
 
-import { kindByShape, parseObject } from '../domain/events/decode.ts'
+import { kindByShape } from '../domain/events/decode.ts'
 import { hasDuplicateKey } from '../domain/events/duplicate-keys.ts'
 import { KNOWN_FIELDS } from '../domain/events/event.ts'
 import { isOwnId } from '../domain/events/event-id.ts'
 import { foreignEvent } from '../domain/events/foreign-document.ts'
+import { parseObject } from '../domain/events/json-object.ts'
 import { Rejection } from '../domain/events/rejection.ts'
 import { type ParsedLine, quote, wrongLine } from './parsed-line.ts'
 import type { TraceClock } from './trace-time.ts'

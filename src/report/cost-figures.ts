@@ -43,7 +43,7 @@ export interface CostFigures extends CostKey {
   reason: string | null
 }
 
-/** The figures of a row, in the order in which they are written. */
+/** The figures of a row, in the published order of CSV columns: append only. */
 export function figuresOf({ startMs, endMs, key, amounts }: CostRow): CostFigures {
   const { model, tenant, host, gpu_index, gpu_uuid, price_kind } = key
   return {
@@ -102,7 +102,7 @@ export function usdPerMillion(nanoUsd: bigint, tokens: bigint): number | null {
 function reasonOf(amounts: LedgerAmounts, tokens: bigint): string | null {
   if (tokens > 0n) return null
   const money = totalNanoUsd(amounts)
-  if (money > 0n) return amounts.requests > 0n ? 'Requests without tokens' : 'No tokens: the cost is of nobody’s tokens'
+  if (money > 0n) return amounts.requests > 0n ? 'Requests without tokens' : "No tokens: the cost is of nobody's tokens"
   return amounts.uncovered_nano_usd > 0n ? 'No tokens and no samples: paid for and dark' : 'Nothing in this range'
 }
 

@@ -1,25 +1,31 @@
-// CSV as defined by RFC 4180: CRLF, quotes where a cell needs them, a header. Text cells that a spreadsheet would
-// evaluate as a formula (= + - @, a tab, a line end first) get an apostrophe in front, because model and tenant names
-// are untrusted input; numbers are never changed. Null is an empty cell.
+// CSV as defined by RFC 4180: CRLF, quotes where a cell needs them, a header. Null is an empty cell. In a file for
+// people, text cells that a spreadsheet would evaluate as a formula (= + - @, a tab, a line end first) get an
+// apostrophe in front, because model and tenant names are untrusted input; numbers are never changed. A file for
+// programs has every text as it is: an altered id or name would match nothing.
 
 import { FIGURE_NAMES, figuresOf } from './cost-figures.ts'
 import type { CostRow } from './cost-grouping.ts'
 
 export type CsvCell = string | number | null
 
-/** A line of cells, with its line end. */
+/** A line of cells with their texts as they are, with its line end. */
 export function csvLine(cells: readonly CsvCell[]): string {
   return `${cells.map(cellText).join(',')}\r\n`
+}
+
+/** A line of cells for a spreadsheet: none of its texts is evaluated. */
+export function spreadsheetLine(cells: readonly CsvCell[]): string {
+  return csvLine(cells.map((cell) => (typeof cell === 'string' && /^[=+\-@\t\r\n]/.test(cell) ? `'${cell}` : cell)))
 }
 
 /** Lines are yielded in pieces of about this many characters. */
 export const PIECE_CHARS = 65_536
 
-/** Rows of cost as a file, in pieces. */
+/** Rows of cost as a file for people, in pieces. */
 export function costCsv(rows: AsyncIterable<CostRow>): AsyncGenerator<string, void, undefined> {
   return csvFile(rows, FIGURE_NAMES, (row) => {
     const figures = figuresOf(row)
-    return csvLine(FIGURE_NAMES.map((name) => figures[name]))
+    return spreadsheetLine(FIGURE_NAMES.map((name) => figures[name]))
   })
 }
 
@@ -42,8 +48,7 @@ export async function* csvFile(
 function cellText(cell: CsvCell): string {
   if (cell === null) return ''
   if (typeof cell === 'number') return plainNumber(cell)
-  const safe = /^[=+\-@\t\r\n]/.test(cell) ? `'${cell}` : cell
-  return /[",\r\n]/.test(safe) || safe.trim() !== safe ? `"${safe.replaceAll('"', '""')}"` : safe
+  return /[",\r\n]/.test(cell) || cell.trim() !== cell ? `"${cell.replaceAll('"', '""')}"` : cell
 }
 
 /** A number without exponent: not every reader of CSV parses 1e-9. */

@@ -1,7 +1,8 @@
 // Cost as FOCUS 1.2 (FinOps Open Cost and Usage Specification), CSV: one row for busy time, one for loaded idle, one
 // for unallocated time, one for uncovered time, so that EffectiveCost adds up to all that was paid and idle money can
 // be filtered. Owned hardware was paid for long ago: BilledCost 0, EffectiveCost its amortised cost. Custom columns
-// begin with x_. Null is an empty cell. Source: focus.finops.org, columns of version 1.2.
+// begin with x_. Null is an empty cell, and every text is as it was reported: the file is for programs. Source:
+// focus.finops.org, columns of version 1.2.
 
 import { apportion } from '../domain/ledger/apportion.ts'
 import { HOUR_MS } from '../domain/ledger/buckets.ts'
@@ -22,23 +23,30 @@ const DESCRIPTIONS: Record<ChargeKind, string> = {
   uncovered: 'GPU time paid for, of which nothing was heard',
 }
 
-/** Pricing category by price kind; a price that the provider may change at any time is Dynamic. */
-const PRICING: Record<PriceKind, 'Standard' | 'Dynamic' | 'Committed' | 'Other'> = {
+/**
+ * Pricing category by price kind; a price that the provider may change at any time is Dynamic. Committed would need a
+ * CommitmentDiscountId, and a row, which may sum over several rules, has none: x_PriceKind states what is reserved.
+ */
+const PRICING: Record<PriceKind, 'Standard' | 'Dynamic' | 'Other'> = {
   'on-demand': 'Standard',
   spot: 'Dynamic',
-  reserved: 'Committed',
+  reserved: 'Other',
   owned: 'Other',
   sample: 'Standard',
   default: 'Standard',
 }
 
 const PROVIDER = 'Self-hosted'
+/** Marks the keys of Tags as the provider's, so that none is taken for a tag that a user gave. */
+const TAG_PREFIX = 'pertoken/'
 
 interface Charge {
   row: CostRow
   kind: ChargeKind
   nanoUsd: bigint
   ms: bigint
+  /** Whether the file is final. */
+  isFinal: boolean
 }
 
 /** Every column with its value, in the order of the file: FOCUS columns by name, then custom ones. */
@@ -67,7 +75,8 @@ const COLUMNS: Readonly<Record<string, (charge: Charge) => CsvCell>> = {
   ProviderName: () => PROVIDER,
   PublisherName: () => PROVIDER,
   ResourceId: ({ row }) => row.key.gpu_uuid ?? slotName(row),
-  ResourceName: ({ row }) => slotName(row),
+  // Only where it differs from ResourceId: a name that repeats a generated id is none.
+  ResourceName: ({ row }) => (row.key.gpu_uuid === null ? null : slotName(row)),
   ResourceType: ({ row }) => (slotName(row) === null ? null : 'GPU'),
   ServiceCategory: () => 'AI and Machine Learning',
   ServiceName: () => 'LLM inference',
@@ -89,6 +98,7 @@ const COLUMNS: Readonly<Record<string, (charge: Charge) => CsvCell>> = {
   x_CostPerMillionTokens: ({ row, kind }) => (kind === 'busy' ? perMillion(row) : null),
   x_Basis: ({ row }) => row.amounts.basis,
   x_Method: ({ row }) => row.amounts.method,
+  x_Final: ({ isFinal }) => String(isFinal),
 }
 
 /** Names of the columns, in the order of the file. */
@@ -100,29 +110,29 @@ export function focusQuery(query: CostQuery): CostQuery {
   return { ...query, by, step: query.step === 'all' ? 'month' : query.step }
 }
 
-/** Rows of cost, from a question of focusQuery, as a FOCUS file in pieces. */
-export function focusFile(rows: AsyncIterable<CostRow>): AsyncGenerator<string, void, undefined> {
-  return csvFile(rows, FOCUS_COLUMNS, focusLines)
+/** Rows of cost, from a question of focusQuery, as a FOCUS file in pieces; `isFinal`: nothing in it will change. */
+export function focusFile(rows: AsyncIterable<CostRow>, isFinal: boolean): AsyncGenerator<string, void, undefined> {
+  return csvFile(rows, FOCUS_COLUMNS, (row) => focusLines(row, isFinal))
 }
 
 /** The lines of one row of cost; none where it cost nothing and nothing was used. */
-function focusLines(row: CostRow): string {
+function focusLines(row: CostRow, isFinal: boolean): string {
   const fill = Object.values(COLUMNS)
-  return chargesOf(row)
+  return chargesOf(row, isFinal)
     .map((charge) => csvLine(fill.map((cell) => cell(charge))))
     .join('')
 }
 
-function chargesOf(row: CostRow): Charge[] {
+function chargesOf(row: CostRow, isFinal: boolean): Charge[] {
   const { amounts } = row
   const money = [amounts.busy_nano_usd, amounts.loaded_idle_nano_usd, amounts.unallocated_nano_usd]
   const presentMs = amounts.covered_ms + amounts.assumed_ms
   // A price of 0 does not show how the time was spent: then all of it goes with the usage.
   const times = totalNanoUsd(amounts) === 0n ? [presentMs, 0n, 0n] : apportion(presentMs, money)
   const charges = (['busy', 'loaded_idle', 'unallocated'] as const).map(
-    (kind, i): Charge => ({ row, kind, nanoUsd: money[i]!, ms: times[i]! }),
+    (kind, i): Charge => ({ row, kind, nanoUsd: money[i]!, ms: times[i]!, isFinal }),
   )
-  charges.push({ row, kind: 'uncovered', nanoUsd: amounts.uncovered_nano_usd, ms: amounts.uncovered_ms })
+  charges.push({ row, kind: 'uncovered', nanoUsd: amounts.uncovered_nano_usd, ms: amounts.uncovered_ms, isFinal })
   return charges.filter(({ kind, nanoUsd, ms }) => nanoUsd > 0n || ms > 0n || (kind === 'busy' && hasUsage(row)))
 }
 
@@ -163,7 +173,8 @@ function slotName({ key }: CostRow): string | null {
 
 function tags({ key }: CostRow): string {
   const { model, tenant, host } = key
-  return JSON.stringify(Object.fromEntries(Object.entries({ model, tenant, host }).filter(([, name]) => name !== null)))
+  const named = Object.entries({ model, tenant, host }).filter(([, name]) => name !== null)
+  return JSON.stringify(Object.fromEntries(named.map(([tag, name]) => [`${TAG_PREFIX}${tag}`, name])))
 }
 
 /** FOCUS wants whole seconds and Z. */

@@ -29,8 +29,8 @@ export interface DeadLetter {
   topic_id: string
   partition: number
   offset: number
-  /** The record's timestamp in the log. */
-  record_time: Date
+  /** The record's timestamp in the log; null where that is no time (see recordTimeOf). */
+  record_time: Date | null
   /** When it was rejected. */
   time: Date
   key: Buffer | null

@@ -42,7 +42,7 @@ for (let round = 0; round < ROUNDS; round++) {
     kindOf: (topic: string): EventKind => (topic.startsWith('gpu') ? 'gpu' : 'token'),
     keepsOrigins: false,
     live: window,
-    ownsAll: true,
+    ownsAll: () => true,
     now: () => 0,
   }
   let bytes = 0

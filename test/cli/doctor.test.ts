@@ -14,7 +14,7 @@ import { loadConfig } from '../../src/cli/config.ts'
 import { type Disk, diskFindings } from '../../src/cli/doctor/disk-findings.ts'
 import type { Finding } from '../../src/cli/doctor/finding.ts'
 import { checkSettings } from '../../src/cli/doctor/settings-findings.ts'
-import type { GpuDocument } from '../../src/domain/events/event.ts'
+import type { GpuDocument, TokenDocument } from '../../src/domain/events/event.ts'
 import { ownEventId } from '../../src/domain/events/event-id.ts'
 import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 import { type Env, pertoken, temporaryDirectory, until } from '../flows/harness.ts'
@@ -86,15 +86,21 @@ function assertLines(lines: string[], expected: RegExp[]): void {
   for (const [i, pattern] of expected.entries()) assert.match(lines[i]!, pattern)
 }
 
-async function storeSamples(env: Env, samples: Partial<GpuDocument>[]): Promise<void> {
+async function storeSamples(env: Env, samples: Partial<GpuDocument>[], tokenHost?: string): Promise<void> {
   const store = new MongoStore({ url: env['MONGO_URL']!, log: quiet })
   await store.prepare()
   const base = { ts: new Date(), host: 'gpu-1', gpu_index: 0, name: 'L4', utilization: 0.5 }
   await store.writeDocuments(
     samples.map((sample, i) => ({ ...base, ...sample, _id: ownEventId('doctor', String(i)) }) as GpuDocument),
-    [],
+    tokenHost === undefined ? [] : [tokenOf(tokenHost)],
   )
   await store.close()
+}
+
+function tokenOf(host: string): TokenDocument {
+  const counts = { prompt_tokens: 1, completion_tokens: 1, latency_ms: 1 }
+  const event = { ts: new Date(), host, gpu_index: 0, model: 'llama', ...counts }
+  return { ...event, _id: ownEventId('doctor', 'token') } as unknown as TokenDocument
 }
 
 test('a well deployment: every part is looked at and nothing is wrong', limit, async () => {
@@ -293,7 +299,15 @@ test('documents of an older deployment and no word on where to begin', limit, as
   ])
 })
 
-const HOSTS: { title: string; samples: Partial<GpuDocument>[]; settings?: Env; wrong: RegExp[] }[] = [
+interface HostCase {
+  title: string
+  samples: Partial<GpuDocument>[]
+  tokenHost?: string
+  settings?: Env
+  wrong: RegExp[]
+}
+
+const HOSTS: HostCase[] = [
   { title: 'names of people', samples: [{ host: 'gpu-1' }, { host: 'feed-me' }], wrong: [] },
   {
     title: 'a container’s id as a sampled host',
@@ -323,11 +337,23 @@ const HOSTS: { title: string; samples: Partial<GpuDocument>[]; settings?: Env; w
     samples: [{ name: 'L4' }, { name: 'T4' }],
     wrong: [/^hosts: "gpu-1" GPU 0 is sampled as L4, T4: two machines use one host name/],
   },
+  {
+    title: 'two GPUs of one name under one host name, which take turns',
+    samples: [{ uuid: 'GPU-7' }, { uuid: 'GPU-8' }],
+    wrong: [/^hosts: "gpu-1" GPU 0 is sampled as GPU-7, GPU-8, which take turns, and only one GPU is paid for: give/],
+  },
+  {
+    title: 'tokens with the host’s full name',
+    samples: [{}],
+    tokenHost: 'gpu-1.example.com',
+    wrong: [/^hosts: Tokens name host "gpu-1.example.com", of which no sample came; "gpu-1" has samples of GPU 0: /],
+  },
+  { title: 'tokens with the name of the samples', samples: [{}], tokenHost: 'gpu-1', wrong: [] },
 ]
-for (const { title, samples, settings = {}, wrong } of HOSTS) {
+for (const { title, samples, tokenHost, settings = {}, wrong } of HOSTS) {
   test(`hosts: ${title}`, limit, async () => {
     const env = await wellSettings()
-    await storeSamples(env, samples)
+    await storeSamples(env, samples, tokenHost)
     assertLines(await wrongLines({ ...env, ...settings }), wrong)
   })
 }

@@ -124,7 +124,9 @@ test('json, csv and focus say the same; an answer from a running server is the s
     const words = ['report', ...DAY, '--format', format]
     const own = await run(words)
     assert.equal(own.code, 0)
-    assert.equal((await run([...words, '--url', url])).out, own.out, format)
+    const fromServer = await run([...words, '--url', url])
+    assert.equal(fromServer.out, own.out, format)
+    for (const { err } of [own, fromServer]) assert.match(err, /^The file is not final: .*\n$/, format)
   }
   const focus = parseCsv((await run(['report', ...DAY, '--format', 'focus'])).out)
   const paid = focus.slice(1).reduce((sum, line) => sum + Number(line[FOCUS_COLUMNS.indexOf('EffectiveCost')]), 0)

@@ -115,7 +115,15 @@ for (const one of CASES) {
     await Promise.all(machines.map((name) => listenElsewhere(network.host(name))))
     for (const [at, seen] of await everyPort(network, machines)) assert.notEqual(seen, 'blocked', `${at} before`)
 
+    const moved = '~deployer/pertoken/src/moved.ts'
+    const vm3 = network.host(one.hosts.vm3)
+    await vm3.do([
+      'bash',
+      '-ec',
+      `install -d -o deployer ~deployer/pertoken/{,src}; install -o deployer /dev/null ${moved}`,
+    ])
     await make.do('copy')
+    await vm3.do(['bash', '-ec', `cd ~deployer/pertoken; [[ -e package.json && -e src/cli/main.ts && ! -e ${moved} ]]`])
     assert.equal((await make.do('harden')).match(/: set/g)?.length, 2 * machines.length)
 
     ends.push(await startProcessor(network.host(one.hosts.vm3), hasContainers))

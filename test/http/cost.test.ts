@@ -123,6 +123,15 @@ test('final: read beyond the end and the lateness, and no marks pending', async 
     if (isMarked) await store.ledger.insertMarks('minute', [{ startMs: HOUR, hosts: ['h1'] }], NOW_MS)
     const { final, watermark } = (await cost({})).json()
     assert.deepEqual([final, watermark], [expected, readUpToMs === null ? null : iso(readUpToMs)])
+    const { headers, body } = await cost({ format: 'focus' })
+    assert.deepEqual(
+      [headers['x-pertoken-final'], headers['x-pertoken-watermark'] ?? null],
+      [String(expected), watermark],
+    )
+    const column = FOCUS_COLUMNS.indexOf('x_Final')
+    const [, ...lines] = parseCsv(body)
+    assert.deepEqual([...new Set(lines.map((line) => line[column]))], [String(expected)])
+    assert.equal((await cost({ format: 'csv' })).headers['x-pertoken-final'], String(expected))
   }
 })
 
@@ -156,6 +165,10 @@ test('CSV and FOCUS come whole, as files', async (t) => {
   assert.deepEqual(focus[0], [...FOCUS_COLUMNS])
   const paid = focus.slice(1).reduce((sum, line) => sum + Number(line[FOCUS_COLUMNS.indexOf('EffectiveCost')]), 0)
   assert.ok(Math.abs(paid - 0.48) < 1e-9)
+  for (const file of [csv, await cost({ format: 'focus' })]) {
+    const { 'x-pertoken-final': final, 'x-pertoken-watermark': watermark } = file.headers
+    assert.deepEqual([final, watermark], ['false', iso(NOW_MS)])
+  }
   const nothing = await cost({ format: 'csv', host: 'nowhere' })
   assert.deepEqual(parseCsv(nothing.body), [[...FIGURE_NAMES]])
 })

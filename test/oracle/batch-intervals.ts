@@ -85,7 +85,8 @@ export function intervalsOf(samples: OracleSample[], index: number, { book, star
     const before = samples.findLast((s) => s.ts.getTime() <= at)
     const after = samples.find((s) => s.ts.getTime() > at)
     if (before !== undefined && after !== undefined && after.ts.getTime() - before.ts.getTime() <= book.gapMs) {
-      covered.push(coveredSpan(before, after, { at, ms, book, host, index }))
+      const energy = energyOf(before, after, near)
+      covered.push(coveredSpan(before, after, { at, ms, book, host, index, energy }))
       continue
     }
     const rule = winner(book, { uuid, host, index, name }, at)
@@ -110,17 +111,48 @@ export function intervalsOf(samples: OracleSample[], index: number, { book, star
   return { covered, gaps, uuid, name }
 }
 
+interface SpanOptions {
+  at: number
+  ms: number
+  book: OracleBook
+  host: string | null
+  index: number
+  energy: bigint | null
+}
+
+/** Energy between two adjacent samples in µJ; `near`: all samples that the cell may know of. */
+function energyOf(before: OracleSample, after: OracleSample, near: OracleSample[]): bigint | null {
+  const over = after.ts.getTime() - before.ts.getTime()
+  const milliwatts = (s: OracleSample) => Math.round((s.power_w ?? 0) * 1000)
+  const byPower = after.power_w === undefined ? null : BigInt(milliwatts(after)) * BigInt(over)
+  if (before.energy_j === undefined || after.energy_j === undefined || !isOneGpu(before, after)) return byPower
+  const rise = BigInt(Math.round((after.energy_j - before.energy_j) * 1000)) * 1000n
+  const limit = BigInt(Math.max(10_000_000, 4 * milliwatts(before), 4 * milliwatts(after))) * BigInt(over)
+  if (after.energy_j < before.energy_j || rise > limit) return byPower
+  if (Math.min(milliwatts(before), milliwatts(after)) <= 20_000) return rise
+  // Every stretch of samples, of those near, over which the counter rests and the GPU is one, and that has both.
+  const ordered = near.toSorted((a, b) => a.ts.getTime() - b.ts.getTime())
+  const changes = ordered.map(
+    (s, i) => i === 0 || s.energy_j !== ordered[i - 1]!.energy_j || !isOneGpu(ordered[i - 1]!, s),
+  )
+  const stretch = (s: OracleSample) => changes.slice(0, ordered.indexOf(s) + 1).filter((change) => change).length
+  if (stretch(before) !== stretch(after)) return rise
+  const resting = ordered.filter((s) => stretch(s) === stretch(after)).map((s) => s.ts.getTime())
+  return Math.max(...resting) - Math.min(...resting) >= 60_000 ? byPower : rise
+}
+
+function isOneGpu(a: OracleSample, b: OracleSample): boolean {
+  if (a.uuid !== undefined && b.uuid !== undefined) return a.uuid === b.uuid
+  return a.name === undefined || b.name === undefined || a.name === b.name
+}
+
 function coveredSpan(
   before: OracleSample,
   after: OracleSample,
-  { at, ms, book, host, index }: { at: number; ms: number; book: OracleBook; host: string | null; index: number },
+  { at, ms, book, host, index, energy: microjoules }: SpanOptions,
 ): Interval {
   const over = after.ts.getTime() - before.ts.getTime()
   const rule = winner(book, { uuid: after.uuid ?? null, host, index, name: after.name ?? null }, at)
-  let microjoules: bigint | null = null
-  if (before.energy_j !== undefined && after.energy_j !== undefined && after.energy_j >= before.energy_j) {
-    microjoules = BigInt(Math.round((after.energy_j - before.energy_j) * 1000)) * 1000n
-  } else if (after.power_w !== undefined) microjoules = BigInt(Math.round(after.power_w * 1000)) * BigInt(over)
   let price = after.price_per_hour_usd === undefined ? defaultAt(book, at) : nano(after.price_per_hour_usd)
   if (rule !== null) {
     price = hourly(rule)

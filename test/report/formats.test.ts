@@ -1,4 +1,4 @@
-// Reports as files: RFC 4180, nothing that a spreadsheet runs, and FOCUS 1.2 against the column list of the
+// Reports as files: RFC 4180, nothing that a spreadsheet runs in the one for people, and FOCUS 1.2 against the column list of the
 // specification, which is written down here and not taken from src/.
 
 import assert from 'node:assert/strict'
@@ -7,8 +7,9 @@ import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { totalNanoUsd } from '../../src/domain/ledger/rows.ts'
 import type { CellRow } from '../../src/domain/ledger/types.ts'
 import { type CostFigures, figuresOf } from '../../src/report/cost-figures.ts'
+import { EMPTY_KEY } from '../../src/report/cost-grouping.ts'
 import { type CostQuery, costQuery, GROUPINGS } from '../../src/report/cost-query.ts'
-import { costCsv, csvLine, plainNumber } from '../../src/report/csv.ts'
+import { costCsv, csvLine, plainNumber, spreadsheetLine } from '../../src/report/csv.ts'
 import { FOCUS_COLUMNS, focusFile, focusQuery } from '../../src/report/focus.ts'
 import { costTable } from '../../src/report/table.ts'
 import { parseCsv } from './parse-csv.ts'
@@ -31,7 +32,7 @@ async function text(pieces: AsyncIterable<string>): Promise<string> {
 
 const spanOf = (rows: CellRow[], startMs = START_MS) => [{ startMs, host: 'h1', rows }]
 
-test('CSV cells are quoted where needed, and text that a spreadsheet would run is defused', () => {
+test('CSV cells are quoted where needed, and only for people is text defused that a spreadsheet would run', () => {
   const cases: [string | number | null, string][] = [
     ['plain', 'plain'],
     ['a,b', '"a,b"'],
@@ -49,7 +50,10 @@ test('CSV cells are quoted where needed, and text that a spreadsheet would run i
     [1e-9, '0.000000001'],
     [2.5e21, '2500000000000000000000'],
   ]
-  for (const [cell, expected] of cases) assert.equal(csvLine([cell]), `${expected}\r\n`)
+  for (const [cell, expected] of cases) {
+    assert.equal(spreadsheetLine([cell]), `${expected}\r\n`)
+    assert.deepEqual(parseCsv(csvLine([cell])), [[typeof cell === 'number' ? plainNumber(cell) : (cell ?? '')]])
+  }
   assert.equal(plainNumber(1.234e-7), '0.0000001234')
 })
 
@@ -147,9 +151,9 @@ const FLEET = [
   row({ price_kind: 'default', gpu_index: 3, model: 'free', requests: 1n, covered_ms: 60_000n }),
 ]
 
-async function focusRows(query: CostQuery, spans = spanOf(FLEET)) {
+async function focusRows(query: CostQuery, spans = spanOf(FLEET), isFinal = true) {
   const { rows, totals } = groupBuckets(focusQuery(query), spans)
-  const [header, ...lines] = parseCsv(await text(focusFile(each(rows))))
+  const [header, ...lines] = parseCsv(await text(focusFile(each(rows), isFinal)))
   const records = lines.map((line) => Object.fromEntries(header!.map((name, i) => [name, line[i]!])))
   return { header: header!, records, totals, rows }
 }
@@ -206,8 +210,53 @@ test('idle and uncovered money are FOCUS rows of their own, and EffectiveCost ad
     ['800', 'Tokens', 'chat'],
   )
   const [spot] = of({ x_PriceKind: 'spot', x_ChargeKind: 'busy' })
-  assert.deepEqual([spot!['BilledCost'], spot!['PricingCategory'], spot!['x_Model']], ['0.03', 'Dynamic', "'=x"])
-  assert.deepEqual(JSON.parse(spot!['Tags']!), { model: '=x', host: 'h1' })
+  assert.deepEqual([spot!['BilledCost'], spot!['PricingCategory'], spot!['x_Model']], ['0.03', 'Dynamic', '=x'])
+  assert.deepEqual(JSON.parse(spot!['Tags']!), { 'pertoken/model': '=x', 'pertoken/host': 'h1' })
+})
+
+test('FOCUS is for programs: ids and names are as they were reported, in every column', async () => {
+  const names = { model: '@cf/meta/llama', tenant: '-team', gpu_uuid: '=GPU-1' }
+  const { records } = await focusRows(question(), [{ startMs: START_MS, host: '+h1', rows: [usedRow(names)] }])
+  for (const record of records) {
+    assert.deepEqual(
+      ['x_Model', 'SubAccountId', 'SubAccountName', 'ResourceId', 'ResourceName', 'x_Host'].map((name) => record[name]),
+      ['@cf/meta/llama', '-team', '-team', '=GPU-1', '+h1/0', '+h1'],
+    )
+    const tags = { 'pertoken/model': '@cf/meta/llama', 'pertoken/tenant': '-team', 'pertoken/host': '+h1' }
+    assert.deepEqual(JSON.parse(record['Tags']!), tags)
+  }
+})
+
+test('FOCUS 1.2: no name repeats an id, nothing is Committed without its commitment, each tag has a prefix', async () => {
+  const { records } = await focusRows(question())
+  const withoutUuid = records.filter((record) => record['x_GpuIndex'] === '2')
+  assert.deepEqual(
+    withoutUuid.map((record) => [record['ResourceId'], record['ResourceName'], record['PricingCategory']]),
+    [
+      ['h1/2', '', 'Other'],
+      ['h1/2', '', 'Other'],
+    ],
+  )
+  for (const record of records) {
+    assert.ok(record['ResourceId'] !== record['ResourceName'] || record['ResourceId'] === '')
+    assert.ok(record['PricingCategory'] !== 'Committed' || (record['CommitmentDiscountId'] ?? '') !== '')
+    for (const tag of Object.keys(JSON.parse(record['Tags']!))) assert.match(tag, /^pertoken\//)
+  }
+})
+
+test('a FOCUS file states in each row whether it is final', async () => {
+  for (const isFinal of [true, false]) {
+    const { records } = await focusRows(question(), spanOf(FLEET), isFinal)
+    assert.deepEqual([...new Set(records.map((record) => record['x_Final']))], [String(isFinal)])
+  }
+})
+
+test('reasons are ASCII, as whatever reads an export may be', () => {
+  const keys = [usedRow({ prompt_tokens: 0n, completion_tokens: 0n }), row({ unallocated_nano_usd: 1n }), row({})]
+  for (const amounts of [...keys, row({ uncovered_nano_usd: 1n })]) {
+    const { reason } = figuresOf({ startMs: 0, endMs: 0, key: EMPTY_KEY, amounts })
+    assert.match(reason!, /^[ -~]+$/)
+  }
 })
 
 test('FOCUS charges of a whole range are cut at months, and have their price kind without being grouped by it', async () => {

@@ -2,7 +2,7 @@
 // days are their sums, as the keeper makes them.
 
 import { floorTo, LEVELS } from '../../src/domain/ledger/buckets.ts'
-import { noAmounts, RowTotal } from '../../src/domain/ledger/rows.ts'
+import { noAmounts, RowAccumulator } from '../../src/domain/ledger/rows.ts'
 import type { CellRow, LedgerAmounts } from '../../src/domain/ledger/types.ts'
 import { type CostBucket, CostGrouping, type CostRow } from '../../src/report/cost-grouping.ts'
 import type { CostQuery, PlannedRead } from '../../src/report/cost-query.ts'
@@ -39,7 +39,7 @@ export function usedRow(change: Partial<CellRow> = {}): CellRow {
 
 /** The rows of one host summed by their key, sorted. */
 export function sumRows(rows: Iterable<CellRow>): CellRow[] {
-  const sum = new RowTotal()
+  const sum = new RowAccumulator()
   sum.add(rows)
   return sum.rows()
 }

@@ -446,12 +446,13 @@ function deadLetterTests(contract: Contract): void {
       letter(2, { key: Buffer.alloc(0), value: Buffer.alloc(0) }),
       letter(3, { key: null, value: null, reason: 'tombstone' }),
       letter(4, { value: Buffer.alloc(65_536, 7) }),
+      letter(5, { record_time: null, message: 'Not JSON: \0', headers: Object.fromEntries([['__proto__', 'x']]) }),
     ]
     await store.writeDeadLetters(letters)
     await store.writeDeadLetters([...letters, ...letters])
     for (const written of letters) assert.deepStrictEqual(await store.readDeadLetter(written._id), written)
     assert.equal(await store.readDeadLetter('none'), null)
-    assert.equal((await store.count()).deadLetters, 4)
+    assert.equal((await store.count()).deadLetters, 5)
     await store.writeDeadLetters([])
   })
 

@@ -122,7 +122,7 @@ async function checkOpened(check: DataCheck, { log, store }: Opened): Promise<Fi
   ]
 }
 
-const NO_HOSTS: HostLook = { newestMs: new Map(), conflicts: [] }
+const NO_HOSTS: HostLook = { newestMs: new Map(), conflicts: [], counters: [], spellings: [] }
 
 /** The disk of DATA_DIR, where something is stored there. */
 function ownDisk({ config, isProducer }: DataCheck): Disk[] {

@@ -137,8 +137,12 @@ async function write(
   await requireRevision(store, revision)
   const reading = new CostReading(source, format === 'focus' ? focusQuery(query) : query, { revision })
   const found = withProgress(reading)
-  if (format === 'csv') return writeAll(context, costCsv(found))
-  if (format === 'focus') return writeAll(context, focusFile(found))
+  if (format === 'csv' || format === 'focus') {
+    const { final } = await reading.outlook()
+    await writeAll(context, format === 'csv' ? costCsv(found) : focusFile(found, final))
+    const tail = await reading.tail()
+    return context.say(`The file is ${stateText(tail.final)}\n${notesOf(tail)}`)
+  }
   if (format === 'json') {
     const pieces = streamedJson(reading.head, found, () => reading.tail())
     return writeAll(context, pieces)
@@ -188,7 +192,10 @@ async function remoteReport(
   }
   if (format === 'csv' || format === 'focus') {
     const response = await client.get('/api/v1/cost', { ...parameters, format })
-    return writeAll(context, response.body!.pipeThrough(new TextDecoderStream()))
+    await writeAll(context, response.body!.pipeThrough(new TextDecoderStream()))
+    const final = response.headers.get('x-pertoken-final')
+    const state = final === null ? 'final or not: the server, an older one, does not tell' : stateText(final === 'true')
+    return context.say(`The file is ${state}\n`)
   }
   const rows: CostFigures[] = []
   let answer: CostAnswer & { cursor: string | null }
@@ -213,11 +220,18 @@ async function writeAll({ print, signal }: CommandContext, pieces: AsyncIterable
 }
 
 function tableText(query: CostQuery, answer: CostAnswer, count: number): string {
-  const { from, to, final, missing, revision, rows, totals } = answer
-  const state = final ? 'final' : 'not final: events of this range may still come or are being worked in'
+  const { from, to, final, revision, rows, totals } = answer
   const of = revision === null ? '' : `, revision ${revision}`
-  const notes = (missing ?? []).map((gap) => `Missing: ${gap.from} to ${gap.to}: ${gap.reason}\n`).join('')
   const cut = count > rows.length ? `The first ${rows.length} of ${count} rows; all of them: --format csv\n` : ''
   const none = totals.reason === null ? '' : `No cost of a million tokens: ${totals.reason}\n`
-  return `${from} to ${to}${of} (${state})\n\n${costTable(query, rows, totals)}${cut}${none}${notes}`
+  const head = `${from} to ${to}${of} (${stateText(final)})`
+  return `${head}\n\n${costTable(query, rows, totals)}${cut}${none}${notesOf(answer)}`
+}
+
+function stateText(final: boolean): string {
+  return final ? 'final' : 'not final: events of this range may still come or are being worked in'
+}
+
+function notesOf({ missing = [] }: Pick<CostAnswer, 'missing'>): string {
+  return missing.map((gap) => `Missing: ${gap.from} to ${gap.to}: ${gap.reason}\n`).join('')
 }

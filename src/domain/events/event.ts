@@ -9,15 +9,20 @@ import Type from 'typebox'
 /** Largest count (tokens, requests) that one event may carry. */
 const MAX_COUNT = 1_000_000_000
 const MAX_GPU_INDEX = 1023
+const NULL_IS_ABSENT = 'an optional field that is null counts as absent'
 
 const Text = (description: string) => Type.String({ minLength: 1, maxLength: 256, description })
 const Count = (description: string) => Type.Integer({ minimum: 0, maximum: MAX_COUNT, description })
 const Quantity = (maximum: number, description: string) => Type.Number({ minimum: 0, maximum, description })
 const GpuIndex = Type.Integer({ minimum: 0, maximum: MAX_GPU_INDEX, description: 'Index of the GPU on its host' })
-const EventTime = Type.Union([Type.String({ minLength: 1, maxLength: 40 }), Type.Integer()], {
+const EventTime = Type.Union([Type.String({ minLength: 1, maxLength: 40 }), Type.Number()], {
   description:
-    'Event time: ISO 8601 (without zone: UTC) or epoch milliseconds; from 2015 to one hour ahead of the record',
+    'Event time: ISO 8601 (without zone: UTC) or epoch milliseconds, digits beyond the millisecond are truncated; ' +
+    'from 2015 to one hour ahead of the record',
 })
+const EventId = Text(
+  'Identity of the event on its host (without host: on its GPUs and engine); the same id twice is one event',
+)
 
 /** One sample of one GPU, as it is on topic gpu.metrics.v1. */
 export const GpuSampleSchema = Type.Object(
@@ -34,12 +39,16 @@ export const GpuSampleSchema = Type.Object(
     power_w: Type.Optional(Quantity(1e6, 'Power draw, watts')),
     price_per_hour_usd: Type.Optional(Quantity(1e6, 'What this GPU costs, USD per hour')),
     uuid: Type.Optional(Text('UUID of the GPU')),
-    event_id: Type.Optional(Text('Identity of the event on its host; the same id twice is one event')),
+    event_id: Type.Optional(EventId),
     energy_j: Type.Optional(Quantity(1e15, 'Energy counter of the GPU, joules since the driver was loaded')),
     mig_profile: Type.Optional(Text('MIG profile of the instance')),
     model_loaded: Type.Optional(Text('Model whose weights the GPU holds')),
   },
-  { $id: 'gpu.metrics.v1', title: 'GPU sample', description: 'One sample of one GPU (topic gpu.metrics.v1)' },
+  {
+    $id: 'gpu.metrics.v1',
+    title: 'GPU sample',
+    description: `One sample of one GPU (topic gpu.metrics.v1); ${NULL_IS_ABSENT}`,
+  },
 )
 
 /** What one request (or a sum of several) used, as it is on topic token.usage.v1. */
@@ -64,7 +73,7 @@ export const TokenUsageSchema = Type.Object(
     cached_prompt_tokens: Type.Optional(Count('The part of prompt_tokens that came from a cache')),
     requests: Type.Optional(Count('How many requests the event sums; 1 when absent')),
     interval_s: Type.Optional(Quantity(86_400, 'Seconds that the event sums over')),
-    event_id: Type.Optional(Text('Identity of the event on its host; the same id twice is one event')),
+    event_id: Type.Optional(EventId),
     engine: Type.Optional(Text('Inference engine')),
     request_id: Type.Optional(Text('Identity of the request')),
     prefill_ms: Type.Optional(Quantity(1e9, 'Time in prefill, milliseconds')),
@@ -73,7 +82,7 @@ export const TokenUsageSchema = Type.Object(
   {
     $id: 'token.usage.v1',
     title: 'Token usage',
-    description: 'Tokens of one request (topic token.usage.v1); one of gpu_index and gpus is required',
+    description: `Tokens of one request (topic token.usage.v1); one of gpu_index and gpus is required; ${NULL_IS_ABSENT}`,
     anyOf: [{ required: ['gpu_index'] }, { required: ['gpus'] }],
   },
 )

@@ -1,19 +1,28 @@
-// Fields that the schema does not know are kept, if every store can keep them.
+// Fields that the schema does not know are kept, if every store can keep them as they are. A JSON number becomes a
+// double: an integer beyond 2⁵³ (ids of traces) would come out as another one, 1e400 as Infinity. An event with one is
+// rejected by the field's name; only then its text is searched, so that the good path pays a comparison.
 
 import { Rejection } from './rejection.ts'
+
+/** The JSON that an event is in, as text or as UTF-8. */
+export type Json = string | Buffer
 
 /** Deepest nesting of an unknown field; MongoDB itself stops at 100. */
 export const MAX_DEPTH = 32
 
-/** Why a field that the schema does not know cannot be stored; null when it can. */
-export function checkUnknown(name: string, value: unknown): Rejection | null {
+/**
+ * Why a field that the schema does not know cannot be stored; null when it can. `text` is the JSON that the event is
+ * in; without it every integer beyond 2⁵³ is rejected.
+ */
+export function checkUnknown(name: string, value: unknown, text: Json | undefined): Rejection | null {
   if (isForbidden(name)) {
     return Rejection.of(
       'forbidden_field',
       `Name ${JSON.stringify(name.slice(0, 80))} cannot be stored: rename the field`,
     )
   }
-  return typeof value === 'object' && value !== null ? checkNested(name, value) : null
+  if (typeof value === 'number') return checkNumber(name, value, text)
+  return typeof value === 'object' && value !== null ? checkNested(name, value, text) : null
 }
 
 /** `__proto__` changes objects, `_bsontype` makes MongoDB's encoder take a plain object for something else. */
@@ -21,16 +30,41 @@ function isForbidden(name: string): boolean {
   return name === '__proto__' || name === '_bsontype' || name === '' || name.length > 256 || name.includes('\0')
 }
 
-function checkNested(field: string, root: object): Rejection | null {
+function checkNested(field: string, root: object, text: Json | undefined): Rejection | null {
   const open: { value: object; depth: number }[] = [{ value: root, depth: 1 }]
   for (let node = open.pop(); node !== undefined; node = open.pop()) {
     if (node.depth > MAX_DEPTH) {
       return Rejection.of('too_deep', `Nests deeper than ${MAX_DEPTH} levels: flatten it`, `/${field.slice(0, 80)}`)
     }
     for (const [name, value] of Object.entries(node.value)) {
-      if (isForbidden(name)) return checkUnknown(name, null)
+      if (isForbidden(name)) return checkUnknown(name, null, text)
       if (typeof value === 'object' && value !== null) open.push({ value, depth: node.depth + 1 })
+      else if (typeof value === 'number') {
+        const refusal = checkNumber(field, value, text)
+        if (refusal !== null) return refusal
+      }
     }
+  }
+  return null
+}
+
+function checkNumber(field: string, value: number, text: Json | undefined): Rejection | null {
+  if (value <= Number.MAX_SAFE_INTEGER && value >= -Number.MAX_SAFE_INTEGER) return null
+  const path = `/${field.slice(0, 80)}`
+  if (!Number.isFinite(value)) {
+    return Rejection.of('out_of_range', 'Is a number beyond 1.8e308, which cannot be kept: send it as text', path)
+  }
+  const written = text === undefined ? String(value) : alteredInteger(text.toString(), value)
+  if (written === null) return null
+  const message = `Is ${written.slice(0, 80)}: an integer beyond 2^53 cannot be kept exactly, send it as text`
+  return Rejection.of('out_of_range', message, path)
+}
+
+/** The integer in a JSON text that was read as `value` although it is another one; null when there is none. */
+function alteredInteger(text: string, value: number): string | null {
+  // Strings are matched to be passed over. A number with a fraction or exponent is a double by its own notation.
+  for (const [token] of text.matchAll(/"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/gs)) {
+    if (/^-?\d{16,}$/.test(token) && Number(token) === value && BigInt(token) !== BigInt(value)) return token
   }
   return null
 }

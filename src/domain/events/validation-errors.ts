@@ -1,11 +1,11 @@
 // Turns the validator's findings into issues with reason codes, in words that say what was found, what was expected and
 // what to do. Runs only for rejected events.
 
+import { OLDEST_MS } from './record-time.ts'
 import type { Issue, ReasonCode } from './rejection.ts'
 
-/** Bounds of event time: from 2015 to one hour ahead of the log's time of the record, milliseconds. */
-export const OLDEST_MS = Date.UTC(2015, 0, 1)
-export const MAX_AHEAD_MS = 3_600_000
+/** Local time without zone is ahead of UTC by at most so much: UTC+14 is the easternmost zone. */
+const MAX_LOCAL_AHEAD_MS = 14 * 3_600_000
 
 /** What a compiled validator reports for one finding. */
 interface Finding {
@@ -55,40 +55,49 @@ function issueOf(event: Record<string, unknown>, finding: Finding): Issue {
   const value = valueAt(event, path)
   const reason = REASON_BY_KEYWORD[finding.keyword] ?? 'wrong_type'
   const expected =
-    path === '/ts' && reason === 'wrong_type' ? 'must be ISO 8601 text or integer epoch milliseconds' : finding.message
+    path === '/ts' && reason === 'wrong_type' ? 'must be ISO 8601 text or epoch milliseconds' : finding.message
   return { reason, path, message: `Is ${show(value)}: ${expected}${hintFor(path, value)}` }
 }
 
-/** The issue of an event time that is none, or out of bounds. */
-export function explainTime(ts: unknown, tsMs: number, recordMs: number): Issue {
+/** The issue of an event time that is none, or out of bounds; `latestMs` is the upper one. */
+export function explainTime(ts: unknown, tsMs: number, latestMs: number): Issue {
   const path = '/ts'
   if (Number.isNaN(tsMs)) {
-    return {
-      reason: 'bad_timestamp',
-      path,
-      message: `Is ${JSON.stringify(ts)}: expected ISO 8601 or epoch milliseconds`,
-    }
+    const hint = isNumeric(ts) ? ' (a number in quotes: remove them)' : ''
+    const message = `Is ${JSON.stringify(ts)}: expected ISO 8601 or epoch milliseconds${hint}`
+    return { reason: 'bad_timestamp', path, message }
   }
   if (tsMs < OLDEST_MS) {
     const hint =
       typeof ts === 'number' && ts > 1e9 && ts < 1e11 ? ' (it looks like epoch seconds: send milliseconds)' : ''
     return { reason: 'too_old', path, message: `Is ${JSON.stringify(ts)}: expected 2015 or later${hint}` }
   }
-  const limit = new Date(recordMs + MAX_AHEAD_MS).toISOString()
-  return {
-    reason: 'too_far_ahead',
-    path,
-    message: `Is ${JSON.stringify(ts)}: expected at most ${limit}, one hour ahead`,
+  const limit = `at most ${new Date(latestMs).toISOString()}, one hour ahead`
+  const message = `Is ${JSON.stringify(ts)}: expected ${limit}${aheadHint(ts, tsMs - latestMs)}`
+  return { reason: 'too_far_ahead', path, message }
+}
+
+function aheadHint(ts: unknown, aheadMs: number): string {
+  if (typeof ts === 'number') {
+    if (ts >= 1e17) return ' (it looks like epoch nanoseconds: divide by 1,000,000)'
+    return ts >= 1e14 ? ' (it looks like epoch microseconds: divide by 1,000)' : ''
   }
+  // After the date, a plus or minus belongs to the zone.
+  return aheadMs <= MAX_LOCAL_AHEAD_MS && !/[zZ+-]/.test(String(ts).slice(11))
+    ? ' (it has no zone, so it is read as UTC: send UTC, or local time with its offset, such as +08:00)'
+    : ''
 }
 
 function hintFor(path: string, value: unknown): string {
-  if (path === '/utilization' && typeof value === 'number' && value > 1 && value <= 100) {
-    return ' (it looks like per cent: divide by 100)'
+  if (path === '/utilization' && typeof value === 'number' && value > 1) {
+    if (value <= 1.05) return ' (a ratio rounded up: send 1)'
+    if (value <= 100) return ' (it looks like per cent: divide by 100)'
   }
-  return typeof value === 'string' && value.trim() !== '' && Number.isFinite(Number(value)) && path !== '/ts'
-    ? ' (a number in quotes: remove them)'
-    : ''
+  return isNumeric(value) && path !== '/ts' ? ' (a number in quotes: remove them)' : ''
+}
+
+function isNumeric(value: unknown): boolean {
+  return typeof value === 'string' && value.trim() !== '' && Number.isFinite(Number(value))
 }
 
 function valueAt(event: Record<string, unknown>, path: string): unknown {

@@ -6,6 +6,7 @@
 import type { PriceBook } from '../prices/price-book.ts'
 import { effectivePrice, type PricedSlot, type PriceKind } from '../prices/price-rule.ts'
 import { CELL_MS } from './buckets.ts'
+import { energyBefore } from './energy.ts'
 import type { LedgerSample } from './types.ts'
 
 /** Utilisation is an integer of 1/10,000. */
@@ -93,28 +94,32 @@ export class SlotCoverage {
 
   #cover(samples: readonly LedgerSample[], startMs: number): void {
     const endMs = startMs + CELL_MS
+    const gapMs = this.#book.maxSampleGapMs
+    const window = { fromMs: startMs - gapMs, toMs: endMs + gapMs }
     let doneMs = startMs
     for (let i = 1; i < samples.length; i++) {
       const previous = samples[i - 1]!
       const sample = samples[i]!
       const beginMs = previous.ts.getTime()
       const tsMs = sample.ts.getTime()
-      if (tsMs <= startMs || beginMs >= endMs || tsMs - beginMs > this.#book.maxSampleGapMs) continue
+      if (tsMs <= startMs || beginMs >= endMs || tsMs - beginMs > gapMs) continue
       const fromMs = Math.max(beginMs, startMs)
       const toMs = Math.min(tsMs, endMs)
       if (fromMs > doneMs) this.#gaps.push({ fromMs: doneMs, toMs: fromMs })
       doneMs = toMs
-      this.#coverInterval(previous, sample, { fromMs, toMs })
+      this.#coverInterval(sample, { fromMs, toMs }, { beginMs, microjoules: energyBefore(samples, i, window) })
     }
     if (doneMs < endMs) this.#gaps.push({ fromMs: doneMs, toMs: endMs })
   }
 
-  /** The part [fromMs, toMs) of the time between two samples, for which the fields of the closing one hold. */
-  #coverInterval(previous: LedgerSample, sample: LedgerSample, part: Gap): void {
+  /** The part [fromMs, toMs) of the time from `beginMs` to a sample, for which the sample's fields hold. */
+  #coverInterval(
+    sample: LedgerSample,
+    part: Gap,
+    { beginMs, microjoules }: { beginMs: number; microjoules: bigint | null },
+  ): void {
     const slot = { ...this.#slot, uuid: sample.uuid ?? null, name: sample.name ?? null }
-    const beginMs = previous.ts.getTime()
     const overMs = sample.ts.getTime() - beginMs
-    const microjoules = energyBetween(previous, sample, overMs)
     const reported = {
       utilization: utilizationOf(sample),
       modelLoaded: sample.model_loaded ?? null,
@@ -169,15 +174,6 @@ function nearestOf<F extends 'uuid' | 'name' | 'price_per_hour_usd'>(
 function utilizationOf(sample: LedgerSample): number | null {
   const utilization = sample.utilization ?? null
   return utilization === null ? null : Math.round(utilization * UTILIZATION_SCALE)
-}
-
-/** Energy between two samples in 10⁻⁶ J: the counter's delta in whole mJ, else the closing sample's whole mW × time. */
-function energyBetween(previous: LedgerSample, sample: LedgerSample, overMs: number): bigint | null {
-  const before = previous.energy_j ?? null
-  const after = sample.energy_j ?? null
-  if (before !== null && after !== null && after >= before) return BigInt(Math.round((after - before) * 1000)) * 1000n
-  const powerW = sample.power_w ?? null
-  return powerW === null ? null : BigInt(Math.round(powerW * 1000)) * BigInt(overMs)
 }
 
 /** Whole mJ used in the first `untilMs` of an interval: adjacent parts add up to the whole. */

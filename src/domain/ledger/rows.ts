@@ -152,7 +152,7 @@ export function compareText(a: string | null, b: string | null): number {
 }
 
 /** Rows of one host, summed by their key. */
-export class RowTotal {
+export class RowAccumulator {
   readonly #sums = new Map<string, CellRow>()
 
   /** Adds rows, which are not changed. */

@@ -95,7 +95,8 @@ export class Access {
     this.#lastLoggedMs = nowMs
     const counts = Object.fromEntries(Object.entries(this.denied).filter(([, count]) => count > 0))
     this.#logger.warn(
-      { reason, address, denied: counts },
+      // The field's published name.
+      { reason, address, refused: counts },
       'Denied a request; others are counted and logged at most once a minute',
     )
   }

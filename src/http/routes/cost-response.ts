@@ -31,6 +31,10 @@ const RowSchema = object(
 export const costResponse = {
   200: {
     description: 'The rows, with the totals of the whole range',
+    headers: {
+      'X-Pertoken-Final': { type: 'boolean', description: 'csv, focus: final, as known before the first row' },
+      'X-Pertoken-Watermark': { type: 'string', format: 'date-time', description: 'csv, focus: watermark, if known' },
+    },
     content: {
       'application/json': {
         schema: object({

@@ -97,7 +97,11 @@ export function addCostRoutes(app: FastifyInstance, dependencies: HttpDependenci
         return costPage(reading, { limit, after }).catch((error: unknown) => Promise.reject(asParameter(error)))
       }
       const reading = new CostReading(source, format === 'focus' ? focusQuery(checked) : checked, { revision })
-      const lines = format === 'focus' ? focusFile(reading.rows()) : costCsv(reading.rows())
+      // Ahead of the rows: few clients can read a trailer.
+      const { final, watermark } = await reading.outlook()
+      reply.header('x-pertoken-final', String(final))
+      if (watermark !== null) reply.header('x-pertoken-watermark', watermark)
+      const lines = format === 'focus' ? focusFile(reading.rows(), final) : costCsv(reading.rows())
       return stream(reply, lines, `${format === 'focus' ? 'focus' : 'cost'}-${reading.head.from.slice(0, 10)}.csv`)
     },
   })
@@ -160,7 +164,8 @@ const schema = {
   summary: 'What a range cost: rows by model, tenant, host, GPU, price kind; in steps; fully loaded and busy',
   description:
     'The range is widened to whole minutes; from and to of the answer say so. Unallocated cost is a row with model and ' +
-    'tenant null. final: nothing of the range will change but by later corrections.',
+    'tenant null. final: nothing of the range will change but by later corrections; of csv and focus it is the header ' +
+    'X-Pertoken-Final.',
   querystring: query.schema,
   response: costResponse,
 }

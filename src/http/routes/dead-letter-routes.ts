@@ -20,7 +20,11 @@ const summaryFields = {
   topic: { type: 'string' },
   partition: { type: 'integer' },
   offset: { type: 'integer' },
-  record_time: { type: 'string', format: 'date-time' },
+  record_time: {
+    type: ['string', 'null'],
+    format: 'date-time',
+    description: "The log's time of the record; null where that is no time between 2015 and 2100",
+  },
   time: { type: 'string', format: 'date-time', description: 'When it was refused' },
   value_length: { type: 'integer' },
   value_sha256: { type: 'string' },

@@ -188,19 +188,11 @@ function formOf({ headers }: Pick<FastifyRequest, 'headers'>): BodyForm {
   return form
 }
 
-/** CloudEvents attributes of the binary mode; null when there are none. Values are percent-encoded in HTTP headers. */
+/** Headers of the binary mode of CloudEvents as they were sent, by name without prefix; null when there are none. */
 function attributesOf({ headers }: Pick<FastifyRequest, 'headers'>): Record<string, string> | null {
   const named = Object.entries(headers).filter(([name]) => /^ce-[a-z0-9]+$/.test(name))
   if (named.length === 0) return null
-  return Object.fromEntries(named.map(([name, value]) => [name.slice(3), percentDecoded(String(value))]))
-}
-
-function percentDecoded(value: string): string {
-  try {
-    return decodeURIComponent(value)
-  } catch {
-    return value
-  }
+  return Object.fromEntries(named.map(([name, value]) => [name.slice(3), String(value)]))
 }
 
 async function append({ log, topics, logger }: HttpDependencies, records: PostedRecords): Promise<void> {

@@ -77,7 +77,10 @@ function addSlots(app: FastifyInstance, { processor, store }: HttpDependencies):
               sample: nullable('object', 'Newest sample as stored'),
             }),
           },
-          conflicts: { type: 'array', items: object({ kind: { enum: ['uuid_in_two_slots', 'two_names_in_slot'] } }) },
+          conflicts: {
+            type: 'array',
+            items: object({ kind: { enum: ['uuid_in_two_slots', 'two_uuids_in_slot', 'two_names_in_slot'] } }),
+          },
           conflicts_complete: {
             type: 'boolean',
             description: 'False where there were more samples than are looked at',

@@ -3,10 +3,18 @@
 // event of an array rejects the array, and each invalid one is named. The records keep the bytes as received.
 
 import { isUtf8 } from 'node:buffer'
-import { type CloudEventAttributes, readAttributes, unwrapStructured } from '../../domain/events/cloudevents.ts'
-import { asObject, checkEvent, kindByShape, MAX_RECORD_BYTES, parseObject } from '../../domain/events/decode.ts'
+import {
+  attributesOfHttp,
+  type CloudEventAttributes,
+  fillTime,
+  isEnvelope,
+  readAttributes,
+  unwrapStructured,
+} from '../../domain/events/cloudevents.ts'
+import { checkEvent, kindByShape } from '../../domain/events/decode.ts'
 import { hasDuplicateKey } from '../../domain/events/duplicate-keys.ts'
 import type { EventKind } from '../../domain/events/event.ts'
+import { asObject, MAX_RECORD_BYTES, parseObject } from '../../domain/events/json-object.ts'
 import { type Issue, Rejection } from '../../domain/events/rejection.ts'
 import type { NewRecord } from '../../log/event-log.ts'
 import { elementsOf } from './json-array.ts'
@@ -20,7 +28,7 @@ export type BodyForm = 'json' | 'structured' | 'batch'
 export interface PostedBody {
   bytes: Buffer
   form: BodyForm
-  /** Attributes from `ce-*` headers (binary mode), by name without prefix; null when there are none. */
+  /** Values of `ce-*` headers (binary mode) as they were sent, by name without prefix; null when there are none. */
   attributes: Readonly<Record<string, string>> | null
   /** The kind that the caller names; null: by type and shape. */
   kind: EventKind | null
@@ -45,7 +53,10 @@ export class PostRejection {
 }
 
 /** Reads a posted body. */
-export function readPosted(body: PostedBody): PostedRecords | PostRejection {
+export function readPosted(posted: PostedBody): PostedRecords | PostRejection {
+  const attributes = posted.attributes === null ? null : attributesOfHttp(posted.attributes)
+  if (attributes instanceof Rejection) return new PostRejection(attributes.issues)
+  const body = { ...posted, attributes }
   const { bytes } = body
   if (bytes.length === 0) return reject('empty_value', 'Body is empty: expected a JSON object or an array of them')
   if (!isUtf8(bytes)) return reject('not_utf8', 'Body is not valid UTF-8: expected UTF-8 JSON')
@@ -98,19 +109,22 @@ function readEvent(
   }
   const parsed = read()
   if (parsed instanceof Rejection) return parsed
-  const isEnvelope = body.form !== 'json'
-  const opened = isEnvelope ? unwrapStructured(parsed) : { data: parsed, attributes: binaryAttributes(body) }
+  const form = body.form === 'json' && body.attributes === null && isEnvelope(parsed) ? 'structured' : body.form
+  const opened =
+    form === 'json' ? { data: parsed, attributes: binaryAttributes(body), text: null } : unwrapStructured(parsed)
   if (opened instanceof Rejection) return opened
   const { data, attributes } = opened
   if (attributes instanceof Rejection) return attributes
   if (hasDuplicateKey(bytes, data)) {
     return Rejection.of('duplicate_field', 'Field is there twice: a JSON object with each name once was expected')
   }
+  const untimed = attributes === null ? null : fillTime(data, attributes)
+  if (untimed !== null) return untimed
   const kind = body.kind ?? (attributes === null ? null : kindByType(attributes.type)) ?? kindByShape(data)
-  const rejection = checkEvent(kind, data, body.nowMs)
-  if (rejection !== null) return isEnvelope ? insideData(rejection) : rejection
+  const rejection = checkEvent(kind, data, body.nowMs, opened.text ?? bytes)
+  if (rejection !== null) return form === 'json' ? rejection : insideData(rejection)
   const key = (data['host'] as string | undefined) ?? null
-  return { kind, record: { key, value: bytes, ...headersOf(body) } }
+  return { kind, record: { key, value: bytes, ...headersOf(form, body.attributes) } }
 }
 
 function binaryAttributes(body: PostedBody): CloudEventAttributes | Rejection | null {
@@ -127,7 +141,7 @@ function insideData({ issues }: Rejection): Rejection {
 }
 
 /** The record's headers, by the Kafka binding of CloudEvents. */
-function headersOf({ form, attributes }: PostedBody): Pick<NewRecord, 'headers'> {
+function headersOf(form: BodyForm, attributes: PostedBody['attributes']): Pick<NewRecord, 'headers'> {
   if (form !== 'json') return { headers: { 'content-type': 'application/cloudevents+json' } }
   if (attributes === null) return {}
   const named = Object.entries(attributes).map(([name, value]) => [`ce_${name}`, value] as const)

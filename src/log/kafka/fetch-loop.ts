@@ -30,6 +30,7 @@ const TOPIC_AUTHORIZATION_FAILED = 29
 
 export interface FetchLoopOptions {
   settings: KafkaSettings
+  group: string
   /** The assigned partitions by `partitionKey`; the subscription's map, read at each request. */
   states: ReadonlyMap<string, PartitionState>
   problems: Problems
@@ -137,13 +138,15 @@ export class FetchLoop {
   async #fetch(node: Node, broker: Broker, states: PartitionState[], maxBytes: number): Promise<void> {
     const api = this.#api!
     states.sort((a, b) => a.servedTurn - b.servedTurn)
-    const requested = new Map<string, { state: PartitionState; offset: number }>()
-    for (const state of states) {
-      requested.set(`${topicKeyOf(api, state)} ${state.partition}`, { state, offset: state.fetchOffset })
-    }
     try {
+      const connection = await this.#pool.get(broker)
+      // Noted in the same turn as the request is built: offsets may move while the connection is opened.
+      const requested = new Map<string, { state: PartitionState; offset: number }>()
+      for (const state of states) {
+        requested.set(`${topicKeyOf(api, state)} ${state.partition}`, { state, offset: state.fetchOffset })
+      }
       const limits = { maxBytes, maxBytesPerPartition: Math.min(MAX_BYTES_PER_PARTITION, maxBytes) }
-      const response = await sendFetch(api, await this.#pool.get(broker), states, limits)
+      const response = await sendFetch(api, connection, states, limits)
       if (this.#closed) return
       if (this.#accept(node, response, requested)) node.backoff.reset()
       else node.notBeforeMs = performance.now() + node.backoff.next()
@@ -232,7 +235,8 @@ export class FetchLoop {
   }
 
   #refresh(error: unknown): void {
-    this.#options.settings.log.debug({ reason: explain(error, this.#options.settings) }, 'Fetch failed')
+    const { group, settings } = this.#options
+    settings.log.debug({ group, reason: explain(error, settings) }, 'Fetch failed')
     this.#options.refresh.notify()
   }
 

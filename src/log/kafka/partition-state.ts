@@ -10,7 +10,7 @@ export interface PartitionState {
   readonly topicId: string
   leader: number
   phase: 'starting' | 'reading' | 'blocked'
-  /** Why it is blocked. */
+  /** Why it is blocked; kept until it reads, so that /health does not flicker while its start is decided again. */
   reason: string
   /** Next offset to hand out. */
   position: number

@@ -67,6 +67,7 @@ export class KafkaSubscription implements Subscription {
     this.#problems = new Problems(settings.log, options.group)
     this.#fetchLoop = new FetchLoop({
       settings,
+      group: options.group,
       states: this.#states,
       problems: this.#problems,
       maxBytes: options.maxBytes ?? DEFAULT_MAX_BYTES,

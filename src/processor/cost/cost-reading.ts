@@ -54,6 +54,8 @@ export async function storedProgress(events: Pick<EventStore, 'newestMs'>, nowMs
   return { readUpToMs: () => upToMs }
 }
 
+type Outlook = Pick<CostTail, 'final' | 'watermark' | 'missing'>
+
 /** One reading of the ledger for one question: `rows` once, then `tail`. */
 export class CostReading {
   readonly query: CostQuery
@@ -61,6 +63,7 @@ export class CostReading {
   readonly #source: CostSource
   readonly #revision: number | null
   readonly #grouping: CostGrouping
+  #isBegun = false
   #readUpToMs: number | null = null
   #pending = 0
 
@@ -73,13 +76,15 @@ export class CostReading {
     this.#grouping = new CostGrouping(query)
   }
 
+  /** What is known before the first row, for an answer that is streamed with its state ahead; call it before `rows`. */
+  async outlook(): Promise<Outlook> {
+    await this.#begin()
+    return this.#outlookWith(this.#pending)
+  }
+
   /** The rows in order. Throws TooManyRows, FrozenDaysError, a RangeError for an unknown revision, or a StoreError. */
   async *rows(): AsyncGenerator<CostRow, void, undefined> {
-    const { ledger, progress } = this.#source
-    const { fromMs, toMs } = this.query
-    // Before the first bucket is read: what is read, marked and pending after this moment may be in the answer or not.
-    this.#readUpToMs = progress.readUpToMs()
-    this.#pending = await ledger.pendingMarks(fromMs, toMs)
+    await this.#begin()
     let rowsInTurn = 0
     for await (const bucket of this.#buckets()) {
       yield* this.#grouping.add(bucket)
@@ -93,16 +98,33 @@ export class CostReading {
 
   /** What is known after the last row. */
   async tail(): Promise<CostTail> {
-    const { ledger, latenessMs } = this.#source
     const { fromMs, toMs } = this.query
-    const pending = this.#pending + (await ledger.pendingMarks(fromMs, toMs))
-    const upToMs = this.#readUpToMs
-    const missing = await this.#missing()
+    const pending = this.#pending + (await this.#source.ledger.pendingMarks(fromMs, toMs))
+    const { missing, ...state } = await this.#outlookWith(pending)
     const { totals } = this.#grouping
     return {
-      final: pending === 0 && upToMs !== null && upToMs > toMs + latenessMs && missing.length === 0,
-      watermark: upToMs === null ? null : new Date(upToMs).toISOString(),
+      ...state,
       totals: figuresOf({ startMs: fromMs, endMs: toMs, key: EMPTY_KEY, amounts: totals }),
+      ...(missing === undefined ? {} : { missing }),
+    }
+  }
+
+  /** Before the first bucket is read: what is read, marked and pending afterwards may be in the answer or not. */
+  async #begin(): Promise<void> {
+    if (this.#isBegun) return
+    this.#isBegun = true
+    const { ledger, progress } = this.#source
+    this.#readUpToMs = progress.readUpToMs()
+    this.#pending = await ledger.pendingMarks(this.query.fromMs, this.query.toMs)
+  }
+
+  async #outlookWith(pending: number): Promise<Outlook> {
+    const upToMs = this.#readUpToMs
+    const missing = await this.#missing()
+    const isRead = upToMs !== null && upToMs > this.query.toMs + this.#source.latenessMs
+    return {
+      final: pending === 0 && isRead && missing.length === 0,
+      watermark: upToMs === null ? null : new Date(upToMs).toISOString(),
       ...(missing.length === 0 ? {} : { missing }),
     }
   }

@@ -1,7 +1,7 @@
-// Where to start reading a partition. The store's position is the only truth; the group's committed offset is used
-// once, when the store has none yet: so an older processor of the same group is taken over where it stopped. What does
-// not fit the log (the topic was recreated, truncated, or lost its tail) blocks the partition until an operator decides
-// with `pertoken topics seek`: jumping would lose events silently.
+// Start-up: store and topics are prepared, and where each partition begins is decided. The store's position is the only
+// truth; the group's committed offset is used once, when the store has none yet: so an older processor of the same
+// group is taken over where it stopped. What does not fit the log (the topic was recreated, truncated, or lost its
+// tail) blocks the partition until an operator decides with `pertoken topics seek`: jumping would lose events silently.
 //
 // Where neither is known there are two cases. A new store begins at the log's beginning. A store with documents of an
 // older deployment may or may not hold the log's records already: only the operator knows, decides once (`--from`), and
@@ -152,7 +152,7 @@ const TOPICS_PATIENCE_MS = 2000
 
 /**
  * Prepares store and topics and settles where a first start begins, each repeated until it succeeds or the signal
- * aborts. Throws StartUndecided where no operator has decided where to begin, and GaveUp when `giveUp` aborts first.
+ * aborts; then it returns early. Throws StartUndecided where no operator has decided where to begin.
  */
 export async function startUp(
   { eventLog, store, closedDays, group, topicMetric, topicToken, topicDead, partitions, log, ...start }: StartUp,
@@ -163,6 +163,7 @@ export async function startUp(
     const { warnings } = await retrier.run('prepare the store', whileStarting, () => store.prepare())
     for (const warning of warnings) log.warn({}, warning)
     await retrier.run('read the closed days', whileStarting, () => closedDays.refreshIfOlderThan(0))
+    if (signal.aborted) return
     const from = start.from ?? null
     const begun = await retrier.run('look where to begin', whileStarting, () =>
       settleFirstStart(eventLog, store, { group, topics: [topicMetric, topicToken], from }).catch((error: unknown) => {

@@ -13,7 +13,7 @@ import { OrderedStream } from './ordered-stream.ts'
 import { MinuteTokenAggregator } from './token-aggregator.ts'
 
 /** Whole minutes, epoch milliseconds, `toMs` exclusive. */
-interface MinuteRange {
+export interface MinuteRange {
   fromMs: number
   toMs: number
 }
@@ -104,7 +104,7 @@ export class GroupedTokens implements MinuteTokens {
 
   async moveTo(startMs: number): Promise<void> {
     this.#minute = this.#minutes.get(startMs) ?? new Map()
-    for (const minuteMs of this.#minutes.keys()) if (minuteMs <= startMs) this.#minutes.delete(minuteMs)
+    for (const minuteMs of this.#minutes.keys()) if (minuteMs < startMs) this.#minutes.delete(minuteMs)
   }
 
   get hosts(): Iterable<string | null> {

@@ -206,10 +206,7 @@ export class Keeper {
       const againMs = starts.length > 1 ? 0 : now() + PUT_OFF_MS
       for (const startMs of starts) this.#putOff.set(`${level} ${startMs}`, againMs)
       const first = new Date(starts[0]!).toISOString()
-      log.error(
-        { level, first, buckets: starts.length, error: String(error) },
-        'Could not compute a part of the ledger',
-      )
+      log.error({ level, first, spans: starts.length, error: String(error) }, 'Could not compute a part of the ledger')
       return null
     }
   }

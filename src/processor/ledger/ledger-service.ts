@@ -88,12 +88,12 @@ export class LedgerService {
       const next = hasDefault ? book : { ...book, default_usd_per_hour: defaultUsdPerHour }
       const { version, isNew } = await setBook(this.#store.ledger, next, { origin: 'file', nowMs: Date.now() })
       for (const warning of warnings) logger.warn({ path }, problemText(warning))
-      if (isNew) logger.info({ path, version: version.version }, 'Price book of the file is effective')
+      if (isNew) logger.info({ path, version: version.version }, 'Price book of the file is in force')
       await this.#books.refresh()
     }
     const onProblems = async (problems: Problems) => {
       for (const problem of problems)
-        logger.error({ path }, `Price book is rejected, the previous one stays effective: ${problemText(problem)}`)
+        logger.error({ path }, `Price book is refused, the old one stays in force: ${problemText(problem)}`)
       // A new store must have a price even when its first file is wrong.
       if (this.#books.versions.length === 0) await this.#ensureDefault()
     }

@@ -3,7 +3,7 @@
 // were read. These are sums of integers: whoever adds them up, and in whatever order, gets the same rows.
 
 import { DAY_MS, floorTo, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
-import { RowTotal, rowTotalsOf } from '../../domain/ledger/rows.ts'
+import { RowAccumulator, rowTotalsOf } from '../../domain/ledger/rows.ts'
 import type { LedgerBucket } from '../../store/ledger-store.ts'
 import { dropFrozen, type KeeperDependencies } from './minute-keeper.ts'
 
@@ -50,7 +50,7 @@ type RollupFields = Pick<LedgerBucket, 'rows' | 'bookVersions' | 'capped'>
 
 /** The sum of buckets of one host. */
 export class RollupBuilder {
-  readonly #rows = new RowTotal()
+  readonly #rows = new RowAccumulator()
   readonly #versions = new Set<number>()
   #overflow = 0
 

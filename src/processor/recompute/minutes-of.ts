@@ -6,14 +6,8 @@ import { compareText } from '../../domain/ledger/rows.ts'
 import type { PriceBook } from '../../domain/prices/price-book.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
 import type { ClosedDays } from '../closed-days.ts'
-import { type CellInputs, documentInputs } from '../ledger/cell-inputs.ts'
+import { type CellInputs, documentInputs, type MinuteRange } from '../ledger/cell-inputs.ts'
 import type { MinuteTokenAggregator } from '../ledger/token-aggregator.ts'
-
-/** Whole minutes, epoch milliseconds, `toMs` exclusive. */
-export interface MinuteRange {
-  fromMs: number
-  toMs: number
-}
 
 export interface Minute {
   startMs: number

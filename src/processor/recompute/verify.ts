@@ -8,12 +8,13 @@
 import { type BucketLevel, CELL_MS, DAY_MS, HOUR_MS, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
 import { ClosedDays } from '../closed-days.ts'
+import type { MinuteRange } from '../ledger/cell-inputs.ts'
 import { OrderedStream } from '../ledger/ordered-stream.ts'
 import { RollupBuilder } from '../ledger/rollup-keeper.ts'
 import { type EventCounts, noCounts } from '../ledger/token-aggregator.ts'
 import { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { type Difference, expectedCell, MismatchRecheck, mismatchOf } from './bucket-diff.ts'
-import { type Minute, type MinuteRange, minutesOf } from './minutes-of.ts'
+import { type Minute, minutesOf } from './minutes-of.ts'
 
 export interface VerifyOptions {
   ledger: LedgerStore

@@ -37,7 +37,7 @@ function decode(kind: EventKind, value: unknown, { offset = 7, cloudEvent, struc
     value: bytes,
     headers: headers.size === 0 ? null : headers,
   }
-  return decodeRecord(kind, PLACE, record, crc32)
+  return decodeRecord(kind, PLACE, record, crc32, () => NOW)
 }
 
 function accepted(kind: EventKind, value: unknown, change: Change = {}) {
@@ -50,7 +50,9 @@ for (const bad of badRecords(NOW)) {
   test(`${bad.name} is refused as ${bad.reason}, and the good records around it are taken`, () => {
     const good = Buffer.from(JSON.stringify(bad.topic === 'gpu' ? goodSample(NOW) : goodToken(NOW)))
     const headers =
-      bad.headers === undefined ? null : new Map(Object.entries(bad.headers).map(([k, v]) => [k, Buffer.from(v)]))
+      bad.headers === undefined
+        ? null
+        : new Map(Object.entries(bad.headers).map(([k, v]) => [k, typeof v === 'string' ? Buffer.from(v) : v]))
     const record = (offset: number, value: Buffer | null, head: typeof headers) => ({
       offset,
       timestampMs: NOW,
@@ -72,7 +74,7 @@ for (const bad of badRecords(NOW)) {
       kindOf: (topic) => topic as EventKind,
       keepsOrigins: true,
       live: { observe: () => {}, price: () => {} },
-      ownsAll: true,
+      ownsAll: () => true,
       now: () => NOW,
     }
     const steps = [...stepsOf([batch], context)] as [Step]
@@ -142,6 +144,21 @@ test('ids are deterministic, scoped and tell apart what differs', () => {
     'CloudEvents source and id come first',
   )
   assert.equal(id(event, { id: 'pt1l:other:0:1:z' }), 'pt1l:other:0:1:z', 'a redriven record keeps its id')
+})
+
+test('headers are read by any case of their names, and texts in them are taken as they are', () => {
+  const headers = (entries: Record<string, string | null>) =>
+    new Map(Object.entries(entries).map(([name, text]) => [name, text === null ? null : Buffer.from(text)]))
+  const idOf = (entries: Record<string, string | null>) => {
+    const record = { offset: 7, timestampMs: NOW, value: Buffer.from(JSON.stringify(goodToken(NOW))) }
+    const document = decodeRecord('token', PLACE, { ...record, headers: headers(entries) }, crc32, () => NOW)
+    return document instanceof Rejection ? document.reason : document._id
+  }
+  const event = { CE_SpecVersion: '1.0', ce_source: '/a', Ce_Id: '1', ce_type: 't' }
+  assert.equal(idOf(event), 'pt1e:5:ce:/a:1')
+  assert.equal(idOf({ ...event, Ce_Id: '\ufeff1' }), 'pt1e:5:ce:/a:\ufeff1', 'a byte order mark is part of an id')
+  assert.equal(idOf({ ...event, ce_source: null }), 'bad_cloudevent')
+  assert.match(idOf({ traceparent: '00-1', other: null }), /^pt1l:/)
 })
 
 test('a structured CloudEvent is unwrapped, with the id of its envelope', () => {

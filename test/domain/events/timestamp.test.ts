@@ -19,7 +19,24 @@ const CASES: [string, string | null][] = [
   ['2026-11-22T24:00:00Z', null],
   ['2026-11-22T17:39:61Z', null],
   ['2026-11-22', null],
-  ['2026-11-22T17:39Z', null],
+  ['2026-11-22T17:39Z', '2026-11-22T17:39:00.000Z'],
+  ['2026-11-22T17:39', '2026-11-22T17:39:00.000Z'],
+  ['2026-11-22 17:39+02:00', '2026-11-22T15:39:00.000Z'],
+  ['2026-11-22T17:39-0530', '2026-11-22T23:09:00.000Z'],
+  ['2026-11-22T00:39+01', '2026-11-21T23:39:00.000Z'],
+  ['2026-11-22T17:39:12+0100', '2026-11-22T16:39:12.000Z'],
+  ['20261122T173912Z', '2026-11-22T17:39:12.000Z'],
+  ['20261122T173912.25+0100', '2026-11-22T16:39:12.250Z'],
+  ['20261122T1739+01', '2026-11-22T16:39:00.000Z'],
+  ['20261122T1739', '2026-11-22T17:39:00.000Z'],
+  ['20261322T1739Z', null],
+  ['20261122T17', null],
+  ['1764279000000', null],
+  ['2026-11-22T17:39.5Z', null],
+  ['2026-11-22T17:39:', null],
+  ['2026-11-22T17:39:1', null],
+  ['2026-11-22T17:3Z', null],
+  ['2026-11-22T17Z', null],
   ['2026-11-22T17:39:12.Z', null],
   ['2026-11-22T17:39:12Zx', null],
   ['2026-11-22T17:39:12+2', null],
@@ -33,6 +50,23 @@ for (const [text, expected] of CASES) {
     assert.equal(Number.isNaN(ms) ? null : new Date(ms).toISOString(), expected)
   })
 }
+
+test('a time without seconds is the same minute at 0 seconds, in both formats and with any zone', () => {
+  const zones = ['', 'Z', '+00:00', '+0100', '-03', '+14:00']
+  fc.assert(
+    fc.property(
+      fc.date({ min: new Date('2015-01-01'), max: new Date('2099-12-31'), noInvalidDate: true }),
+      fc.constantFrom(...zones),
+      (date, zone) => {
+        const minute = date.toISOString().slice(0, 16)
+        const expected = parseIsoMs(`${minute}:00${zone}`)
+        assert.ok(expected > 0)
+        assert.equal(parseIsoMs(minute + zone), expected)
+        assert.equal(parseIsoMs(minute.replaceAll(/[-:]/g, '') + zone), expected)
+      },
+    ),
+  )
+})
 
 test('every time that Date prints is read back', () => {
   fc.assert(

@@ -86,14 +86,18 @@ const steady = fc
   .record({
     host: hosts,
     gpu_index: fc.integer({ min: 0, max: 3 }),
-    everyMs: fc.constantFrom(30_000, 60_000, 90_000, 90_001),
+    everyMs: fc.constantFrom(12_000, 30_000, 60_000, 90_000, 90_001),
+    // Counters that count, rest, and leap.
+    riseJ: fc.constantFrom(12_345.678, 12_345.678, 0, 3e6),
+    otherUuidFrom: fc.constantFrom(0, 0, 2, 3),
     first: sample,
     startMs: fc.integer({ min: -MINUTE_MS, max: 2 * MINUTE_MS }),
   })
-  .map(({ host, gpu_index, everyMs, first, startMs }) =>
+  .map(({ host, gpu_index, everyMs, riseJ, otherUuidFrom, first, startMs }) =>
     Array.from({ length: 5 }, (_, i) => ({
       ...first,
-      ...(first.energy_j === undefined ? {} : { energy_j: first.energy_j + i * 12_345.678 }),
+      ...(first.energy_j === undefined ? {} : { energy_j: first.energy_j + i * riseJ }),
+      ...(otherUuidFrom > 0 && i >= otherUuidFrom ? { uuid: 'GPU-2' } : {}),
       _id: `pt1e:steady${i}${first._id}`,
       host,
       gpu_index,

@@ -2,6 +2,7 @@
 // because a header's name is arbitrary text and a NUL in a field name would make the letter itself unstorable.
 
 import type { Binary, Document, Filter } from 'mongodb'
+import { recordDateOf } from '../../../domain/events/record-time.ts'
 import type { DeadLetter, Page } from '../../event-store.ts'
 import { DEAD_LETTERS } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
@@ -82,7 +83,9 @@ function lettersOf(connection: MongoConnection) {
 
 function letterOf(stored: StoredLetter): DeadLetter {
   const headers = Object.fromEntries(stored.headers.map(({ name, value }) => [name, value]))
-  return { ...stored, key: bytesOf(stored.key), value: bytesOf(stored.value), headers }
+  // Before null was stored, a time that was none became 1970.
+  const record_time = stored.record_time === null ? null : recordDateOf(stored.record_time.getTime())
+  return { ...stored, record_time, key: bytesOf(stored.key), value: bytesOf(stored.value), headers }
 }
 
 function bytesOf(binary: Binary | null): Buffer | null {

@@ -26,7 +26,7 @@ export interface BucketDocument<R = CellRowJson> {
   book_versions: number[]
   capped: number
   computed_at: Date
-  /** Of the write that made the document (buckets.ts). */
+  /** Of the write that made the document (bucket-writes.ts). */
   write_id: ObjectId
 }
 

@@ -1,5 +1,6 @@
 // Dead letters in the embedded store: unique by their position in the log, listed newest first.
 
+import { recordDateOf } from '../../../domain/events/record-time.ts'
 import type { Parameter } from '../../../sqlite/sqlite-file.ts'
 import type { DeadLetter, Page } from '../../event-store.ts'
 import { CHUNK_ROWS, type StoreDatabase } from '../store-database.ts'
@@ -13,6 +14,9 @@ type Row = Omit<DeadLetter, 'record_time' | 'time' | 'key' | 'value' | 'headers'
   headers: string
   redriven_ms: number | null
 }
+
+/** In `record_ms` where a record has no time: Kafka's own value for it. The column takes no null. */
+const NO_TIME_MS = -1
 
 const INSERT = `INSERT INTO dead_letters (_id, reason, message, topic, topic_id, partition, offset, record_ms, time_ms,
   key, value, value_length, value_sha256, headers, redriven_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -35,7 +39,7 @@ function insertDeadLetter(file: StoreDatabase, letter: DeadLetter): void {
     letter.topic_id,
     letter.partition,
     letter.offset,
-    letter.record_time.getTime(),
+    letter.record_time?.getTime() ?? NO_TIME_MS,
     letter.time.getTime(),
     letter.key,
     letter.value,
@@ -93,7 +97,7 @@ function toDeadLetter(row: Row): DeadLetter {
   const { record_ms, time_ms, redriven_ms, key, value, headers, ...same } = row
   return {
     ...same,
-    record_time: new Date(record_ms),
+    record_time: recordDateOf(record_ms),
     time: new Date(time_ms),
     key: toBuffer(key),
     value: toBuffer(value),

@@ -11,6 +11,8 @@ import type { LedgerBucket } from '../../ledger-store.ts'
 import type { StoreDatabase } from '../store-database.ts'
 
 const PAGE_BUCKETS = 200
+/** Buckets that are decoded at a time: a large one has thousands of rows, of about a kilobyte each. */
+const DECODED_BUCKETS = 8
 
 interface BucketRow {
   _id: string
@@ -49,7 +51,7 @@ export async function* readBuckets(
   toMs: number,
   hosts?: readonly (string | null)[],
 ): AsyncGenerator<LedgerBucket[]> {
-  for await (const page of readPages<BucketRow>(file, level, { fromMs, toMs, hosts }, ALL)) yield page.map(toBucket)
+  for await (const slice of readPages<BucketRow>(file, level, { fromMs, toMs, hosts }, ALL)) yield slice.map(toBucket)
 }
 
 /** The same with their totals in place of the rows where they have them. */
@@ -61,8 +63,8 @@ export async function* readTotals(
   toMs: number,
   hosts?: readonly (string | null)[],
 ): AsyncGenerator<Pick<LedgerBucket, 'startMs' | 'host' | 'rows'>[]> {
-  for await (const page of readPages<TotalsRow>(file, level, { fromMs, toMs, hosts }, TOTALS[by])) {
-    yield page.map(({ start_ms, host, rows }) => ({ startMs: start_ms, host, rows: rowsOf(rows) }))
+  for await (const slice of readPages<TotalsRow>(file, level, { fromMs, toMs, hosts }, TOTALS[by])) {
+    yield slice.map(({ start_ms, host, rows }) => ({ startMs: start_ms, host, rows: rowsOf(rows) }))
   }
 }
 
@@ -80,7 +82,8 @@ async function* readPages<R extends TotalsRow>(
   for (const page of pages) {
     if (!isFirst) await afterImmediate()
     isFirst = false
-    yield wanted === null ? page : page.filter(({ host }) => wanted.has(host))
+    const found = wanted === null ? page : page.filter(({ host }) => wanted.has(host))
+    for (let at = 0; at < found.length; at += DECODED_BUCKETS) yield found.slice(at, at + DECODED_BUCKETS)
   }
 }
 
