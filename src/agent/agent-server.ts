@@ -49,6 +49,7 @@ export function healthOf(view: AgentView, status: SpoolStatus | null): object {
   return {
     status: state.faults.length > 0 ? 'error' : state.lastReadMs === null ? 'starting' : 'ok',
     problems: state.faults.map(({ part, message, sinceMs }) => ({ part, message, since: iso(sinceMs) })),
+    notices: state.notices,
     source,
     gpus: state.gpus,
     last_read: iso(state.lastReadMs),

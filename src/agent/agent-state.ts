@@ -1,5 +1,6 @@
-// An agent's counters for /metrics and its current faults for /health, with one log line when a fault begins and one
-// when it is over, none for each repetition.
+// An agent's counters for /metrics, its current faults and notices for /health, with one log line when a fault begins
+// and one when it is over, none for each repetition. A notice is odd but costs nothing: it is logged and shown, and
+// /health stays ok.
 
 import type { Logger } from '../runtime/logger.ts'
 
@@ -43,6 +44,9 @@ export interface AgentState {
   readonly faults: readonly Fault[]
   /** Replaces the faults of one component; an empty list when it has none. */
   report(part: Component, messages: readonly string[], level?: 'warn' | 'error'): void
+  readonly notices: readonly string[]
+  /** Replaces the notices of the GPU source. */
+  note(messages: readonly string[]): void
 }
 
 /** The same line is not logged again within this time, even if the fault was over in between. */
@@ -51,6 +55,8 @@ const QUIET_MS = 60_000
 export function createState(logger: Logger, nowMs: () => number = Date.now): AgentState {
   const faults = new Map<string, Fault>()
   const loggedAtMs = new Map<string, number>()
+  let notices: readonly string[] = []
+  let noted: ReadonlySet<string> = new Set()
   const once = (line: string, write: () => void) => {
     const atMs = nowMs()
     for (const [old, thenMs] of loggedAtMs) if (Math.abs(atMs - thenMs) >= QUIET_MS) loggedAtMs.delete(old)
@@ -90,5 +96,27 @@ export function createState(logger: Logger, nowMs: () => number = Date.now): Age
         if (messages.length === 0) once(`over: ${key}`, () => logger.info({ part }, `Over: ${fault.message}`))
       }
     },
+    get notices() {
+      return notices
+    },
+    note(messages) {
+      const keys = new Set<string>()
+      for (const message of messages) {
+        const key = noticeKey(message, keys)
+        keys.add(key)
+        if (!noted.has(key)) once(`note: ${key}`, () => logger.warn({ part: 'source' }, message))
+      }
+      notices = messages
+      noted = keys
+    },
   }
+}
+
+/**
+ * What two notices have in common that differ by numbers only: a preloaded library prints its process id with each
+ * line, which would be a new line of the log each second. The n-th such notice of one reading is its own.
+ */
+function noticeKey(message: string, others: ReadonlySet<string>): string {
+  const text = message.replaceAll(/0x[\da-f]+|\d+/gi, '#')
+  for (let count = 1; ; count++) if (!others.has(`${count} ${text}`)) return `${count} ${text}`
 }

@@ -71,6 +71,7 @@ function explain(response: HttpResponse, problem: Problem | null): string {
   const detail = problem === null ? '' : ` (${detailOf(problem, response)})`
   if (status === 401) return `the token is missing, wrong or no longer valid: check API_TOKEN or --token-file${detail}`
   if (status === 403) return `not allowed: it needs a token of scope ingest in API_TOKEN or --token-file${detail}`
+  if (status === 407) return 'the proxy asks for a login: give it in HTTP_PROXY, http://NAME:PASSWORD@HOST:PORT'
   if (problem !== null) return detailOf(problem, response)
   if (status === 429 || status === 503) return 'it asks to come again later'
   return status >= 500 ? 'the server has a problem' : 'not what a pertoken answers, check the address in --to'

@@ -17,6 +17,8 @@ export interface HttpSinkOptions {
   token: () => string | null
   /** PEM of the certificate authority to trust instead of the system's. */
   ca?: string | undefined
+  /** HTTP_PROXY, HTTPS_PROXY and NO_PROXY, as node:http takes them; absent: no proxy is taken. */
+  proxyEnv?: Readonly<Record<string, string>> | undefined
   /** Limit of a whole request, milliseconds. */
   timeoutMs?: number
 }
@@ -27,9 +29,10 @@ const MAX_RESPONSE_BYTES = 256 * 1024
 const TIMEOUT_MS = 30_000
 const COLLECTIONS: Readonly<Record<EventKind, string>> = { gpu: 'gpu_metrics', token: 'token_usage' }
 
-export function httpSink({ url, token, ca, timeoutMs = TIMEOUT_MS }: HttpSinkOptions): Sink {
+export function httpSink({ url, token, ca, proxyEnv, timeoutMs = TIMEOUT_MS }: HttpSinkOptions): Sink {
   const isTls = url.protocol === 'https:'
-  const settings = { keepAlive: true, maxSockets: 1 }
+  // Through a proxy, https is a tunnel: the certificate is the server's, and the proxy never sees the token.
+  const settings = { keepAlive: true, maxSockets: 1, ...(proxyEnv === undefined ? {} : { proxyEnv }) }
   const agent = isTls ? new HttpsAgent({ ...settings, ...(ca === undefined ? {} : { ca }) }) : new HttpAgent(settings)
   const start = isTls ? httpsRequest : httpRequest
   return {
@@ -49,7 +52,7 @@ export function httpSink({ url, token, ca, timeoutMs = TIMEOUT_MS }: HttpSinkOpt
         const response = await exchange(sent, { body, timeoutMs })
         return withoutSecret(classifyResponse(response, records.length, Date.now()), secret)
       } catch (error) {
-        return unreachable(error as NodeJS.ErrnoException, url)
+        return withoutSecret(unreachable(error as NodeJS.ErrnoException, url, proxyEnv), secret)
       }
     },
     async close() {
@@ -103,19 +106,28 @@ function exchange(
   })
 }
 
-function unreachable(error: NodeJS.ErrnoException, url: URL): SendResult {
+function unreachable(error: NodeJS.ErrnoException, url: URL, proxyEnv: HttpSinkOptions['proxyEnv']): SendResult {
   const code = error.code ?? ''
   const reason = error.message === '' || error instanceof AggregateError ? code : error.message
-  const what = `Cannot reach ${url.origin}: ${reason}`
+  const proxy = Object.keys(proxyEnv ?? {}).find((name) => name !== 'NO_PROXY')
+  const way = proxy === undefined ? '' : `; ${proxy} is set, NO_PROXY names the hosts that are reached without it`
+  const what = `Cannot reach ${url.origin}: ${withoutLogin(reason)}${way}`
   if (/CERT|SIGNATURE|SELF_SIGNED|ISSUER/.test(code)) {
     const message = `${what} (${code}): its certificate is not trusted, give its authority with --ca FILE or correct the name in --to`
     return { kind: 'failed', message, retryAfterMs: null, needsOperator: true }
   }
   if (code === 'EPROTO' || code === 'ERR_SSL_WRONG_VERSION_NUMBER') {
-    const message = `Cannot reach ${url.origin}: no TLS is spoken there, check https:// and the port in --to`
+    const message = `Cannot reach ${url.origin}: no TLS is spoken there, check https:// and the port in --to${way}`
     return { kind: 'failed', message, retryAfterMs: null, needsOperator: true }
   }
-  return { kind: 'failed', message: what, retryAfterMs: null, needsOperator: false }
+  // A proxy that refuses the tunnel (403, 407) refuses the next one too; 502 and 504 pass.
+  const needsOperator = code === 'ERR_PROXY_TUNNEL' && /HTTP\/1\.\d 4\d\d/.test(reason)
+  return { kind: 'failed', message: what, retryAfterMs: null, needsOperator }
+}
+
+/** Without the name and password that the address of a proxy may have. */
+function withoutLogin(text: string): string {
+  return text.replaceAll(/\/\/[^/\s@]*@/g, '//***@')
 }
 
 /** Removes the token from the message, should a server quote it. */

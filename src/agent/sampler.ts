@@ -69,6 +69,7 @@ async function read({ source, state, signal, clock = SYSTEM_CLOCK }: SamplerOpti
     state.gpus = readings.length
     state.lastReadMs = clock.wallMs()
     state.report('source', source.faults)
+    state.note(source.notices ?? [])
     return readings
   } catch (error) {
     state.counters.readFailures += 1

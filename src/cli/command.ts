@@ -38,6 +38,8 @@ export interface CommandContext {
   /** Writes to standard error. */
   say(text: string): void
   loaded: ReturnType<typeof loadConfig>
+  /** The environment, for what is no setting of ours: the variables that name a proxy. */
+  env: ConfigInput['env']
 }
 
 /** Wrong usage: the message alone is printed, exit code 2. */
@@ -77,7 +79,7 @@ export function parseWords(
   command: Command,
   words: readonly string[],
   env: ConfigInput['env'],
-): Pick<CommandContext, 'config' | 'words' | 'flags' | 'loaded'> {
+): Pick<CommandContext, 'config' | 'words' | 'flags' | 'loaded' | 'env'> {
   const known = allFlags(command)
   const problems: string[] = []
   const plain: string[] = []
@@ -113,7 +115,7 @@ export function parseWords(
   if (problems.length > 0) {
     throw new UsageError(`${problems.map((problem) => `${problem}\n`).join('')}See: pertoken ${name} --help`)
   }
-  return { config: loaded.config, words: plain, flags, loaded }
+  return { config: loaded.config, words: plain, flags, loaded, env }
 }
 
 /** The value of a flag as a number within bounds, or the default; throws a UsageError. */

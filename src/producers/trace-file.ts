@@ -1,19 +1,19 @@
-// Reads a trace file, in either of two formats, as a stream of events: CSV with the header
-// `TIMESTAMP,ContextTokens,GeneratedTokens` (the format of the Azure LLM inference traces), or JSON lines of our own
-// events. An invalid line becomes an error item; the lines after it are read. Each event has an id that consists of its
-// line's content, the number of equal lines before it and the options, so that a second replay changes nothing and a
-// longer file adds only its new rows. Memory is bounded: one line (1 MiB) and a count for each of the last 1,048,576
-// distinct lines; equal lines further apart than that count as one.
+// Reads a trace file as a stream of events: CSV with the columns of a public trace (trace-csv.ts), or JSON lines, which
+// are our own events, those of Mooncake or what mongoexport wrote (trace-json.ts); gzip or not, or standard input. An
+// invalid line becomes an error item; the lines after it are read. Each event has an id that consists of its line's
+// content, the number of equal lines before it and the options, so that a second replay changes nothing and a longer
+// file adds only its new rows. Memory is bounded: one line (1 MiB) and a count for each of the last 1,048,576 distinct
+// lines; equal lines further apart than that count as one.
 
 import { hash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
 import { basename, extname } from 'node:path'
 import { checkEvent, kindByShape } from '../domain/events/decode.ts'
-import { hasDuplicateKey } from '../domain/events/duplicate-keys.ts'
 import type { GpuSample, TokenUsage } from '../domain/events/event.ts'
-import { MAX_RECORD_BYTES, parseObject } from '../domain/events/json-object.ts'
-import { Rejection } from '../domain/events/rejection.ts'
-import { parseIsoMs } from '../domain/events/timestamp.ts'
+import { type ParsedLine, unreadText } from './parsed-line.ts'
+import { CsvReader, HEADER } from './trace-csv.ts'
+import { isDamagedGzip, linesOf, MAX_LINE_BYTES } from './trace-input.ts'
+import { parseJsonLine } from './trace-json.ts'
+import { TraceClock } from './trace-time.ts'
 
 /** Values for fields that a row lacks. */
 export interface TraceOptions {
@@ -25,6 +25,10 @@ export interface TraceOptions {
   gpuIndex?: number
   /** Tenant of token usage; none when absent. */
   tenant?: string
+  /** The instant that relative times count from, epoch milliseconds; without it a trace of such times is an error. */
+  beginMs?: number
+  /** Read instead of the file, whose path then is only a name. */
+  input?: AsyncIterable<Buffer>
 }
 
 /** A line that is an event; `line` counts from 1, the header included. */
@@ -38,46 +42,104 @@ export interface TraceError {
   error: string
 }
 
-const HEADER = 'TIMESTAMP,ContextTokens,GeneratedTokens'
-const ROW_EXAMPLE = '2023-11-16 18:17:03.9799600,4808,10'
+/** What the reader leaves out of the lines from here on, once. */
+export interface TraceNote {
+  line: number
+  note: string
+}
+
 /** Distinct lines whose number of occurrences is remembered; about 50 MB. */
 const MAX_COUNTED_LINES = 1_048_576
-const MAX_LINE_BYTES = MAX_RECORD_BYTES
-const LINE_FEED = 10
+/** Names of fields that are noted; a file with more has a name of its own in each line. */
+const MAX_NOTED = 100
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 /**
  * Reads the trace at `path`, in the order of the file: an event or an error for each line that is not blank. JSON lines
- * when the name ends in .jsonl or .ndjson or the first byte is `{`, else CSV; CSV without the right header yields one
- * error and ends, as the meaning of its columns is unknown. JSON lines keep their own fields and `event_id`.
- * @throws the file system's error when the file cannot be opened or read.
+ * when the name ends in .jsonl or .ndjson (and .gz) or the first byte is `{`, else CSV; CSV without the columns that it
+ * needs yields one error and ends, as the meaning of its columns is unknown. JSON lines keep their own fields and
+ * `event_id`.
+ * @throws the file system's error when the file cannot be opened or read, and an error for what is no text.
  */
-export async function* readTrace(path: string, options: TraceOptions = {}): AsyncGenerator<TraceEvent | TraceError> {
-  const builder = new EventBuilder(path, options)
-  let parse = /\.(jsonl|ndjson)$/i.test(path) ? parseJsonLine : null
+export async function* readTrace(
+  path: string,
+  options: TraceOptions = {},
+): AsyncGenerator<TraceEvent | TraceError | TraceNote> {
+  const reader = new LineReader(path, options)
   let line = 0
-  for await (const bytes of linesOf(path)) {
-    line++
-    const text = decodeLine(bytes)
-    if (text instanceof Rejection) {
-      yield { line, error: text.message }
-      if (parse === null) return
-    } else if (parse === null && !text.startsWith('{')) {
-      if (text !== HEADER) {
-        yield { line, error: `Header is ${quote(text)}: expected ${quote(HEADER)}, or JSON lines` }
-        return
-      }
-      parse = parseCsvRow
-    } else if (text.trim() !== '') {
-      parse ??= parseJsonLine
-      const item = builder.build(text, parse(text))
-      yield 'error' in item ? { line, error: item.error } : { ...item, line }
+  try {
+    for await (const bytes of linesOf(path, options.input)) {
+      line++
+      for (const item of reader.read(bytes)) yield { ...item, line }
+      if (reader.isOver) return
     }
+  } catch (error) {
+    if (!isDamagedGzip(error)) throw error
+    const message = `Gzip data is cut off or damaged here (${(error as Error).message}): the lines before are read, get the file again`
+    yield { line: line + 1, error: message }
   }
-  if (line === 0) yield { line: 1, error: `File is empty: expected the header ${quote(HEADER)}, or JSON lines` }
+  if (line === 0 || !reader.hasFormat) {
+    yield { line: 1, error: `File is empty: expected the header "${HEADER}", or JSON lines` }
+  }
 }
 
-type Parsed = Record<string, unknown> | Rejection
+type Item = BuiltEvent | { error: string } | { note: string }
+
+/** Recognizes the format by the first line that is not blank, and reads lines in it. */
+class LineReader {
+  readonly #builder: EventBuilder
+  readonly #clock: TraceClock
+  readonly #noted = new Set<string>()
+  #parse: ((text: string) => ParsedLine) | null = null
+  /** After an error that all further lines would have. */
+  isOver = false
+
+  constructor(path: string, options: TraceOptions) {
+    this.#builder = new EventBuilder(path, options)
+    this.#clock = new TraceClock(options.beginMs)
+    if (/\.(jsonl|ndjson)(\.gz)?$/i.test(path)) this.#parse = this.#parseJson
+  }
+
+  get hasFormat(): boolean {
+    return this.#parse !== null || this.isOver
+  }
+
+  read(bytes: Buffer | null): Item[] {
+    const text = decodeLine(bytes)
+    if (typeof text !== 'string') {
+      this.isOver = this.#parse === null
+      return [text]
+    }
+    if (text.trim() === '') return []
+    if (this.#parse === null && !text.startsWith('{')) return this.#readHeader(text)
+    this.#parse ??= this.#parseJson
+    const parsed = this.#parse(text)
+    if ('error' in parsed) {
+      this.isOver = parsed.isFatal
+      return [{ error: parsed.error }]
+    }
+    return [...this.#noteOf(parsed.unread ?? []), this.#builder.build(text, parsed.event)]
+  }
+
+  readonly #parseJson = (text: string): ParsedLine => parseJsonLine(text, this.#clock)
+
+  #readHeader(text: string): Item[] {
+    const csv = CsvReader.of(text, this.#clock)
+    if (typeof csv === 'string') {
+      this.isOver = true
+      return [{ error: csv }]
+    }
+    this.#parse = (row) => csv.read(row)
+    return csv.note === null ? [] : [{ note: csv.note }]
+  }
+
+  #noteOf(unread: readonly string[]): Item[] {
+    const fresh = unread.filter((name) => !this.#noted.has(name))
+    if (fresh.length === 0 || this.#noted.size >= MAX_NOTED) return []
+    for (const name of fresh) this.#noted.add(name)
+    return [{ note: unreadText(fresh) }]
+  }
+}
 
 /** Fills in what a parsed line lacks, assigns its id and validates it. */
 class EventBuilder {
@@ -88,12 +150,12 @@ class EventBuilder {
 
   constructor(path: string, options: TraceOptions) {
     const { model, host = 'replay', gpuIndex = 0, tenant } = options
-    this.#fill = { model: model ?? (basename(path, extname(path)) || 'unknown'), host, gpuIndex, tenant }
+    const name = path === '-' ? 'stdin' : path.replace(/\.gz$/i, '')
+    this.#fill = { model: model ?? (basename(name, extname(name)) || 'unknown'), host, gpuIndex, tenant }
     this.#idOptions = JSON.stringify([model ?? null, host, gpuIndex, tenant ?? null])
   }
 
-  build(text: string, parsed: Parsed): BuiltEvent | { error: string } {
-    if (parsed instanceof Rejection) return { error: parsed.message }
+  build(text: string, parsed: Readonly<Record<string, unknown>>): BuiltEvent | { error: string } {
     const topic = kindByShape(parsed)
     const { model, host, gpuIndex, tenant } = this.#fill
     const event: Record<string, unknown> = { ...parsed }
@@ -130,69 +192,14 @@ class EventBuilder {
 
 type BuiltEvent = { topic: 'token'; event: TokenUsage } | { topic: 'gpu'; event: GpuSample }
 
-function parseCsvRow(text: string): Parsed {
-  const cells = text.split(',')
-  if (cells.length !== 3) {
-    return wrongLine(`Row has ${cells.length} column${cells.length === 1 ? '' : 's'}: expected 3 like ${ROW_EXAMPLE}`)
-  }
-  const [time, prompt, completion] = cells.map((cell) => cell.trim()) as [string, string, string]
-  const tsMs = parseIsoMs(time)
-  const issues: string[] = []
-  if (Number.isNaN(tsMs)) {
-    issues.push(`TIMESTAMP is ${quote(time)}: expected a UTC time like 2023-11-16 18:17:03.9799600`)
-  }
-  for (const [name, cell] of [['ContextTokens', prompt] as const, ['GeneratedTokens', completion] as const]) {
-    if (!/^\d{1,10}$/.test(cell)) issues.push(`${name} is ${quote(cell)}: expected an integer from 0 to 1000000000`)
-  }
-  if (issues.length > 0) return wrongLine(issues.join('; '))
-  return {
-    ts: new Date(tsMs).toISOString(),
-    prompt_tokens: Number(prompt),
-    completion_tokens: Number(completion),
-  }
-}
-
-function parseJsonLine(text: string): Parsed {
-  const event = parseObject(text)
-  if (event instanceof Rejection || !hasDuplicateKey(Buffer.from(text), event)) return event
-  return wrongLine('Field is there twice: a JSON object with each name once was expected')
-}
-
-function wrongLine(message: string): Rejection {
-  return Rejection.of('wrong_type', message)
-}
-
-function decodeLine(bytes: Buffer | null): string | Rejection {
-  if (bytes === null) return wrongLine(`Line is too long: expected at most ${MAX_LINE_BYTES} bytes`)
+/** The text of a line, or why it is none. */
+function decodeLine(bytes: Buffer | null): string | { error: string } {
+  if (bytes === null) return { error: `Line is too long: expected at most ${MAX_LINE_BYTES} bytes` }
   try {
     // A TextDecoder drops the byte order mark that some tools begin a file with.
     const text = utf8.decode(bytes)
     return text.endsWith('\r') ? text.slice(0, -1) : text
   } catch {
-    return wrongLine('Line is not valid UTF-8: expected UTF-8')
+    return { error: 'Line is not valid UTF-8: expected UTF-8' }
   }
-}
-
-/** The file's lines without their line feed, the last one whether it has one or not; null for one that is too long. */
-async function* linesOf(path: string): AsyncGenerator<Buffer | null> {
-  let parts: Buffer[] = []
-  let bytes = 0
-  for await (const chunk of createReadStream(path) as AsyncIterable<Buffer>) {
-    let from = 0
-    for (let end = chunk.indexOf(LINE_FEED); end !== -1; end = chunk.indexOf(LINE_FEED, from)) {
-      bytes += end - from
-      yield bytes > MAX_LINE_BYTES ? null : Buffer.concat([...parts, chunk.subarray(from, end)])
-      parts = []
-      bytes = 0
-      from = end + 1
-    }
-    bytes += chunk.length - from
-    if (bytes > MAX_LINE_BYTES) parts = []
-    else if (from < chunk.length) parts.push(chunk.subarray(from))
-  }
-  if (bytes > 0) yield bytes > MAX_LINE_BYTES ? null : Buffer.concat(parts)
-}
-
-function quote(text: string): string {
-  return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text)
 }

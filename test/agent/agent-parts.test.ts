@@ -194,6 +194,17 @@ test('a problem is logged when it begins and when it is over, and not for each r
   assert.equal(lines.at(-1), 'error away')
 })
 
+test('a notice is logged once, whatever numbers it has, and is no problem', () => {
+  const { lines, logger } = quietLogger()
+  const state = createState(logger, () => T0)
+  for (let pid = 0; pid < 10; pid++)
+    state.note([`line "[Msg(${pid}:libvgpu.c:837)]: Init"`, `line "[Msg(${pid}:libvgpu.c:9)]: Init"`])
+  assert.deepEqual(lines, ['warn line "[Msg(0:libvgpu.c:837)]: Init"', 'warn line "[Msg(0:libvgpu.c:9)]: Init"'])
+  assert.deepEqual([state.faults, state.notices.length], [[], 2])
+  state.note([])
+  assert.deepEqual(state.notices, [])
+})
+
 test('/metrics is Prometheus text with every name once, /health says what is wrong', () => {
   const state = createState(quietLogger().logger, () => T0)
   const view = { state, source: 'nvml', sink: 'kafka', spool: { status: async () => ({ records: 0, bytes: 0 }) } }

@@ -5,11 +5,12 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { type TestContext, test } from 'node:test'
 import { type HttpSinkOptions, httpSink } from '../../src/agent/http-sink.ts'
 import type { SendResult } from '../../src/agent/sink.ts'
 import type { SpoolRecord } from '../../src/agent/spool.ts'
+import { proxyEnvFor } from '../../src/cli/wiring/proxy-env.ts'
 import { startService } from '../flows/harness.ts'
 import { makeAuthority } from '../servers/certificates.ts'
 import { temporaryDirectory } from './agent-fixture.ts'
@@ -236,4 +237,58 @@ test('certificates are verified: by the given authority only, for the right name
     assert.equal((answer as { needsOperator: boolean }).needsOperator, true, url)
   }
   assert.equal((await send(`http://localhost:${port}`)).kind, 'failed', 'plain HTTP to a TLS port')
+})
+
+test('through a proxy: https is a tunnel, http is passed on, NO_PROXY and this machine go directly', async (t) => {
+  const authority = await makeAuthority(temporaryDirectory(t), 'proxied')
+  const ca = readFileSync(authority.ca, 'utf8')
+  const { cert, key } = await authority.sign('good', { hosts: ['pertoken.test'] })
+  const answer: RequestListener = async (request, response) =>
+    accept(response, (JSON.parse(await bodyOf(request)) as unknown[]).length)
+  const tlsPort = await listen(t, createTlsServer({ cert: readFileSync(cert), key: readFileSync(key) }, answer))
+  const seen: string[] = []
+  let refusal = ''
+  const proxy = createServer(async (request, response) => {
+    seen.push(`${request.method} ${request.url}`)
+    accept(response, (JSON.parse(await bodyOf(request)) as unknown[]).length)
+  })
+  proxy.on('connect', (request, socket) => {
+    seen.push(`${request.method} ${request.url} ${request.headers['proxy-authorization'] ?? ''}`.trim())
+    if (refusal !== '') return socket.end(`HTTP/1.1 ${refusal}\r\n\r\n`)
+    const upstream = connect(tlsPort, '127.0.0.1', () => {
+      socket.write('HTTP/1.1 200 OK\r\n\r\n')
+      upstream.pipe(socket).pipe(upstream)
+    })
+    for (const end of [upstream, socket]) end.on('error', () => end.destroy())
+    t.after(() => upstream.destroy())
+  })
+  const address = `user:hidden@127.0.0.1:${await listen(t, proxy)}`
+  const send = (url: string, env: Record<string, string>) =>
+    open(t, url, { ca, proxyEnv: proxyEnvFor(new URL(url), env) }).send('gpu', records(2), never)
+  const login = `Basic ${Buffer.from('user:hidden').toString('base64')}`
+
+  assert.deepEqual(await send('https://pertoken.test', { HTTPS_PROXY: address }), { kind: 'taken' })
+  assert.deepEqual(await send('http://pertoken.test', { http_proxy: `http://${address}` }), { kind: 'taken' })
+  assert.deepEqual(seen, [
+    `CONNECT pertoken.test:443 ${login}`,
+    'POST http://pertoken.test/api/v1/events?collection=gpu_metrics',
+  ])
+  const direct = await send('https://pertoken.test', { HTTPS_PROXY: address, NO_PROXY: 'pertoken.test' })
+  assert.match(messageOf(direct), /HTTPS_PROXY is set, NO_PROXY names the hosts/)
+  assert.equal(seen.length, 2)
+  assert.equal(proxyEnvFor(new URL('http://localhost:8080'), { HTTP_PROXY: address }), undefined)
+  assert.equal(proxyEnvFor(new URL('https://pertoken.test'), { HTTP_PROXY: address, HTTPS_PROXY: '' }), undefined)
+  assert.throws(() => proxyEnvFor(new URL('https://x.test'), { HTTPS_PROXY: 'socks5://user:hidden@p:1' }), {
+    message: /^HTTPS_PROXY cannot be used: expected an address like http:\/\/HOST:3128/,
+  })
+  for (const [status, isOperators] of [
+    ['407 Proxy Authentication Required', true],
+    ['502 Bad Gateway', false],
+  ] as const) {
+    refusal = status
+    const refused = await send('https://pertoken.test', { HTTPS_PROXY: address })
+    assert.match(messageOf(refused), new RegExp(status.slice(0, 3)))
+    assert.doesNotMatch(messageOf(refused), /hidden/)
+    assert.equal((refused as { needsOperator: boolean }).needsOperator, isOperators, status)
+  }
 })

@@ -6,7 +6,13 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { readTrace, type TraceError, type TraceEvent, type TraceOptions } from '../../src/producers/trace-file.ts'
+import {
+  readTrace,
+  type TraceError,
+  type TraceEvent,
+  type TraceNote,
+  type TraceOptions,
+} from '../../src/producers/trace-file.ts'
 
 const HEADER = 'TIMESTAMP,ContextTokens,GeneratedTokens'
 const ROWS = [
@@ -219,15 +225,15 @@ async function read(
 ) {
   const own = await mkdtemp(join(folder, 'case-'))
   await writeFile(join(own, name), content)
-  const items: (TraceEvent | TraceError)[] = []
+  const items: (TraceEvent | TraceError | TraceNote)[] = []
   for await (const item of readTrace(join(own, name), options)) items.push(item)
   return items
 }
 
-function eventsOf(items: readonly (TraceEvent | TraceError)[]): TraceEvent[] {
+function eventsOf(items: readonly (TraceEvent | TraceError | TraceNote)[]): TraceEvent[] {
   return items.filter((item): item is TraceEvent => 'event' in item)
 }
 
-function idsOf(items: readonly (TraceEvent | TraceError)[]): string[] {
+function idsOf(items: readonly (TraceEvent | TraceError | TraceNote)[]): string[] {
   return eventsOf(items).map(({ event }) => event.event_id!)
 }

@@ -66,7 +66,7 @@ async function trySource(
   let source: GpuSource | null = null
   try {
     source = await openSource(name, options)
-    return { name, ok: true, message: describe(await firstReading(source), source.faults), source }
+    return { name, ok: true, message: describe(await firstReading(source), source), source }
   } catch (error) {
     if (!(error instanceof GpuSourceError)) throw error
     await source?.close()
@@ -104,10 +104,10 @@ async function firstReading(source: GpuSource): Promise<GpuReading[]> {
 }
 
 /** For example `8 GPUs (8 × NVIDIA H100 80GB HBM3)`. */
-function describe(readings: readonly GpuReading[], faults: readonly string[]): string {
+function describe(readings: readonly GpuReading[], { faults, notices = [] }: GpuSource): string {
   const counts = new Map<string, number>()
   for (const { name } of readings) counts.set(name ?? 'without name', (counts.get(name ?? 'without name') ?? 0) + 1)
   const names = [...counts].map(([name, count]) => (count === 1 ? name : `${count} × ${name}`)).join(', ')
   const count = `${readings.length} GPU${readings.length === 1 ? '' : 's'} (${names})`
-  return faults.length === 0 ? count : `${count}; ${faults.join('; ')}`
+  return [count, ...faults, ...notices.map((notice) => `note: ${notice}`)].join('; ')
 }

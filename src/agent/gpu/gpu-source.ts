@@ -39,5 +39,7 @@ export interface GpuSource {
   read(): Promise<GpuReading[]>
   /** What is wrong as of the last read, one line each, for /health and the log; empty when all is well. */
   readonly faults: readonly string[]
+  /** What is odd as of the last read and costs no figure, for the log and /health, which stays ok. */
+  readonly notices?: readonly string[]
   close(): Promise<void>
 }

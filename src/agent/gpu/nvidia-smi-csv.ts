@@ -1,8 +1,9 @@
 // Parses the output of nvidia-smi: `--query-gpu=… --format=csv` (a header with units, values with or without them,
 // separated by a comma and a space, nothing quoted) and `-L`. Columns are found by name. Every notation of "unknown" is
-// null and never 0; a row whose number of columns differs from the header's is left out and reported. Its timestamps
-// are local time without a zone and are not used. Sources: `nvidia-smi --help-query-gpu`, and the output of drivers 590
-// to 595.
+// null and never 0. The table may have other lines before, between and after its rows (the driver's advisories, what a
+// preloaded library prints): these are returned as `strays`; a row whose number of columns differs from the header's is
+// left out and reported. Its timestamps are local time without a zone and are not used. Sources: `nvidia-smi
+// --help-query-gpu`, and the output of drivers 590 to 595.
 
 import { type GpuReading, GpuSourceError } from './gpu-source.ts'
 
@@ -13,11 +14,14 @@ export interface SmiTable {
   rows: SmiRow[]
   /** Rows that were left out, one line each. */
   faults: string[]
+  /** Lines that are no rows, as they stand there. */
+  strays: string[]
 }
 
 export interface SmiReadings {
   readings: GpuReading[]
   faults: string[]
+  strays: string[]
   /** Indices of GPUs that are split by MIG; only `-L` lists their profiles. */
   splitGpus: number[]
 }
@@ -27,29 +31,41 @@ const ABSENT = new Set(['', 'n/a', 'not supported', 'no devices were found'])
 const MAX_GPU_INDEX = 1023
 
 /**
- * Parses a table; its first line is the header, unless `columns` names them (`--format=csv,noheader`).
+ * Parses a table; its header is the first line that has the column `required`, unless `columns` names them
+ * (`--format=csv,noheader`).
  * @throws GpuSourceError when the text is not a table with the column `required`.
  */
 export function parseSmiTable(text: string, required: string, columns?: readonly string[]): SmiTable {
   const lines = text.split(/\r?\n/).filter((line) => line.trim() !== '')
-  const names = columns ?? (lines.shift() ?? '').split(', ').map((cell) => cell.replace(/\[.*\]$/, '').trim())
+  const headerAt = columns === undefined ? lines.findIndex((line) => columnsOf(line).includes(required)) : -1
+  const names = columns ?? columnsOf(lines[headerAt] ?? '')
   if (!names.includes(required)) {
     throw new GpuSourceError(
       `Cannot read the answer of nvidia-smi: it begins with ${quote(text)}, expected a header with "${required}"; run nvidia-smi by hand to see what it says`,
     )
   }
-  const table: SmiTable = { rows: [], faults: [] }
-  for (const line of lines) {
+  const table: SmiTable = { rows: [], faults: [], strays: lines.slice(0, Math.max(0, headerAt)) }
+  for (const line of lines.slice(headerAt + 1)) {
     const cells = line.split(', ')
     if (cells.length === names.length) {
       table.rows.push(Object.fromEntries(names.map((name, i) => [name, textOrNull(cells[i]!)])))
-    } else {
+    } else if (isBrokenRow(cells, names.indexOf(required))) {
       table.faults.push(
         `nvidia-smi: the row ${quote(line)} has ${cells.length} columns, expected ${names.length}; left out`,
       )
-    }
+    } else table.strays.push(line)
   }
   return table
+}
+
+function columnsOf(header: string): string[] {
+  return header.split(', ').map((cell) => cell.replace(/\[.*\]$/, '').trim())
+}
+
+/** Whether cells that are too many or too few are those of a GPU all the same: an advisory has neither. */
+function isBrokenRow(cells: readonly string[], requiredAt: number): boolean {
+  const hasNumber = cells.length > 1 && /^\d+$/.test((cells[requiredAt] ?? '').trim())
+  return hasNumber || cells.some((cell) => /^(GPU|MIG)-[\da-f]{8}/i.test(cell.trim()))
 }
 
 /**
@@ -58,8 +74,8 @@ export function parseSmiTable(text: string, required: string, columns?: readonly
  * @throws GpuSourceError when the text is not a table of GPUs.
  */
 export function parseNvidiaSmi(text: string, columns?: readonly string[]): SmiReadings {
-  const { rows, faults } = parseSmiTable(text, 'index', columns)
-  const result: SmiReadings = { readings: [], faults, splitGpus: [] }
+  const { rows, faults, strays } = parseSmiTable(text, 'index', columns)
+  const result: SmiReadings = { readings: [], faults, strays, splitGpus: [] }
   const seen = new Set<number>()
   for (const row of rows) {
     const gpuIndex = Number(row['index'] ?? Number.NaN)

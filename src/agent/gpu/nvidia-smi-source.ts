@@ -1,12 +1,14 @@
 // GPU figures by the nvidia-smi command, for hosts where NVML cannot be called. Each reading is a run of the command:
 // that costs far more than NVML, and without a persistence daemon the driver initialises the GPUs in each run. A run
 // has a time limit, and one that no signal ends prevents the next. An older nvidia-smi that rejects a field is queried
-// for the few that every version knows. Its output is parsed in nvidia-smi-csv.ts.
+// for the few that every version knows. Its output is parsed in nvidia-smi-csv.ts, its words and exit codes are weighed
+// in nvidia-smi-remedies.ts.
 
 import { settlesWithin } from '../../runtime/waiting.ts'
 import { type GpuReading, type GpuSource, GpuSourceError } from './gpu-source.ts'
 import { KnownGpus } from './known-gpus.ts'
 import { parseMigProfiles, parseNvidiaSmi, quote, type SmiReadings } from './nvidia-smi-csv.ts'
+import { remedyFor, weighNoise } from './nvidia-smi-remedies.ts'
 import { type RunResult, runBounded } from './run-bounded.ts'
 
 export interface NvidiaSmiOptions {
@@ -23,33 +25,6 @@ const FIELDS = [...MINIMAL_FIELDS, 'mig.mode.current']
 /** A thousand GPUs are 150 KB. */
 const MAX_BYTES = 1024 * 1024
 
-const IN_CONTAINER = 'in a container start it with its GPUs (--gpus all)'
-/** What to do, by the text that nvidia-smi writes, or else by its exit code; the first match counts. */
-const REMEDIES: readonly { text: RegExp; code: number; remedy: string }[] = [
-  {
-    text: /communicate with the NVIDIA driver|driver not loaded/i,
-    code: 9,
-    remedy: `the NVIDIA driver is not loaded; load it (modprobe nvidia) or install it, ${IN_CONTAINER}`,
-  },
-  {
-    text: /no devices (were )?found/i,
-    code: 6,
-    remedy: `the driver finds no GPU; look for NVRM in dmesg, ${IN_CONTAINER}`,
-  },
-  {
-    text: /version mismatch/i,
-    code: 18,
-    remedy: 'the loaded driver and its library are of different versions, as after an update; restart the machine',
-  },
-  {
-    text: /insufficient permissions/i,
-    code: 4,
-    remedy: 'this user may not open the devices; it needs read and write access to /dev/nvidia*',
-  },
-  { text: /GPU is lost/i, code: 15, remedy: 'a GPU fell off the bus; look for Xid in dmesg and restart the machine' },
-  { text: /libnvidia-ml/i, code: 12, remedy: `a library of the NVIDIA driver is missing; install it, ${IN_CONTAINER}` },
-]
-
 /** Profiles by GPU, or why they are unknown. */
 interface MigList {
   profiles: ReadonlyMap<number, string>
@@ -60,6 +35,7 @@ interface MigList {
 export class NvidiaSmiSource implements GpuSource {
   readonly name = 'nvidia-smi'
   faults: readonly string[] = []
+  notices: readonly string[] = []
   readonly #options: Required<NvidiaSmiOptions>
   readonly #known = new KnownGpus()
   readonly #closing = new AbortController()
@@ -90,23 +66,25 @@ export class NvidiaSmiSource implements GpuSource {
       return await this.#readOnce()
     } catch (error) {
       this.faults = [(error as Error).message]
+      this.notices = []
       throw error
     }
   }
 
   async #readOnce(): Promise<GpuReading[]> {
     const endMs = performance.now() + this.#options.timeoutMs
-    const { readings, faults, splitGpus } = await this.#query(endMs)
+    const { readings, faults, notices, splitGpus } = await this.#query(endMs)
     const mig = splitGpus.length === 0 ? null : await this.#migProfiles(endMs)
     for (const reading of readings) {
       if (splitGpus.includes(reading.gpuIndex)) reading.migProfile = mig?.profiles.get(reading.gpuIndex) ?? null
     }
     this.#known.add(readings)
     this.faults = [...faults, ...(mig?.faults ?? []), ...this.#known.missingFrom(readings)]
+    this.notices = notices
     return readings.sort((a, b) => a.gpuIndex - b.gpuIndex)
   }
 
-  async #query(endMs: number): Promise<SmiReadings> {
+  async #query(endMs: number): Promise<SmiReadings & { notices: string[] }> {
     const result = await this.#run([`--query-gpu=${this.#fields.join(',')}`, '--format=csv'], endMs)
     if (this.#fields === FIELDS && /is not a valid field to query/i.test(result.stdout + result.stderr)) {
       this.#fields = MINIMAL_FIELDS
@@ -118,16 +96,18 @@ export class NvidiaSmiSource implements GpuSource {
       throw new GpuSourceError(`Cannot read GPUs by nvidia-smi: ${reasons.join('; ')}`)
     }
     // The readings are valid all the same.
-    if (result.code !== 0 || result.stderr.trim() !== '') read.faults.push(this.#explain(result))
-    return read
+    const { faults, notices } = weighNoise(read.strays, result.stderr, result.code)
+    return { ...read, faults: [...read.faults, ...faults], notices }
   }
 
   async #migProfiles(endMs: number): Promise<MigList> {
     if (this.#mig === null || performance.now() >= this.#mig.untilMs) {
       const result = await this.#run(['-L'], endMs)
-      const isGood = result.end === 'exit' && result.code === 0
+      const profiles = parseMigProfiles(result.end === 'exit' ? result.stdout : '')
+      // An advisory exit code, as for a corrupted infoROM, comes with a whole list.
+      const isGood = result.end === 'exit' && (result.code === 0 || profiles.size > 0)
       this.#mig = {
-        profiles: isGood ? parseMigProfiles(result.stdout) : new Map(),
+        profiles,
         faults: isGood ? [] : [`MIG profiles are not known: ${this.#explain(result)}`],
         untilMs: performance.now() + this.#options.migMs,
       }
@@ -169,11 +149,6 @@ export class NvidiaSmiSource implements GpuSource {
     }
     return explained[end]
   }
-}
-
-function remedyFor(output: string, exitCode: number | null): string {
-  const match = REMEDIES.find(({ text }) => text.test(output)) ?? REMEDIES.find(({ code }) => code === exitCode)
-  return match?.remedy ?? 'run it by hand to see what it says'
 }
 
 /** Null when the text is not a table. */

@@ -77,14 +77,14 @@ async function once(
   settings: Omit<SampleSettings, 'source'>,
 ): Promise<number> {
   const events = sampleMaker({ ...settings, source: source.name })(await source.read(), Date.now())
-  for (const fault of source.faults) say(`${fault}\n`)
+  for (const line of [...source.faults, ...(source.notices ?? [])]) say(`${line}\n`)
   if (flags['json'] === true) print(`${JSON.stringify(events, null, 2)}\n`)
   else for (const event of events) print(`${lineOf(event)}\n`)
   return 0
 }
 
 async function sample(
-  { config, signal, say }: CommandContext,
+  { config, env, signal, say }: CommandContext,
   source: GpuSource,
   {
     settings,
@@ -98,7 +98,7 @@ async function sample(
 ): Promise<number> {
   const logger = makeLogger(config)
   const state = createState(logger)
-  const { sink, close } = await openSink(config, token, logger)
+  const { sink, close } = await openSink({ config, env }, token, logger)
   let spool: Spool | undefined
   let server: Server | undefined
   try {

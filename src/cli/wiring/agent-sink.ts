@@ -5,12 +5,12 @@ import { readFileSync } from 'node:fs'
 import { logSink } from '../../agent/log-sink.ts'
 import type { Sink } from '../../agent/sink.ts'
 import { type CommandContext, textFlag, UsageError } from '../command.ts'
-import type { Config } from '../options.ts'
+import { proxyEnvFor } from './proxy-env.ts'
 import { defaultPartitions, type makeLogger, openLog } from './wire.ts'
 
 /** The sink, not yet connected, and a function that closes it with all that it uses. */
 export async function openSink(
-  config: Config,
+  { config, env }: Pick<CommandContext, 'config' | 'env'>,
   token: () => string | null,
   logger: ReturnType<typeof makeLogger>,
 ): Promise<{ sink: Sink; close: () => Promise<void> }> {
@@ -29,7 +29,7 @@ export async function openSink(
   }
   const { httpSink } = await import('../../agent/http-sink.ts')
   const ca = config.AGENT_CA === null ? undefined : readFileSync(config.AGENT_CA, 'utf8')
-  const sink = httpSink({ url, token, ca })
+  const sink = httpSink({ url, token, ca, proxyEnv: proxyEnvFor(url, env) })
   return { sink, close: () => sink.close() }
 }
 

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { existsSync, globSync, readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { test } from 'node:test'
+import fc from 'fast-check'
 import type { GpuReading } from '../../../src/agent/gpu/gpu-source.ts'
 import { parseMigProfiles, parseNvidiaSmi, parseSmiTable, type SmiRow } from '../../../src/agent/gpu/nvidia-smi-csv.ts'
 
@@ -45,7 +46,7 @@ const L40S = [
 ]
 
 test('values are read by the names of their columns, with units and without, with a header and without', () => {
-  const whole = { readings: L40S, faults: [], splitGpus: [] }
+  const whole = { readings: L40S, faults: [], strays: [], splitGpus: [] }
   assert.deepEqual(parseNvidiaSmi(fixture('two-gpus.csv')), whole)
   assert.deepEqual(parseNvidiaSmi(fixture('two-gpus.csv').replaceAll('\n', '\r\n')), whole)
   const columns = [
@@ -91,7 +92,7 @@ test('a split GPU has no utilization; its profiles are in the list', () => {
 })
 
 test('rows that cannot be right are left out and named, figures are unknown and named, the rest is kept', () => {
-  const { readings, faults } = parseNvidiaSmi(fixture('odd-rows.csv'))
+  const { readings, faults, strays } = parseNvidiaSmi(fixture('odd-rows.csv'))
   const figures = { utilization: 0.05, memUsedMb: 1, memTotalMb: 10, powerW: 20 }
   assert.deepEqual(readings, [
     { ...NOTHING, gpuIndex: 1, uuid: 'GPU-b', name: 'Good', ...figures },
@@ -99,7 +100,6 @@ test('rows that cannot be right are left out and named, figures are unknown and 
   ])
   const expected = [
     /^nvidia-smi: the row "0, GPU-a, GPU with, a comma, .*" has 8 columns, expected 7; left out$/,
-    /^nvidia-smi: the row "WARNING: infoROM is corrupted at gpu 0000:17:00.0" has 1 columns, expected 7; left out$/,
     /^nvidia-smi: a row has index "1", expected a number from 0 to 1023 that no other row has; left out$/,
     /^nvidia-smi: a row has index "-1"/,
     /^nvidia-smi: a row has index "nothing"/,
@@ -108,8 +108,43 @@ test('rows that cannot be right are left out and named, figures are unknown and 
     /^GPU 2: memory.total is "lots"/,
     /^GPU 2: power.draw is "-5 W"/,
   ]
+  assert.deepEqual(strays, ['WARNING: infoROM is corrupted at gpu 0000:17:00.0'])
   assert.equal(faults.length, expected.length, faults.join('\n'))
   for (const [i, pattern] of expected.entries()) assert.match(faults[i]!, pattern)
+})
+
+test('lines before, between and after the rows cost no GPU, wherever they stand', () => {
+  const [header, ...rows] = fixture('two-gpus.csv').trim().split('\n') as [string, ...string[]]
+  const noise = ['WARNING: infoROM is corrupted at gpu 0000:B3:00.0', '[HAMI-core Msg(7:8:libvgpu.c:837)]: Init']
+  const text = [noise[0], header, rows[0], noise[1], rows[1], noise[1]].join('\n')
+  assert.deepEqual(parseNvidiaSmi(text), {
+    readings: L40S,
+    faults: [],
+    strays: [noise[0], noise[1], noise[1]],
+    splitGpus: [],
+  })
+})
+
+test('10,000 mutated outputs: readings or a GpuSourceError each, and each line of the table has an outcome', () => {
+  const texts = ['two-gpus.csv', 'split.csv', 'odd-rows.csv', 'absent.csv', 'old-names.csv'].map(fixture)
+  const edit = fc.record({ at: fc.nat(2000), length: fc.nat(40), text: fc.string({ unit: 'binary', maxLength: 30 }) })
+  fc.assert(
+    fc.property(fc.constantFrom(...texts), fc.array(edit, { maxLength: 6 }), (start, edits) => {
+      const text = edits.reduce((now, { at, length, text: put }) => {
+        const from = at % (now.length + 1)
+        return now.slice(0, from) + put + now.slice(from + length)
+      }, start)
+      try {
+        const { readings, faults, strays } = parseNvidiaSmi(text)
+        const lines = text.split(/\r?\n/).filter((line) => line.trim() !== '').length
+        const named = readings.length + faults.length + strays.length
+        assert.ok(named >= lines - 1, `${named} of ${lines}: ${JSON.stringify(text)}`)
+      } catch (error) {
+        if ((error as Error).name !== 'GpuSourceError') throw error
+      }
+    }),
+    { numRuns: 10_000 },
+  )
 })
 
 test('what is no table of GPUs is an error, never no GPUs', () => {
@@ -174,6 +209,7 @@ test('every capture of a query gives what the index of the captures says', { ski
             },
           ],
           faults: [],
+          strays: [],
           splitGpus: isSplit ? [0] : [],
         },
         at,

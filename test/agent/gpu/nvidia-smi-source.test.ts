@@ -103,6 +103,21 @@ const FAULTS: [name: string, script: string, message: RegExp][] = [
     'echo "Failed to initialize NVML: Driver/library version mismatch"; exit 18',
     /different versions.*restart the machine/,
   ],
+  [
+    'NVML lost its devices',
+    'echo "Failed to initialize NVML: Unknown Error"; exit 255',
+    /exited with 255: "Failed to initialize NVML: Unknown Error"; a container that lost its devices .* restart the container/,
+  ],
+  [
+    'access blocked',
+    'echo "Failed to initialize NVML: GPU access blocked by the operating system"; exit 17',
+    /the system denies access to the GPU: under WSL update/,
+  ],
+  [
+    'no handle',
+    'echo "Unable to determine the device handle for GPU0000:20:00.0: Unknown Error"; exit 255',
+    /a GPU does not respond/,
+  ],
   ['exit code alone', 'exit 4', /exited with 4; this user may not open the devices/],
   [
     'library missing',
@@ -150,13 +165,36 @@ test('a command that is missing, may not be run or cannot exist says so', async 
   await empty.close()
 })
 
-test('rows beside complaints are kept, and the complaints named', async (t) => {
-  const { source, play } = fake(t, `${GPUS}; echo "WARNING: something is odd" >&2`)
+test('words and exit codes beside rows are notices, unless they name a broken GPU or driver', async (t) => {
+  const { source, play } = fake(t, `echo "WARNING: infoROM is corrupted at gpu 0000:B3:00.0"; ${GPUS}; exit 14`)
   assert.deepEqual(await utilizations(source), [0.83, 0])
-  assert.match(source.faults.join(), /nvidia-smi complained: "WARNING: something is odd"/)
+  assert.deepEqual(source.faults, [])
+  assert.match(
+    source.notices.join('|'),
+    /line "WARNING: infoROM .* is no row, left out; .*\|.*exited with 14; the figures/,
+  )
+  for (const noise of ['echo "WARNING: something is odd" >&2', 'exit 255', 'exit 77']) {
+    play(`${GPUS}; ${noise}`)
+    assert.deepEqual(await utilizations(source), [0.83, 0], noise)
+    assert.deepEqual([source.faults, source.notices.length], [[], 1], noise)
+  }
   play(`${GPUS}; echo "Unable to determine the device handle for GPU2: 0000:4B:00.0: GPU is lost."; exit 15`)
   assert.deepEqual(await utilizations(source), [0.83, 0])
-  assert.match(source.faults.join('|'), /Unable to determine .* left out\|.*exited with 15.*a GPU fell off the bus/)
+  assert.match(
+    source.faults.join('|'),
+    /Unable to determine .* left out; a GPU fell off.*\|.*exited with 15; a GPU fell/,
+  )
+  assert.deepEqual(source.notices, [])
+  play('exit 15')
+  await assert.rejects(source.read())
+  assert.deepEqual(source.notices, [])
+})
+
+test('an advisory exit code of the list does not cost the profiles of split GPUs', async (t) => {
+  const list = `cat ${FIXTURES}/split.L.txt; exit 14`
+  const { source } = fake(t, `if [ "$1" = -L ]; then ${list}; else cat ${FIXTURES}/split.csv; fi`)
+  assert.deepEqual((await source.read())[1]!.migProfile, '4g.40gb,1g.10gb+me')
+  assert.deepEqual(source.faults, [])
 })
 
 test('one that hangs is ended in time with what it started, and the event loop goes on', async (t) => {

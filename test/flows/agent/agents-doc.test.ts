@@ -19,9 +19,11 @@ const python = blocks.find(({ language }) => language === 'python')!.text
 const ADDRESS = 'https://pertoken.example.com'
 
 /**
- * A folder with an nvidia-smi of two GPUs, of which the second tells no utilisation; it knows the queries of the page.
+ * A folder with an nvidia-smi of two GPUs, of which the second tells neither utilisation nor uuid; it knows the queries
+ * of the page. It writes an advisory before its table and exits with 14, as with a corrupted infoROM; with `failsFirst`
+ * its first run has no rows at all.
  */
-function fakeGpus(t: TestContext): string {
+function fakeGpus(t: TestContext, { failsFirst = false } = {}): string {
   const directory = join(temporaryDirectory(t), 'bin')
   mkdirSync(directory)
   const path = join(directory, 'nvidia-smi')
@@ -41,7 +43,6 @@ function fakeGpus(t: TestContext): string {
     },
     {
       index: '1',
-      uuid: 'GPU-b',
       name: 'NVIDIA L4',
       'memory.used': '0',
       'memory.total': '23034',
@@ -50,12 +51,17 @@ function fakeGpus(t: TestContext): string {
   ]
   const script = [
     '#!/bin/sh',
+    failsFirst
+      ? '[ -e "$0.ran" ] || { touch "$0.ran"; echo "Failed to initialize NVML: Unknown Error"; exit 255; }'
+      : '',
+    'echo "WARNING: infoROM is corrupted at gpu 0000:B3:00.0"',
     'fields=$(echo "$1" | sed "s/--query-gpu=//" | tr "," " ")',
     // With units and a header where the reader did not ask them away, as the real one does.
     'case "$2" in *noheader*) ;; *) echo "$fields" | sed "s/ /, /g";; esac',
     ...rows.map(
       (row) => `line=; for field in $fields; do ${values(row)}; line="$line\${line:+, }$v"; done; echo "$line"`,
     ),
+    'exit 14',
   ]
   writeFileSync(path, `${script.join('\n')}\n`)
   chmodSync(path, 0o755)
@@ -72,7 +78,13 @@ function checkSamples(samples: readonly Record<string, unknown>[]): void {
   }
   const common = { mem_total_mb: 23_034, name: 'NVIDIA L4', source: 'nvidia-smi' }
   assert.deepEqual(figures(0), { ...common, utilization: 0.37, mem_used_mb: 1024, power_w: 41.5, uuid: 'GPU-a' })
-  assert.deepEqual(figures(1), { ...common, utilization: undefined, mem_used_mb: 0, power_w: undefined, uuid: 'GPU-b' })
+  assert.deepEqual(figures(1), {
+    ...common,
+    utilization: undefined,
+    mem_used_mb: 0,
+    power_w: undefined,
+    uuid: undefined,
+  })
   assert.equal(new Set(samples.map((one) => one['event_id'])).size, samples.length)
 }
 
@@ -138,7 +150,7 @@ for (const [name, command, text] of [
     let server: Service = await serve()
     const file = join(directory, 'producer')
     writeFileSync(file, text)
-    const path = `${fakeGpus(t)}:${process.env['PATH']}`
+    const path = `${fakeGpus(t, { failsFirst: true })}:${process.env['PATH']}`
     produce(t, command, file, {
       PATH: path,
       PERTOKEN_URL: `http://127.0.0.1:${port}`,

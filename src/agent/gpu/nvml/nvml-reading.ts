@@ -61,6 +61,7 @@ const REMEDIES: Readonly<Record<number, string>> = {
   [FUNCTION_NOT_FOUND]: 'the library is too old, or not the one of the NVIDIA driver; update the driver',
   15: 'it has fallen off the bus; look for Xid in dmesg and restart the machine',
   16: 'it needs a reset; stop what uses it and run nvidia-smi --gpu-reset, or restart the machine',
+  17: 'the system denies access to the GPU; under WSL update Windows’ driver and WSL (wsl --update), in a virtual machine pass the GPU through',
   18: 'the loaded driver and its library are of different versions, as after an update; restart the machine',
   28: 'it is not there any more; look for Xid in dmesg',
   999: 'look for NVRM and Xid in dmesg; in a container that lost its devices, restart the container',
