@@ -4,6 +4,7 @@
 import type { GpuDocument, TokenDocument } from '../../src/domain/events/event.ts'
 import { ownEventId } from '../../src/domain/events/event-id.ts'
 import { noAmounts } from '../../src/domain/ledger/rows.ts'
+import { partsOf } from '../../src/domain/ledger/token-parts.ts'
 import { totalsOfEvent } from '../../src/domain/ledger/token-totals.ts'
 import type { CellRow, TokenCounts } from '../../src/domain/ledger/types.ts'
 import type { LedgerBucket, LedgerStore } from '../../src/store/ledger-store.ts'
@@ -43,7 +44,7 @@ export function expectedTotals(
   tokens: readonly TokenDocument[],
   { fromMs, toMs, hosts }: { fromMs: number; toMs: number; hosts: readonly (string | null)[] },
 ): BigTotals[] {
-  const chosen = tokens.filter(({ ts, host }) => {
+  const chosen = tokens.flatMap(partsOf).filter(({ ts, host }) => {
     const ms = ts.getTime()
     return ms >= fromMs && ms < toMs && hosts.includes(host)
   })
@@ -75,12 +76,14 @@ export function generatedTokens(count: number, lengthMs: number): TokenDocument[
       ...(pick(3) === 0 ? { cached_prompt_tokens: pick(prompt + 1) } : {}),
       ...(pick(5) === 0 ? { requests: pick(4) } : {}),
       ...(pick(3) === 0 ? {} : { tenant: ['a', 'b', 'null'][pick(3)]! }),
+      ...(pick(4) === 0 ? { interval_s: INTERVALS_S[pick(INTERVALS_S.length)]! } : {}),
     }
     const plain = without(token(`g${i}`, pick(lengthMs)), 'gpu_index', 'tenant')
     return { ...plain, ...fields, ...index }
   })
 }
 
+const INTERVALS_S = [0, 0.25, 5, 60, 61.5, 300, 1799.999, 3600]
 const GPU_SETS = [[0], [3], [0, 1], [1, 0], [0, 1, 2], [2, 0, 1], [0, 1, 2, 3, 4, 5, 6, 7], [1023, 5]]
 
 /** Whole numbers below a limit, from a fixed seed (xorshift32). */

@@ -182,7 +182,11 @@ test('the gate of a processor that was stopped across a freeze is read again bef
     await gate.refreshIfOlderThan(CLOSED_DAYS_MAX_AGE_MS)
     const day = gate.closedDay(D1 + HOUR_MS)
     assert.equal(day?.state, 'frozen')
-    assert.match(ClosedDays.refusalText(day!), /^2026-03-31 is frozen by retention, since 2026-04-08T01:00:00/)
+    const refusal = (atMs: number, fields = {}) => gate.refusalOf(token(atMs, fields))?.message
+    const text = /^\/ts: 2026-03-31 is frozen by retention, since 2026-04-08T01:00:00/
+    assert.match(refusal(D1 + HOUR_MS)!, text)
+    assert.match(refusal(D2 + MINUTE, { interval_s: 90 })!, /^\/interval_s: Begins in a day .*2026-03-31 is frozen/)
+    for (const interval_s of [0, 59.999, 60]) assert.equal(refusal(D2 + MINUTE, { interval_s }), undefined)
     assert.equal(gate.closedDay(D1 - 1), null)
     assert.equal(gate.closedDay(D2), null)
   }))
