@@ -11,6 +11,7 @@ import type { LedgerBucket, LedgerStore } from '../../src/store/ledger-store.ts'
 
 /** The instant that everything lies around: the start of a minute and of an hour. */
 export const T0 = Date.UTC(2026, 5, 1, 12)
+const MINUTE_MS = 60_000
 
 type Totals = Awaited<ReturnType<LedgerStore['tokenTotals']>>[number]
 type BigCounts = Record<keyof TokenCounts, bigint>
@@ -168,6 +169,30 @@ export function bucket(fields: Partial<LedgerBucket> = {}): LedgerBucket {
     computedMs: T0 + 120_000,
     ...fields,
   }
+}
+
+/** Events of a store that an older version wrote, and the minutes whose cells are to be computed for it. */
+export const OLDER_TOKENS = [
+  token('instant', 0),
+  token('short', 30_000, { interval_s: 5 }),
+  token('edge', 5 * MINUTE_MS, { interval_s: 5 }),
+  token('half', 40 * MINUTE_MS + 1, { interval_s: 1800, host: null }),
+  token('day', 2 * MINUTE_MS, { interval_s: 86_400 }),
+]
+export const OLDER_MARKS = [
+  ...[4, 5].map((minute) => `${minute} h1`),
+  ...Array.from({ length: 31 }, (_, i) => `${10 + i} null`),
+]
+
+/** The marked minutes of the hours around T0, sorted. */
+export async function markedMinutes(ledger: LedgerStore): Promise<string[]> {
+  const marked: string[] = []
+  for (let minute = -60; minute < 60; minute++) {
+    for (const { hosts } of await ledger.readMarks('minute', T0 + minute * MINUTE_MS)) {
+      for (const host of hosts) marked.push(`${minute} ${host}`)
+    }
+  }
+  return marked.sort()
 }
 
 export async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {
