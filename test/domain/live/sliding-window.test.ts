@@ -103,11 +103,16 @@ test('what an interval adds to the past takes no second away that is newer', () 
   const window = makeWindow()
   for (let second = 0; second <= 40; second++) priced(window, token(second))
   priced(window, token(31, { interval_s: 3600, model: 'long', prompt_tokens: 3600, completion_tokens: 0 }))
-  const { models } = window.live(T0 + 40_000)
-  assert.deepEqual(models.map(({ model, tokens_per_second }) => [model, Math.round(tokens_per_second * 30)]).sort(), [
-    ['long', 20],
-    ['m', 3000],
-  ])
+  const { models, slots } = window.live(T0 + 40_000)
+  const inWindow = (one: { tokens_per_second: number }) => Math.round(one.tokens_per_second * 30)
+  assert.deepEqual(
+    new Map(models.map((one) => [one.model, inWindow(one)])),
+    new Map([
+      ['long', 20],
+      ['m', 3000],
+    ]),
+  )
+  assert.deepEqual(slots.map(inWindow), [3020])
 })
 
 test('nothing to divide by gives null, never zero or infinity', () => {
