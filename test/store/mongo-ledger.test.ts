@@ -207,7 +207,7 @@ test(
         const reach = await tokens.find({ pt_reach: { $exists: true } }).toArray()
         assert.deepEqual(reach.map(({ _id, pt_reach }) => [_id as unknown, pt_reach]).sort(), [
           [OLDER_TOKENS[2]!._id, 1],
-          [OLDER_TOKENS[3]!._id, 30],
+          [OLDER_TOKENS[3]!._id, 32],
         ])
         assert.deepEqual(await markedMinutes(store.ledger), OLDER_MARKS.toSorted(), String(prepared))
       }

@@ -20,7 +20,7 @@ export interface Index {
 }
 
 /** Token events that are counted in minutes before their own, see events/reach.ts. */
-export const REACH_INDEX: Index = { key: { pt_reach: 1, ts: 1 }, partialFilterExpression: { pt_reach: { $gt: 0 } } }
+const REACH_INDEX: Index = { key: { pt_reach: 1, ts: 1 }, partialFilterExpression: { pt_reach: { $gt: 0 } } }
 
 /** Every collection, with the indexes that it needs besides `_id`. */
 export const COLLECTIONS: Readonly<Record<string, readonly Index[]>> = {

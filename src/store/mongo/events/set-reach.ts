@@ -3,12 +3,12 @@
 // computes them. One pass over all token usage, once; it may be repeated, and made by two processes at once.
 
 import type { Document } from 'mongodb'
-import { type DirtyMinute, reachMinutes, TouchedCells } from '../../../domain/ledger/buckets.ts'
+import { type DirtyMinute, TouchedCells } from '../../../domain/ledger/buckets.ts'
 import type { LedgerToken } from '../../../domain/ledger/types.ts'
 import { COLLECTION_OF_KIND } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { OWN_IDS } from '../reading/ordered-scan.ts'
-import { REACH } from './reach.ts'
+import { REACH, reachOf } from './reach.ts'
 import { bulkError, faultsOf } from './writes.ts'
 
 const PAGE_DOCUMENTS = 1_000
@@ -30,8 +30,8 @@ export async function setReach(
       const cells = new TouchedCells()
       const updates: Document[] = []
       for (const event of cursor.readBufferedDocuments() as unknown as LedgerToken[]) {
-        const reach = reachMinutes(event)
-        if (reach === 0) continue
+        const reach = reachOf(event)
+        if (reach === null) continue
         updates.push({ q: { _id: event._id }, u: { $set: { [REACH]: reach } } })
         cells.touchToken(event)
         cells.touch(event.host, event.ts.getTime())
