@@ -142,7 +142,7 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
       const part = { fromMs: T0 + 20 * MINUTE, toMs: T0 + 50 * MINUTE }
       assert.equal((await place.verify(part)).differenceCount, 0)
       const rule = { id: 'r', match: { host: 'a' }, kind: 'spot', usd_per_hour: 2 * DEFAULT_USD }
-    const twice = { currency: 'USD', rules: [rule] }
+      const twice = { currency: 'USD', rules: [rule] }
       const { version } = (await setBook(place.ledger, twice, { origin: 'test', nowMs: place.nowMs })).version
       const { summary } = await reprice({ ledger: place.ledger, ...part, bookVersion: version, nowMs: place.nowMs })
       await place.settle()
