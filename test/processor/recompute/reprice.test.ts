@@ -81,29 +81,6 @@ test('totals move by exactly the price difference, by model; old revisions can b
     )
   }))
 
-test('the minutes before the first event that it sums over are repriced and reported too', async () => {
-  const { store, dispose } = openSqlite()
-  try {
-    const place = await LedgerPlace.on(store)
-    await place.step([], [token(T0 + 50 * MINUTE, { interval_s: 2400, prompt_tokens: 10_000 })])
-    await place.settle()
-    const [before, spans] = [await total(place), await place.spans('minute')]
-    assert.equal(before, 400_000_000n)
-    const bookVersion = await setDoubled(place)
-    const range = { fromMs: T0, toMs: T0 + HOUR_MS }
-    const { summary } = await reprice({ ledger: place.ledger, ...range, bookVersion, nowMs: place.nowMs })
-    assert.deepEqual([summary.before_nano_usd, summary.after_nano_usd], ['400000000', '800000000'])
-    await place.settle()
-    assert.equal(await total(place), 800_000_000n)
-    assert.equal(await totalAt(place, 0), before)
-    let cells = 0
-    for await (const _ of ledgerAsOf({ ledger: place.ledger, ...range, revision: 0 })) cells++
-    assert.equal(cells, spans.size)
-  } finally {
-    await dispose()
-  }
-})
-
 test('what a book would have changed is reported and nothing is written', () =>
   onPlace(async (place) => {
     const range = { fromMs: T0 - HOUR_MS, toMs: T0 + HOUR_MS }
