@@ -8,6 +8,7 @@ import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts
 import type { Logger } from '../../runtime/logger.ts'
 import type { EventStore } from '../../store/event-store.ts'
 import { ensureDefault, type PriceBookVersions, setBook } from '../prices/price-book-versions.ts'
+import { readBookFit } from '../prices/seen-gpus.ts'
 import { Retrier } from '../retry.ts'
 import { Keeper } from './keeper.ts'
 import { Retention } from './retention.ts'
@@ -90,6 +91,9 @@ export class LedgerService {
       for (const warning of warnings) logger.warn({ path }, problemText(warning))
       if (isNew) logger.info({ path, version: version.version }, 'Price book of the file is in force')
       await this.#books.refresh()
+      if (!isNew) return
+      const fit = await readBookFit(this.#store, this.#books.bookByVersion(version.version), Date.now())
+      for (const { message } of fit.unmatched_rules) logger.warn({ path }, message)
     }
     const onProblems = async (problems: Problems) => {
       for (const problem of problems)
