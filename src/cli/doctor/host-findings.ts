@@ -4,6 +4,7 @@
 
 import type { GpuConflict } from '../../domain/ledger/gpu-conflicts.ts'
 import { type HostSpelling, hostSpellings } from '../../domain/ledger/host-spellings.ts'
+import { PriceBookVersions } from '../../processor/prices/price-book-versions.ts'
 import { type DoubtedCounter, readRecentGpus, readUsedSlots } from '../../processor/recent-gpus.ts'
 import type { EventStore } from '../../store/event-store.ts'
 import type { Config } from '../options.ts'
@@ -24,10 +25,14 @@ const MAX_LISTED = 5
 
 /** Reads the samples of the last hour of event time, and the newest tokens. */
 export async function probeHosts(store: EventStore): Promise<HostLook> {
-  const { samples, conflicts, counters } = await readRecentGpus(store)
+  const books = new PriceBookVersions(store.ledger)
+  await books.refresh()
+  const nameOf = <H extends string | null>(host: H): H => books.hosts.nameOf(host)
+  const { samples, conflicts, counters } = await readRecentGpus(store, nameOf)
   const newestMs: HostLook['newestMs'] = new Map()
   for (const { host, ts } of samples) newestMs.set(host, Math.max(ts.getTime(), newestMs.get(host) ?? 0))
-  return { newestMs, conflicts, counters, spellings: hostSpellings(samples, await readUsedSlots(store)) }
+  const sampled = samples.map(({ host, gpu_index }) => ({ host: nameOf(host), gpu_index }))
+  return { newestMs, conflicts, counters, spellings: hostSpellings(sampled, await readUsedSlots(store, nameOf)) }
 }
 
 /** `publishes`: whether events with this machine's HOSTNAME are to be expected. */
@@ -49,7 +54,8 @@ export function hostFindings(look: HostLook, config: Config, publishes: boolean)
   for (const { tokenHost, sampleHost, gpu_indexes } of look.spellings) {
     const gpus = listed(gpu_indexes.map((index) => `GPU ${index}`))
     const found = `Tokens name host "${tokenHost}", of which no sample came; "${sampleHost}" has samples of ${gpus}`
-    add(false, `${found}: if it is the same host, its time is paid for twice; give it one name in both`)
+    const entry = `hosts: [{ name: ${sampleHost}, aliases: [${tokenHost}] }]`
+    add(false, `${found}: if it is one host, its time is paid for twice; join them in the price book: ${entry}`)
   }
   if (look.counters.length > 0) {
     const slots = look.counters.map(({ host, gpu_index, doubt }) => `"${host ?? ''}" GPU ${gpu_index} ${DOUBTS[doubt]}`)
@@ -65,7 +71,8 @@ export function hostFindings(look: HostLook, config: Config, publishes: boolean)
 function conflictText(conflict: GpuConflict): string {
   if (conflict.kind === 'uuid_in_two_slots') {
     const slots = listed(conflict.slots.map(({ host, gpu_index }) => `"${host ?? ''}" GPU ${gpu_index}`))
-    return `One GPU, ${conflict.uuid}, is sampled under ${slots}, and paid for under each: give its host one name`
+    const found = `One GPU, ${conflict.uuid}, is sampled under ${slots}, and paid for under each`
+    return `${found}: give its host one name, or join its names in the price book (hosts)`
   }
   const slot = `"${conflict.host ?? ''}" GPU ${conflict.gpu_index}`
   if (conflict.kind === 'two_names_in_slot') {

@@ -50,7 +50,7 @@ export function unmatchedRules(
   nowMs: number,
 ): { rules: UnmatchedRule[]; count: number } {
   if (gpus.length === 0) return { rules: [], count: 0 }
-  const seen = lookUps(gpus)
+  const seen = lookUps(gpus.map((gpu) => ({ ...gpu, host: book.hosts.nameOf(gpu.host) })))
   const unmatched = book.rules
     .filter((rule) => !fits(rule, seen))
     .map((rule) => ({ rule, state: stateOf(rule, nowMs) }))

@@ -67,8 +67,7 @@ export class MinuteKeeper {
     const first = plans[0]
     if (first === undefined) return 0
     const range = { fromMs: first.startMs, toMs: plans.at(-1)!.startMs + CELL_MS }
-    const hosts = new Set(plans.flatMap((plan) => [...plan.hosts]))
-    const inputs = await groupedInputs(this.#deps.ledger, range, hosts)
+    const inputs = await groupedInputs(this.#deps.ledger, range, this.#namesOf(plans))
     try {
       this.#length.learn(range.toMs - range.fromMs, inputs.tokens.count)
       let batch: ComputedMinute[] = []
@@ -98,11 +97,22 @@ export class MinuteKeeper {
       const marks = await ledger.readMarks('minute', startMs)
       // Another keeper was here.
       if (marks.length === 0) continue
-      plans.push({ startMs, marks, hosts: new Set(marks.flatMap((mark) => mark.hosts)), revs: new Map() })
+      const { hosts } = this.#deps.books.bookFor(startMs)
+      const cells = new Set(marks.flatMap((mark) => mark.hosts.flatMap((host) => hosts.cellsOf(host))))
+      plans.push({ startMs, marks, hosts: cells, revs: new Map() })
     }
     const open = plans.length === 0 ? [] : await dropFrozen(this.#deps, plans)
     for (const plan of open) plan.revs = await ledger.readRevs('minute', plan.startMs, [...plan.hosts])
     return open
+  }
+
+  /** All names whose events are in the cells of these plans. */
+  #namesOf(plans: readonly Plan[]): Set<string | null> {
+    const namesOf = ({ startMs, hosts }: Plan) => {
+      const book = this.#deps.books.bookFor(startMs)
+      return [...hosts].flatMap((host) => book.hosts.namesOf(host))
+    }
+    return new Set(plans.flatMap(namesOf))
   }
 
   #cells(inputs: CellInputs<GroupedTokens>, { startMs, hosts, revs }: Plan): LedgerBucket[] {
@@ -134,10 +144,11 @@ export class MinuteKeeper {
     const wonCells = Map.groupBy(won, (cell) => cell.startMs)
     const done: string[] = []
     for (const { plan } of batch) {
-      const version = books.versionFor(plan.startMs)
-      const current = (wonCells.get(plan.startMs) ?? []).filter((cell) => cell.bookVersions[0] === version)
-      const hosts = new Set(current.map((cell) => cell.host))
-      for (const mark of plan.marks) if (mark.hosts.every((host) => hosts.has(host))) done.push(mark.id)
+      const book = books.bookFor(plan.startMs)
+      const current = (wonCells.get(plan.startMs) ?? []).filter((cell) => cell.bookVersions[0] === book.version)
+      const cells = new Set(current.map((cell) => cell.host))
+      const isDone = (host: string | null) => book.hosts.cellsOf(host).every((name) => cells.has(name))
+      for (const mark of plan.marks) if (mark.hosts.every(isDone)) done.push(mark.id)
     }
     await ledger.deleteMarks(done)
     counters.marksDeleted += done.length

@@ -43,11 +43,12 @@ export async function readBookFit(store: Source, book: PriceBook, nowMs: number)
   const past = newestMs === null ? null : await readDays(store, newestMs)
   const seen = [...recent.map(({ slot }) => slot), ...(past?.slots ?? [])]
   const { rules, count } = unmatchedRules(book, seen, nowMs)
+  const nameOf = (host: string | null) => book.hosts.nameOf(host)
   const unpriced = recent.filter(({ slot, isPriced }) => !isPriced && book.ruleAt(slot, nowMs) === null)
   const usdPerHour = usd(book.defaultAt(nowMs))
   return {
     seen_since: past === null ? null : new Date(past.fromMs).toISOString(),
-    gpus_seen: new Set(seen.map(({ host, gpuIndex }) => JSON.stringify([host, gpuIndex]))).size,
+    gpus_seen: new Set(seen.map(({ host, gpuIndex }) => JSON.stringify([nameOf(host), gpuIndex]))).size,
     unmatched_rules: rules,
     unmatched_rules_count: count,
     default_gpus: unpriced
@@ -91,17 +92,19 @@ export async function isKnownGpu(
   book: PriceBook,
   { host, gpuIndex, atMs }: { host: string | null; gpuIndex: number; atMs: number },
 ): Promise<boolean> {
-  if (host !== null && book.rules.some(({ match }) => match.host === host && match.gpu_index === gpuIndex)) return true
-  if ((await store.latestSample({ host, gpuIndex })) !== null) return true
+  const name = book.hosts.nameOf(host)
+  if (name !== null && book.rules.some(({ match }) => match.host === name && match.gpu_index === gpuIndex)) return true
+  const names = book.hosts.namesOf(name)
+  for (const each of names) if ((await store.latestSample({ host: each, gpuIndex })) !== null) return true
   const dayMs = floorTo(DAY_MS, atMs)
-  for await (const { rows } of store.ledger.readBuckets('day', dayMs, dayMs + DAY_MS, [host])) {
+  for await (const { rows } of store.ledger.readBuckets('day', dayMs, dayMs + DAY_MS, [...names])) {
     if (rows.some((row) => row.gpu_index === gpuIndex)) return true
   }
   const newestMs = await store.newestMs('token')
   if (newestMs === null) return false
   let searched = 0
   for await (const token of store.readEvents('token', newestMs - TOKENS_MS, newestMs + 1)) {
-    if (token.host === host && (token.gpus ?? [token.gpu_index]).includes(gpuIndex)) return true
+    if (names.includes(token.host) && (token.gpus ?? [token.gpu_index]).includes(gpuIndex)) return true
     if (++searched > MAX_TOKENS) break
   }
   return false
