@@ -4,19 +4,20 @@
 // which rules fit no GPU; `pertoken reprice` corrects the past.
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import { defaultsOf } from '../../domain/prices/price-book.ts'
 import { problemText } from '../../domain/prices/price-book-check.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import { fitOfVersion, priceListing } from '../../http/routes/price-routes.ts'
 import { PriceBookVersions, setBook } from '../../processor/prices/price-book-versions.ts'
 import { explainPrice, type PriceExplanation } from '../../processor/prices/price-explanation.ts'
 import { type BookFit, isKnownGpu, unknownGpuText } from '../../processor/prices/seen-gpus.ts'
-import { WHAT_IF_MS, whatIf } from '../../processor/recompute/price-change.ts'
+import { priceChange, WHAT_IF_MS } from '../../processor/recompute/price-change.ts'
 import { textTable } from '../../report/table.ts'
 import type { EventStore } from '../../store/event-store.ts'
 import { ApiClient } from '../api-client.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
 import { instantFlag } from '../parse-instant.ts'
-import { priceChangeText } from '../price-change-text.ts'
+import { hasChange, keptDefaultText, priceChangeText } from '../price-change-text.ts'
 import { priceFitText } from '../price-fit-text.ts'
 import { ProgressLine } from '../progress-line.ts'
 import { readPriceBook } from '../wiring/price-book-file.ts'
@@ -136,20 +137,29 @@ async function setLocally(context: CommandContext, store: EventStore, file: stri
   const toMs = floorTo(CELL_MS, nowMs)
   const line = new ProgressLine('Looking at the last day')
   const onProgress = (progress: Parameters<ProgressLine['show']>[0]) => line.show(progress)
-  const change = await whatIf({ ledger: store.ledger, book, fromMs: toMs - WHAT_IF_MS, toMs, onProgress })
+  const range = { fromMs: toMs - WHAT_IF_MS, toMs, bookVersion: version.version }
+  const change = await priceChange({ ledger: store.ledger, ...range, onProgress })
   line.clear()
-  if (change.cells === 0) return 0
-  context.print(`\nThe last day stays as it is. With this book it would have cost:\n\n${priceChangeText(change)}`)
-  context.print(`\nTo correct it: pertoken reprice --from TIME --to TIME --version ${version.version}\n`)
+  if (hasChange(change)) {
+    context.print(
+      `\nThe last day stays as it is. Repriced to this version it would cost:\n\n${priceChangeText(change)}`,
+    )
+    context.print(`\nTo correct it: pertoken reprice --from TIME --to TIME --version ${version.version}\n`)
+  } else if (change.cells > 0) {
+    context.print('\nThe last day costs the same with this version: repricing it would change nothing\n')
+  }
+  // Only a default that this book has changed: what is older was decided before.
+  const kept = version.book as PriceBookDocument
+  if (defaultsOf(kept).at(-1)!.from_ms === version.fromMs) context.print(keptDefaultText(kept, range.fromMs))
   return 0
 }
 
-function slotOf({ flags }: CommandContext): { host: string | null; gpuIndex: number; atMs: number } {
+function slotOf({ flags }: CommandContext): Parameters<typeof explainPrice>[1] {
   if (flags['gpu'] === undefined)
     throw new UsageError('Explain needs --gpu INDEX, and --host NAME where events have one')
   const gpuIndex = numberFlag(flags, 'gpu', { min: 0, max: 1023, default: 0, integer: true })
   const nowMs = Date.now()
-  return { host: textFlag(flags, 'host') ?? null, gpuIndex, atMs: instantFlag(flags, 'at', nowMs) ?? nowMs }
+  return { host: textFlag(flags, 'host') ?? null, gpuIndex, atMs: instantFlag(flags, 'at', nowMs) ?? nowMs, nowMs }
 }
 
 function showVersion({ flags, print }: CommandContext, answer: SetAnswer): number {
@@ -214,6 +224,7 @@ function showExplanation({ flags, print }: CommandContext, found: PriceExplanati
   const gpu = [gpu_name, gpu_uuid].filter((part) => part !== null).join(', ')
   print(`${host ?? '(no host)'}/${gpu_index}${gpu === '' ? '' : ` (${gpu})`} at ${at}, version ${found.book_version}\n`)
   print(`${price_per_hour_usd} USD/h, ${price_kind}${rule === null ? '' : `, rule "${rule.id}"`}: ${because}\n`)
+  if (found.note !== undefined) print(`${found.note[0]!.toUpperCase()}${found.note.slice(1)}\n`)
   const components = Object.entries(parts).map(([name, value]) => `${name} ${value ?? 'unknown'}`)
   print(`Made of: ${components.join(', ')}\n`)
   const otherRules = others.map(({ id, reason }) => [id, reason])

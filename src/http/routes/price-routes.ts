@@ -7,6 +7,7 @@ import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import { PriceBook } from '../../domain/prices/price-book.ts'
 import { type PriceBookDocument, PriceBookSchema } from '../../domain/prices/price-book-schema.ts'
 import type { Problem } from '../../domain/prices/schema-errors.ts'
+import { EXPLAINED_TIMES } from '../../processor/prices/explained-instant.ts'
 import { InvalidPriceBook, PriceBookVersions, setBook } from '../../processor/prices/price-book-versions.ts'
 import { explainPrice } from '../../processor/prices/price-explanation.ts'
 import { isKnownGpu, readBookFit, unknownGpuText } from '../../processor/prices/seen-gpus.ts'
@@ -150,9 +151,14 @@ function addExplaining(app: FastifyInstance, { store, now }: HttpDependencies): 
           host: nullable('string', 'Host; null where events name none'),
           gpu_index: { type: 'integer' },
           at: { type: 'string', format: 'date-time' },
-          gpu_uuid: nullable('string', 'UUID as the newest sample told it'),
-          gpu_name: nullable('string', 'Name as the newest sample told it'),
-          sample: nullable('object', 'The newest sample at or before the instant, within a day'),
+          gpu_uuid: nullable('string', 'UUID that the ledger takes; null where unknown'),
+          gpu_name: nullable('string', 'Name that the ledger takes; null where unknown'),
+          time: { enum: EXPLAINED_TIMES, description: 'What the ledger makes of the instant' },
+          note: { type: 'string', description: 'The same in a sentence' },
+          sample: nullable(
+            'object',
+            'The sample that gives uuid, name, price and power; null where no single one does',
+          ),
           book_version: { type: 'integer' },
           price_per_hour_usd: { type: 'number' },
           price_kind: { type: 'string' },
@@ -173,7 +179,7 @@ function addExplaining(app: FastifyInstance, { store, now }: HttpDependencies): 
     if (books.versions.length === 0) {
       throw new HttpProblem(404, 'not-found', { detail: 'There is no price book yet: start the processor, or set one' })
     }
-    const asked = { host, gpuIndex, atMs }
+    const asked = { host, gpuIndex, atMs, nowMs: now() }
     if (!(await isKnownGpu(store, books.bookFor(floorTo(CELL_MS, atMs)), asked))) {
       throw new HttpProblem(404, 'not-found', { detail: unknownGpuText(asked) })
     }

@@ -9,8 +9,9 @@ import type { GpuDocument, TokenDocument } from '../../../src/domain/events/even
 import { DAY_MS } from '../../../src/domain/ledger/buckets.ts'
 import { initialBook, PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { setBook } from '../../../src/processor/prices/price-book-versions.ts'
+import { explainPrice } from '../../../src/processor/prices/price-explanation.ts'
 import { ledgerAsOf } from '../../../src/processor/recompute/ledger-as-of.ts'
-import { whatIf } from '../../../src/processor/recompute/price-change.ts'
+import { priceChange } from '../../../src/processor/recompute/price-change.ts'
 import { reprice } from '../../../src/processor/recompute/reprice.ts'
 import type { LedgerBucket, LedgerStore } from '../../../src/store/ledger-store.ts'
 import type { OpenStore } from './keeper.contract.ts'
@@ -135,7 +136,8 @@ export function joinedHostsContract(name: string, open: OpenStore, { runs }: { r
       await place.step(samples, tokens)
       await place.settle()
       const range = { fromMs: T0, toMs: T0 + MINUTE }
-      const change = await whatIf({ ledger: place.ledger, ...range, book: bookWith(HOSTS) })
+      const wanted = await setBook(place.ledger, bookWith(HOSTS), { origin: 'test', nowMs: place.nowMs })
+      const change = await priceChange({ ledger: place.ledger, ...range, bookVersion: wanted.version.version })
       assert.deepEqual([change.before_nano_usd, change.after_nano_usd], ['20000000', '10000000'])
       await joinNames(place, range)
       await place.settle()
@@ -150,6 +152,10 @@ export function joinedHostsContract(name: string, open: OpenStore, { runs }: { r
         [['m1', 9_000_000n, 1_000_000n, 'measured']],
       )
       assert.equal((await place.spans('minute')).get(spanKey(T0, 'b')), undefined)
+      for (const host of ['a', 'b']) {
+        const found = await explainPrice(place.store, { host, gpuIndex: 0, atMs: T0 + 30_000, nowMs: place.nowMs })
+        assert.deepEqual([found.host, found.time, found.sample?.ts], ['a', 'covered', iso(T0 + 40_000)])
+      }
     },
   )
 
