@@ -86,9 +86,8 @@ const eventsOf = (text: string) => [JSON.parse(text) as object].flat()
 async function keep(t: TestContext, texts: readonly string[], book: unknown): Promise<LedgerPlace> {
   const { store, dispose } = openSqlite()
   t.after(dispose)
-  await store.prepare()
-  await setBook(store.ledger, book, { origin: 'test', nowMs: 0 })
   const place = await LedgerPlace.on(store)
+  await setBook(store.ledger, book, { origin: 'test', nowMs: 0 })
   place.nowMs = NOW_MS
   const documents = texts.flatMap(eventsOf).map((event) => accepted(event) as unknown as GpuDocument & TokenDocument)
   const isToken = (document: object) => 'model' in document
@@ -113,6 +112,12 @@ async function report(place: LedgerPlace): Promise<string[]> {
     rows.push(`${host} ${model ?? '-'} ${total_usd}`)
   }
   return rows.sort()
+}
+
+async function notesOf(place: LedgerPlace): Promise<readonly string[]> {
+  const reading = new CostReading(sourceOf(place), queryOf(['model']))
+  for await (const _ of reading.rows());
+  return (await reading.tail()).notes ?? []
 }
 
 const ownedBook = ({ text }: Files) => bookOf(text('book-owned.yaml'))
@@ -209,12 +214,15 @@ const CASES: Record<string, Check> = {
     const texts = [files.text(file), files.text('host-fqdn-tokens.json')]
     const parted = await keep(t, texts, ownedBook(files))
     const entry =
-      /"gpu-1\.example\.com", of which no sample came.*hosts: \[\{ name: gpu-1, aliases: \[gpu-1\.example\.com\]/
+      /"gpu-1\.example\.com", of which no sample came.*hosts: \[\{ name: "gpu-1", aliases: \["gpu-1\.example\.com"\]/
     assert.match((await findingsOf(parted)).join('\n'), entry)
+    const note = (await notesOf(parted)).join('\n')
+    assert.match(note, entry)
+    assert.match(note, /, and reprice: 0\.014166667 USD of this range are for it$/)
     const hosts = [{ name: 'gpu-1', aliases: ['gpu-1.example.com'] }]
     const joined = await keep(t, texts, { ...ownedBook(files), hosts })
     assert.deepEqual(await report(joined), ['gpu-1 llama-3 0.06'])
-    assert.deepEqual(await findingsOf(joined), [])
+    assert.deepEqual([await findingsOf(joined), await notesOf(joined)], [[], []])
   },
   'host-fqdn-tokens.json': (file, { text }) =>
     assert.equal(accepted(eventsOf(text(file))[0])['host'], 'gpu-1.example.com'),

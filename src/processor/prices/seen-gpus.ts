@@ -47,7 +47,7 @@ export async function readBookFit(store: Source, book: PriceBook, nowMs: number)
   const unpriced = recent.filter(({ slot, isPriced }) => !isPriced && book.ruleAt(slot, nowMs) === null)
   const usdPerHour = usd(book.defaultAt(nowMs))
   return {
-    seen_since: past === null ? null : new Date(past.fromMs).toISOString(),
+    seen_since: past === null ? null : new Date(Math.min(past.fromMs, newestMs! - HOUR_MS)).toISOString(),
     gpus_seen: new Set(seen.map(({ host, gpuIndex }) => JSON.stringify([nameOf(host), gpuIndex]))).size,
     unmatched_rules: rules,
     unmatched_rules_count: count,
@@ -67,6 +67,8 @@ async function readDays(store: Source, newestMs: number): Promise<{ slots: Price
   for (; dayMs > newestDayMs - MAX_DAYS * DAY_MS && rows < MAX_ROWS; dayMs -= DAY_MS) {
     for await (const bucket of store.ledger.readBuckets('day', dayMs, dayMs + DAY_MS)) {
       rows += bucket.rows.length
+      // A day that is not read to its end is not stated as one that was looked at.
+      if (rows > MAX_ROWS) return { slots: [...slots.values()], fromMs: dayMs + DAY_MS }
       for (const row of bucket.rows) {
         // A commitment that never reported has rows of its own: that is no GPU that was seen.
         if (row.covered_ms + row.assumed_ms === 0n) continue
