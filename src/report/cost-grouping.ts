@@ -5,7 +5,14 @@
 // meanwhile.
 
 import { floorTo, HOUR_MS } from '../domain/ledger/buckets.ts'
-import { addAmounts, compareText, noAmounts, RowAccumulator, spreadNullIdle } from '../domain/ledger/rows.ts'
+import {
+  addAmounts,
+  compareText,
+  isNothingToReport,
+  noAmounts,
+  RowAccumulator,
+  spreadNullIdle,
+} from '../domain/ledger/rows.ts'
 import type { CellRow, LedgerAmounts } from '../domain/ledger/types.ts'
 import type { PriceKind } from '../domain/prices/price-rule.ts'
 import { type CostQuery, type Grouping, stepEnd, stepStart } from './cost-query.ts'
@@ -151,7 +158,9 @@ export class CostGrouping {
   }
 
   #closeStep(): CostRow[] {
-    const rows = [...this.#groups.values()].sort((a, b) => compareKeys(a.key, b.key))
+    // A share of time and money that is rounded to nothing has no basis, and no line of an invoice.
+    const rows = [...this.#groups.values()].filter(({ amounts }) => !isNothingToReport(amounts))
+    rows.sort((a, b) => compareKeys(a.key, b.key))
     for (const row of rows) addAmounts(this.totals, row.amounts)
     this.#groups = new Map()
     return rows

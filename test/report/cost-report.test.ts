@@ -198,6 +198,17 @@ test('idle is spread alike over an hour and over its first 59 minutes with the s
   }
 })
 
+test('a row without any figure is left out, whatever energy fell on it; time that costs nothing is not', () => {
+  const nothing = row({ model: 'llama', energy_mj: 3n, basis: 'measured', method: 'weighted-tokens' })
+  const free = row({ model: 'free', covered_ms: 1n, basis: 'measured' })
+  const spans = [{ startMs: at(0), host: 'h', rows: [free, nothing, usedRow({ model: 'qwen' })] }]
+  const { rows } = groupBuckets(question(), spans)
+  assert.deepEqual(
+    rows.map(({ key }) => key.model),
+    ['free', 'qwen'],
+  )
+})
+
 test('filters take only their rows, after idle has been spread', () => {
   const held = row({ loaded_idle_nano_usd: 10n })
   const rows = [usedRow({ tenant: 'a' }), usedRow({ tenant: 'b' }), held]
@@ -229,6 +240,8 @@ test('figures are those of the parts: USD from integers, seconds from millisecon
 test('a quotient of nothing is null with a reason, never 0, ∞ or NaN', () => {
   const cases: [Partial<CostRow['amounts']>, RegExp][] = [
     [{}, /Nothing in this range/],
+    [{ covered_ms: 60_000n, basis: 'measured' }, /time that costs nothing/],
+    [{ requests: 1n }, /Requests without tokens/],
     [{ busy_nano_usd: 5n }, /No tokens/],
     [{ busy_nano_usd: 5n, requests: 1n }, /Requests without tokens/],
     [{ uncovered_nano_usd: 5n }, /paid for and dark/],

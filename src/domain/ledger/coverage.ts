@@ -3,6 +3,7 @@
 // power) hold for that time. The covered time is cut at the minute's edges and wherever a price rule starts or ends, so
 // that each interval has one price. What no sample covers are gaps. Times are whole milliseconds, intervals half open.
 
+import { decimalUnits } from '../prices/money.ts'
 import type { PriceBook } from '../prices/price-book.ts'
 import { effectivePrice, type PricedSlot, type PriceKind, type PriceRule } from '../prices/price-rule.ts'
 import { CELL_MS } from './buckets.ts'
@@ -10,7 +11,8 @@ import { EnergyCounter } from './energy.ts'
 import type { LedgerSample } from './types.ts'
 
 /** Utilisation is an integer of 1/10,000. */
-export const UTILIZATION_SCALE = 10_000
+const UTILIZATION_PLACES = 4
+export const UTILIZATION_SCALE = 10 ** UTILIZATION_PLACES
 
 /** An interval of one slot with one price. */
 export interface PricedInterval {
@@ -187,7 +189,7 @@ function nearestOf<F extends 'uuid' | 'name' | 'price_per_hour_usd'>(
 
 function utilizationOf(sample: LedgerSample): number | null {
   const utilization = sample.utilization ?? null
-  return utilization === null ? null : Math.round(utilization * UTILIZATION_SCALE)
+  return utilization === null ? null : Number(decimalUnits(utilization, UTILIZATION_PLACES))
 }
 
 /** Whole mJ used in the first `untilMs` of an interval: adjacent parts add up to the whole. */

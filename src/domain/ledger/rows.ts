@@ -120,7 +120,12 @@ export function totalNanoUsd(amounts: Readonly<LedgerAmounts>): bigint {
 
 /** Whether all quantities are zero. */
 export function isNothing(amounts: Readonly<LedgerAmounts>): boolean {
-  return AMOUNT_FIELDS.every((field) => amounts[field] === 0n) && (amounts.energy_mj ?? 0n) === 0n
+  return (amounts.energy_mj ?? 0n) === 0n && isNothingToReport(amounts)
+}
+
+/** Whether all quantities that an answer shows are zero: energy, which is in the price, may be left. */
+export function isNothingToReport(amounts: Readonly<LedgerAmounts>): boolean {
+  return AMOUNT_FIELDS.every((field) => amounts[field] === 0n)
 }
 
 /** Equal for two rows exactly when they become one row in a sum; the GPU's name is no part of it. */

@@ -8,6 +8,7 @@ import { CELL_MS, DAY_MS, floorTo, HOUR_MS, MAX_SAMPLE_GAP_MS } from '../../doma
 import { firstPerInstant, type PricedInterval, SlotCoverage } from '../../domain/ledger/coverage.ts'
 import { isUsage } from '../../domain/ledger/token-totals.ts'
 import type { LedgerSample } from '../../domain/ledger/types.ts'
+import { decimalUnits } from '../../domain/prices/money.ts'
 import type { PriceBook } from '../../domain/prices/price-book.ts'
 import { effectivePrice, type PricedSlot, type PriceKind } from '../../domain/prices/price-rule.ts'
 import type { EventStore } from '../../store/event-store.ts'
@@ -106,7 +107,7 @@ function knownBy(
   const nanoUsdPerHour =
     powerW === null || price.rule === null
       ? price.nanoUsdPerHour
-      : price.rule.priceWithEnergy(BigInt(Math.round(powerW * 1000)) * BigInt(HOUR_MS), HOUR_MS)
+      : price.rule.priceWithEnergy(decimalUnits(powerW, 3) * BigInt(HOUR_MS), HOUR_MS)
   const by =
     newest === null ? 'no sample of the day before is known' : `known by the sample of ${newest.ts.toISOString()}`
   return { time, note: `${NOTES[time]}; ${by}`, slot, sample: newest, kind: price.kind, nanoUsdPerHour, powerW }

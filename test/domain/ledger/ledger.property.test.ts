@@ -52,7 +52,9 @@ const sample = fc
     gpu_index: fc.integer({ min: 0, max: 3 }),
     uuid: maybe(fc.constantFrom('GPU-1', 'GPU-2')),
     name: maybe(fc.constantFrom('NVIDIA H100 80GB', 'NVIDIA A100', 'L4')),
-    utilization: maybe(fc.oneof(fc.constantFrom(0, 1, 0.00005, 1 / 3), fc.double({ min: 0, max: 1, noNaN: true }))),
+    utilization: maybe(
+      fc.oneof(fc.constantFrom(0, 1, 0.00005, 0.00015, 0.57895, 1 / 3), fc.double({ min: 0, max: 1, noNaN: true })),
+    ),
     mem_used_mb: maybe(fc.constantFrom(0, 3999, 4000, 70_000)),
     mem_total_mb: maybe(fc.constantFrom(0, 80_000)),
     power_w: maybe(fc.constantFrom(0, 71.5, 333.333, 700)),
