@@ -2,7 +2,7 @@
 // often do not agree (`gpu-1`, `gpu-1.example.com`, a container's id). The join is a rule of the book, not of the
 // event: documents keep the name that they came with, and whoever computes by a version of the book reads all names
 // of a host together. So it holds for the past as far as a range is repriced to that version.
-// docs/adr/0010-joined-host-names.md.
+// docs/adr/0011-joined-host-names.md.
 
 import type { PriceBookDocument, PriceMatch } from './price-book-schema.ts'
 
