@@ -174,9 +174,11 @@ export function badRecords(nowMs: number): BadRecord[] {
     token(`${field} an array`, { [field]: [1] }, 'wrong_type')
   }
   token('model empty', { model: '' }, 'out_of_range')
+  token('more than an hour', { interval_s: 3600.5 }, 'out_of_range')
   token('model a number', { model: 4 }, 'wrong_type')
   token('latency negative', { latency_ms: -1 }, 'out_of_range')
   raw('gpus nested 10,000 deep', 'gpus', `${'['.repeat(10_000)}1${']'.repeat(10_000)}`, 'too_deep')
+  token('the store’s own field', { pt_reach: 1 }, 'forbidden_field')
   raw('_bsontype in an unknown field', 'extra', '{"a":{"_bsontype":"ObjectId"}}', 'forbidden_field')
   token('gpus empty', { gpus: [] }, 'out_of_range')
   token('gpus no array', { gpus: 1 }, 'wrong_type')

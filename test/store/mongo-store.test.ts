@@ -40,7 +40,7 @@ test(
       assert.deepEqual(await store.prepare(), { warnings: [] })
       const keysOf = async (name: string) => (await client.db().collection(name).indexes()).map((index) => index['key'])
       assert.deepEqual(await keysOf('gpu_metrics'), [{ _id: 1 }, { ts: 1 }, { host: 1, gpu_index: 1 }])
-      assert.deepEqual(await keysOf('token_usage'), [{ _id: 1 }, { ts: 1 }, { model: 1 }])
+      assert.deepEqual(await keysOf('token_usage'), [{ _id: 1 }, { ts: 1 }, { model: 1 }, { pt_reach: 1, ts: 1 }])
       assert.deepEqual(await keysOf('dead_letters'), [{ _id: 1 }, { time: -1, _id: -1 }])
       assert.deepEqual(await keysOf('pt_marks'), [{ _id: 1 }, { level: 1, start_ms: 1, at_ms: 1 }])
       const made = await client.db().listCollections().toArray()

@@ -1,7 +1,7 @@
 // `pertoken verify`: recomputes the ledger from the single raw documents and compares. Exit 1 on any difference, and
 // the first of them are shown; `--repair` marks what differs, so that the keeper of a running processor recomputes it.
 
-import { CELL_MS, DAY_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import { CELL_MS, DAY_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
 import { type VerifyResult, verify as verifyRange } from '../../processor/recompute/verify.ts'
 import { textTable } from '../../report/table.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
@@ -59,8 +59,8 @@ async function rangeOf(
   const [from, to] = [instantFlag(flags, 'from', nowMs), instantFlag(flags, 'to', nowMs)]
   const raw = from === undefined || to === undefined ? await ledger.rawRange() : null
   if (raw === null && (from === undefined || to === undefined)) return null
-  // A sample covers time up to two minutes from its own.
-  const fromMs = from === undefined ? floorTo(DAY_MS, raw!.fromMs - 2 * CELL_MS) : floorTo(CELL_MS, from)
+  // A sample covers time up to two minutes from its own, a token event is counted up to an hour before it.
+  const fromMs = from === undefined ? floorTo(DAY_MS, raw!.fromMs - HOUR_MS) : floorTo(CELL_MS, from)
   const toMs = to === undefined ? floorTo(DAY_MS, raw!.toMs + 2 * CELL_MS) + DAY_MS : Math.ceil(to / CELL_MS) * CELL_MS
   if (fromMs >= toMs) throw new UsageError('Flag --to is not after --from: expected a later instant')
   return { fromMs, toMs }

@@ -5,6 +5,7 @@
 // there is no second shape to map to and nothing to copy per event.
 
 import Type from 'typebox'
+import { MAX_INTERVAL_S } from './event-interval.ts'
 
 /** Largest count (tokens, requests) that one event may carry. */
 const MAX_COUNT = 1_000_000_000
@@ -72,7 +73,12 @@ export const TokenUsageSchema = Type.Object(
     tenant: Type.Optional(Text('Who it was served for')),
     cached_prompt_tokens: Type.Optional(Count('The part of prompt_tokens that came from a cache')),
     requests: Type.Optional(Count('How many requests the event sums; 1 when absent')),
-    interval_s: Type.Optional(Quantity(86_400, 'Seconds that the event sums over')),
+    interval_s: Type.Optional(
+      Quantity(
+        MAX_INTERVAL_S,
+        'Seconds that the event sums over: its counts are spread evenly over [ts − interval_s, ts)',
+      ),
+    ),
     event_id: Type.Optional(EventId),
     engine: Type.Optional(Text('Inference engine')),
     request_id: Type.Optional(Text('Identity of the request')),

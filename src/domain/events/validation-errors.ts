@@ -1,6 +1,7 @@
 // Turns the validator's findings into issues with reason codes, in words that say what was found, what was expected and
 // what to do. Runs only for rejected events.
 
+import { MAX_INTERVAL_S } from './event-interval.ts'
 import { OLDEST_MS } from './record-time.ts'
 import type { Issue, ReasonCode } from './rejection.ts'
 
@@ -93,6 +94,8 @@ function hintFor(path: string, value: unknown): string {
     if (value <= 1.05) return ' (a ratio rounded up: send 1)'
     if (value <= 100) return ' (it looks like per cent: divide by 100)'
   }
+  if (path === '/interval_s' && typeof value === 'number' && value > MAX_INTERVAL_S)
+    return ' (an event sums over an hour at most: send one for each hour)'
   return isNumeric(value) && path !== '/ts' ? ' (a number in quotes: remove them)' : ''
 }
 

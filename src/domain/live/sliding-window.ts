@@ -11,7 +11,7 @@
 
 import { type GpuDocument, gpuIndexesOf, type TokenDocument } from '../events/event.ts'
 import { type LiveModel, type LiveSlot, liveFigures, type PriceOfSlot } from './live-figures.ts'
-import { PaneRing, type Slot } from './panes.ts'
+import { lastSecond, PaneRing, type Slot } from './panes.ts'
 
 export interface SlidingWindowOptions {
   /** Length of the window, seconds. */
@@ -56,7 +56,7 @@ export class SlidingWindow {
    */
   price(event: TokenDocument, nowMs: number): void {
     const tsMs = event.ts.getTime()
-    const second = Math.floor(tsMs / 1000)
+    const second = lastSecond(event)
     const { windowSeconds } = this.#options
     let hourlyUsd = 0
     let tokens = 0
@@ -122,7 +122,7 @@ export class SlidingWindow {
       slot.newestSecond = second
       slot.newestSeenMs = nowMs
     }
-    slot.total.add(second, prompt, completion)
+    slot.total.addOver(event, slot.newestSecond, { prompt, completion })
     let ring = slot.models.get(event.model)
     if (ring === undefined) {
       ring = new PaneRing(this.#ringSize)
@@ -130,7 +130,7 @@ export class SlidingWindow {
       this.#ringCount++
       this.#makeRoom(slot)
     }
-    ring.add(second, prompt, completion)
+    ring.addOver(event, slot.newestSecond, { prompt, completion })
     return false
   }
 

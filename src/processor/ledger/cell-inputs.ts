@@ -79,8 +79,7 @@ export async function groupedInputs(
 
 /** Inputs of all cells from single documents; to be closed. */
 export function documentInputs(ledger: LedgerStore, range: MinuteRange): CellInputs<MinuteTokenAggregator> {
-  const tokens = new MinuteTokenAggregator(ledger.readLedgerTokens(range.fromMs, range.toMs))
-  return new CellInputs(tokens, samplesOf(ledger, range))
+  return new CellInputs(new MinuteTokenAggregator(ledger, range), samplesOf(ledger, range))
 }
 
 function samplesOf(

@@ -1,7 +1,7 @@
 // Walks through the minutes of a range with what their cells are computed from, for all that recomputes the past:
 // `verify`, `reprice`, "what if" and old revisions. Single documents are read, in one pass over each range.
 
-import { CELL_MS } from '../../domain/ledger/buckets.ts'
+import { CELL_MS, HOUR_MS } from '../../domain/ledger/buckets.ts'
 import { compareText } from '../../domain/ledger/rows.ts'
 import type { PriceBook } from '../../domain/prices/price-book.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
@@ -47,8 +47,8 @@ export async function rangesWithEvents(
 ): Promise<MinuteRange[]> {
   const raw = await ledger.rawRange()
   if (raw === null) return []
-  // A sample reaches two minutes into the past and the future.
-  const firstMs = Math.floor(raw.fromMs / CELL_MS) * CELL_MS - 2 * CELL_MS
+  // A sample reaches two minutes into the past and the future, a token event an hour into the past.
+  const firstMs = Math.floor(raw.fromMs / CELL_MS) * CELL_MS - HOUR_MS
   const lastMs = Math.ceil(raw.toMs / CELL_MS) * CELL_MS + 2 * CELL_MS
   return days.openRanges(Math.max(fromMs, firstMs), Math.min(toMs, lastMs))
 }

@@ -82,6 +82,34 @@ test('an event over several GPUs spreads its tokens as integers, the remainder t
   assert.deepEqual(spread(7, 2), [4, 3])
 })
 
+test('an event that sums over an interval counts with its share of the window, at the mean rate of the interval', () => {
+  const hour = { interval_s: 3600, prompt_tokens: 1_000_000, completion_tokens: 200_000 }
+  for (const atSeconds of [3600, 3600.999]) {
+    const window = makeWindow()
+    window.observe(sample(0, { price_per_hour_usd: 3.6 }))
+    const event = priced(window, token(atSeconds, hour))
+    // 3.60 USD for 1.2 million tokens; the window begins with a whole second.
+    assert.ok(Math.abs(event.cost_per_token! - 3e-6) < 1e-8, String(event.cost_per_token))
+    assert.ok(Math.abs(event.tokens_per_second! - 1_200_000 / 3600) < 1)
+  }
+  const window = makeWindow()
+  assert.equal(priced(window, token(10, { interval_s: 5 })).tokens_per_second, 100 / 30, 'all within the window')
+  assert.equal(window.live(T0 + 10_000).models[0]!.tokens_per_second, 100 / 30)
+  assert.equal(window.live(T0 + 36_000).models[0]!.tokens_per_second, 80 / 30, 'second 5 has left')
+  assert.equal(priced(window, token(20, { interval_s: 3600, prompt_tokens: 0, completion_tokens: 0 })).late, undefined)
+})
+
+test('what an interval adds to the past takes no second away that is newer', () => {
+  const window = makeWindow()
+  for (let second = 0; second <= 40; second++) priced(window, token(second))
+  priced(window, token(31, { interval_s: 3600, model: 'long', prompt_tokens: 3600, completion_tokens: 0 }))
+  const { models } = window.live(T0 + 40_000)
+  assert.deepEqual(models.map(({ model, tokens_per_second }) => [model, Math.round(tokens_per_second * 30)]).sort(), [
+    ['long', 20],
+    ['m', 3000],
+  ])
+})
+
 test('nothing to divide by gives null, never zero or infinity', () => {
   assert.equal(priced(makeWindow(), token(0, { prompt_tokens: 0, completion_tokens: 0 })).cost_per_token, null)
 })

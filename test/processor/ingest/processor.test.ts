@@ -213,13 +213,20 @@ test('events of a day that retention has closed are refused by name, the others 
   await bench.store.prepare()
   const dayMs = Date.UTC(2026, 10, 20)
   await bench.store.ledger.advanceDay({ startMs: dayMs, state: 'closing', sinceMs: T0 })
-  await bench.send('token', [goodToken(dayMs + 1000), goodToken(T0), goodToken(dayMs + 86_399_999)])
+  const nextMs = dayMs + 86_400_000
+  const summing = [
+    // The first begins with the next day, the second a millisecond before it.
+    { ...goodToken(nextMs + 60_000), interval_s: 60 },
+    { ...goodToken(nextMs + 60_000), interval_s: 60.001 },
+  ]
+  await bench.send('token', [goodToken(dayMs + 1000), goodToken(T0), goodToken(nextMs - 1), ...summing])
   const { outcomes } = await bench.process()
-  assert.deepEqual([outcomes.stored, outcomes.rejected], [1, 2])
+  assert.deepEqual([outcomes.stored, outcomes.rejected], [2, 3])
   const { items } = await bench.store.listDeadLetters({ limit: 10 })
   assert.deepEqual(
     items.map(({ reason }) => reason),
-    ['day_closed', 'day_closed'],
+    ['day_closed', 'day_closed', 'day_closed'],
   )
-  assert.match(items[0]!.message, /2026-11-20 is closing/)
+  for (const { message } of items) assert.match(message, /2026-11-20 is closing/)
+  assert.equal(items.filter(({ message }) => message.startsWith('/interval_s: Begins in a day')).length, 1)
 })

@@ -8,7 +8,8 @@ import fc from 'fast-check'
 import type { GpuDocument, TokenDocument } from '../../../src/domain/events/event.ts'
 import { DAY_MS } from '../../../src/domain/ledger/buckets.ts'
 import { initialBook, PriceBook } from '../../../src/domain/prices/price-book.ts'
-import { setBook } from '../../../src/processor/prices/price-book-versions.ts'
+import { Keeper } from '../../../src/processor/ledger/keeper.ts'
+import { PriceBookVersions, setBook } from '../../../src/processor/prices/price-book-versions.ts'
 import { explainPrice } from '../../../src/processor/prices/price-explanation.ts'
 import { ledgerAsOf } from '../../../src/processor/recompute/ledger-as-of.ts'
 import { priceChange } from '../../../src/processor/recompute/price-change.ts'
@@ -44,7 +45,11 @@ export function joinedHostsContract(name: string, open: OpenStore, { runs }: { r
         try {
           const place = await LedgerPlace.on(store)
           place.nowMs = edge + DAY_MS
-          const events: Event[] = drawn.map((one) => eventOf(one))
+          const events: Event[] = drawn.map((one, i) => {
+            const event = eventOf(one)
+            // Every third event of usage sums over more than a minute.
+            return event.token && i % 3 === 0 ? { token: { ...event.token, interval_s: 200 } as TokenDocument } : event
+          })
           const deliveries = [...events, ...again.map((n) => events[n % events.length]!)]
             .map((event) => ({ event, rank: order.next().value }))
             .sort((x, y) => x.rank - y.rank)
@@ -127,6 +132,35 @@ export function joinedHostsContract(name: string, open: OpenStore, { runs }: { r
     await place.settle()
     await place.assertLedger([], joined([event]), () => book)
   })
+
+  onPlace(
+    'names that are joined while a minute is computed: its marks stay, and it is computed again',
+    async (place) => {
+      const events = [token(T0, { host: 'a' }), token(T0, { host: 'b' })]
+      await place.step([], events)
+      const range = { fromMs: T0, toMs: T0 + 10 * MINUTE }
+      // Only a has a mark: what b came with is read for it alone.
+      for (const mark of await place.ledger.readMarks('minute', T0)) await place.ledger.deleteMarks([mark.id])
+      await place.ledger.insertMarks('minute', [{ startMs: T0, hosts: ['a'] }], place.nowMs)
+      const books = new PriceBookVersions(place.ledger)
+      const joining: LedgerStore = new Proxy(place.ledger, {
+        get: (ledger, method: keyof LedgerStore) =>
+          method === 'tokenTotals'
+            ? async (...asked: Parameters<LedgerStore['tokenTotals']>) => {
+                const groups = await ledger.tokenTotals(...asked)
+                if ((await ledger.readRevisions()).length === 0) await joinNames(place, range)
+                await books.refresh()
+                return groups
+              }
+            : (ledger[method] as (...all: unknown[]) => unknown).bind(ledger),
+      })
+      const options = { log: place.log, now: place.now, settleMs: 0, maxWaitMs: 0, jitterMs: 0 }
+      await new Keeper(joining, books, options).pass()
+      await place.settle()
+      await place.assertLedger([], joined(events), () => book)
+      await assertVerified(place)
+    },
+  )
 
   onPlace(
     'two names of a GPU that was paid for twice: joined, it is paid for once, and prices set shows it before',

@@ -11,6 +11,7 @@ import { ownEventId } from '../../../src/domain/events/event-id.ts'
 import { type BucketLevel, DAY_MS, floorTo, HOUR_MS, TouchedCells } from '../../../src/domain/ledger/buckets.ts'
 import { computeCell } from '../../../src/domain/ledger/cell.ts'
 import { compareText } from '../../../src/domain/ledger/rows.ts'
+import { partsOf } from '../../../src/domain/ledger/token-parts.ts'
 import { totalsOfEvent } from '../../../src/domain/ledger/token-totals.ts'
 import type { CellRow } from '../../../src/domain/ledger/types.ts'
 import type { PriceBook } from '../../../src/domain/prices/price-book.ts'
@@ -138,7 +139,7 @@ export function spanKey(startMs: number, host: string | null): string {
 export function touchedBy(samples: readonly GpuDocument[], tokens: readonly TokenDocument[]): TouchedCells {
   const cells = new TouchedCells()
   for (const sample of samples) cells.touchAround(sample.host, sample.ts.getTime())
-  for (const token of tokens) cells.touch(token.host, token.ts.getTime())
+  for (const token of tokens) cells.touchToken(token)
   return cells
 }
 
@@ -152,8 +153,9 @@ export function expectedLedger(
   const cells = touchedBy(samples, tokens)
     .dirtyMinutes()
     .flatMap(({ startMs, hosts }) => hosts.toSorted(compareText).map((host) => ({ startMs, host })))
+  const parts = tokens.flatMap(partsOf)
   for (const { startMs, host } of cells) {
-    const mine = tokens.filter(
+    const mine = parts.filter(
       (one) => one.host === host && one.ts.getTime() >= startMs && one.ts.getTime() < startMs + MINUTE,
     )
     const near = samples.filter((one) => one.host === host && Math.abs(one.ts.getTime() - startMs) < 10 * MINUTE)

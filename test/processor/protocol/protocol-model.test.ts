@@ -35,6 +35,8 @@ interface Scenario {
   keepers: number
   withHour: boolean
   constant: string[]
+  /** Minutes that are marked; the keepers work on T0. */
+  minutes?: number[]
 }
 
 /** Two token events of one cell; the second processor is handed the first event again. */
@@ -68,8 +70,25 @@ const samples: Scenario = (() => {
   }
 })()
 
+/** An event that ends in the next minute: its mark there does not stand for the one here. */
+const intervals: Scenario = (() => {
+  const [first, second] = [token(T0, { tenant: 't1' }), token(T0 + 60_500, { tenant: 't2', interval_s: 2 })]
+  return {
+    before: { samples: [], tokens: [] },
+    batches: [
+      { samples: [], tokens: [second] },
+      { samples: [], tokens: [second, first] },
+    ],
+    keepers: 2,
+    // The hours are explored with the tokens.
+    withHour: false,
+    constant: ['readLedgerSamples'],
+    minutes: [T0, T0 + 60_000],
+  }
+})()
+
 async function explore(
-  { before, batches, keepers, withHour, constant }: Scenario,
+  { before, batches, keepers, withHour, constant, minutes = [T0] }: Scenario,
   { mutate = (same: Store) => same, step = deliver }: { mutate?: (store: Store) => Store; step?: Deliver } = {},
 ): Promise<Exploration> {
   const { store, dispose } = openSqlite()
@@ -79,7 +98,7 @@ async function explore(
     await place.settle()
     const { nowMs } = place
     const processors = batches.map((batch, i): Actor => {
-      return { name: `processor ${i + 1}`, phases: [(on) => step(on, batch, nowMs, [T0])] }
+      return { name: `processor ${i + 1}`, phases: [(on) => step(on, batch, nowMs, minutes)] }
     })
     const keepersAtWork = Array.from({ length: keepers }, (_, i) =>
       keeperActor(`keeper ${i + 1}`, T0, { nowMs, withHour }),
@@ -120,7 +139,7 @@ function text(rows: unknown): string {
   return JSON.stringify(rows, (_, one) => (typeof one === 'bigint' ? String(one) : one)) ?? 'none'
 }
 
-for (const [name, scenario] of Object.entries({ tokens, samples })) {
+for (const [name, scenario] of Object.entries({ tokens, samples, intervals })) {
   test(`sqlite: no order of calls and no crash leaves a stale cell, hour or day: ${name}`, {
     timeout: 120_000,
   }, async (t) => {

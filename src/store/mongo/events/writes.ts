@@ -10,6 +10,7 @@ import { COLLECTION_OF_KIND } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { isHopeless, type ServerFault } from '../errors.ts'
 import { chunksOf, fitsOneCommand, MAX_DOCUMENTS } from './command-size.ts'
+import { withReach } from './reach.ts'
 
 const DUPLICATE_KEY = 11_000
 
@@ -22,7 +23,7 @@ export async function writeDocuments(
   // Both are awaited in any case: no write is still under way when this call fails.
   const results = await Promise.allSettled([
     insertDocuments(connection, COLLECTION_OF_KIND.gpu, samples, jsonBytes),
-    insertDocuments(connection, COLLECTION_OF_KIND.token, tokens, jsonBytes),
+    insertDocuments(connection, COLLECTION_OF_KIND.token, tokens.map(withReach), jsonBytes),
   ])
   const total: WriteResult = { stored: 0, duplicate: 0 }
   const errors: StoreError[] = []

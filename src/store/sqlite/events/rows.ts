@@ -2,6 +2,7 @@
 // row that violates another constraint, and an event would be lost silently.
 
 import type { EventKind, GpuDocument, TokenDocument } from '../../../domain/events/event.ts'
+import { reachMinutes } from '../../../domain/ledger/buckets.ts'
 import type { WriteResult } from '../../event-store.ts'
 import type { StoreDatabase } from '../store-database.ts'
 
@@ -18,7 +19,7 @@ export interface EventRow {
 const INSERT_SAMPLE = `INSERT INTO gpu_metrics (_id, ts, host, gpu_index, body) VALUES (?, ?, ?, ?, ?)
   ON CONFLICT (_id) DO NOTHING`
 const INSERT_TOKEN = `INSERT INTO token_usage (_id, ts, host, gpu_index, gpus, model, tenant, prompt_tokens,
-  completion_tokens, cached_prompt_tokens, requests, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  completion_tokens, cached_prompt_tokens, requests, reach, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
   ON CONFLICT (_id) DO NOTHING`
 
 const UPSERT_SLOT = `INSERT INTO slots (host, gpu_index, ts, sample_id) VALUES (?, ?, ?, ?)
@@ -76,6 +77,7 @@ function insertTokens(file: StoreDatabase, tokens: readonly TokenDocument[]): nu
       token.completion_tokens,
       token.cached_prompt_tokens ?? 0,
       token.requests ?? 1,
+      reachMinutes(token),
       toBody(token),
     )
     stored += Number(changes)
