@@ -73,6 +73,18 @@ export const OWN_INPUTS: Readonly<Record<string, string>> = {
   'http-quoted-headers.txt':
     'POST /api/v1/events HTTP/1.1\ncontent-type: application/json\nce-specversion: "1.0"\nce-type: "x.gpu.metrics.v1"\n' +
     'ce-source: "/my src"\nce-id: "q1"\n\n{"ts":"2026-11-20T06:00:00Z","host":"gpu-1","gpu_index":0,"utilization":0.5}\n',
+  'interval-hour-samples.json': json(
+    Array.from({ length: 61 }, (_, i) => ({
+      ts: new Date(START_MS + 3_600_000 + i * 60_000).toISOString(),
+      ...{ host: 'box-3', gpu_index: 0, event_id: `h${i}`, name: 'NVIDIA H100 80GB HBM3', utilization: 0.8 },
+    })),
+  ),
+  'interval-hour-tokens.json': json([
+    {
+      ...{ ts: '2026-11-20T07:59:50.000Z', host: 'box-3', gpu_index: 0, model: 'mixtral', requests: 500 },
+      ...{ prompt_tokens: 1_000_000, completion_tokens: 200_000, interval_s: 3600, event_id: 'agg1' },
+    },
+  ]),
   'model-at-sign.json': json([{ ...usage, host: 'w1', model: '@vendor/small-8b', tenant: '@team' }]),
   'null-figures.json': json([
     {

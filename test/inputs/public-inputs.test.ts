@@ -36,10 +36,8 @@ const DAY = { fromMs: Date.UTC(2026, 10, 20), toMs: Date.UTC(2026, 10, 21) }
 const PUBLIC = [1, 2].map((up) => new URL(`../../${'../'.repeat(up)}shared/field/inputs/`, import.meta.url).pathname)
 const folder = PUBLIC.find((path) => existsSync(path))
 
-/** What other tests hold: the field `interval_s`, the documented producers, and the lines of environment.txt. */
+/** What other tests hold: the documented producers, and the lines of environment.txt. */
 const ELSEWHERE: Record<string, string[]> = {
-  'interval-hour-samples.json': [],
-  'interval-hour-tokens.json': [],
   'smi-doc-exit-14.sh': ['test/flows/agent/agents-doc.test.ts'],
   'environment.txt': [
     'test/cli/own-address.test.ts',
@@ -237,6 +235,12 @@ const CASES: Record<string, Check> = {
     const sent = Object.fromEntries(Object.entries(kept ?? {}).map(([name, text]) => [name, String(text)]))
     assert.equal(accepted(`${value}`, { headers: sent })._id, accepted(body.trim(), { headers: plain })._id)
   },
+  // An hour's tokens on an hour of samples at 3.60 USD/h, from 10 s before its first sample: that minute is assumed.
+  'interval-hour-samples.json': async (file, files, t) => {
+    const place = await keep(t, [files.text(file), files.text('interval-hour-tokens.json')], ownedBook(files))
+    assert.deepEqual(await report(place), ['box-3 mixtral 3.66'])
+  },
+  'interval-hour-tokens.json': (file, { text }) => assert.equal(accepted(eventsOf(text(file))[0])['interval_s'], 3600),
   'model-at-sign.json': async (file, files, t) => {
     const event = eventsOf(files.text(file))[0] as { model: string; tenant: string }
     const place = await keep(t, [files.text(file)], ownedBook(files))
