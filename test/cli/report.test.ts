@@ -239,6 +239,26 @@ test('a book is set by its text alone: the same again makes no version', async (
   assert.match(out, new RegExp(`version ${first.version.version} says the same already`))
 })
 
+test('prices show has the rules in force with their prices, and a server returns the same', async (t) => {
+  const { app, store } = await openServer(t)
+  const own = { kind: 'owned', purchase_usd: 26_280, life_years: 3, usd_per_kwh: 0.2 }
+  const rules = [
+    { id: 'own', match: { host: 'h1', gpu_index: 0 }, from: '2026-01-01', ...own },
+    { id: 'h100', match: { name: '*H100*' }, kind: 'spot', usd_per_hour: 2.5 },
+  ]
+  await setBook(store.ledger, { currency: 'USD', rules }, { origin: 'test', nowMs: START_MS })
+  await store.writeDocuments([sample(0, 0, 0.5)], [])
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`
+  const { code, out } = await run(['prices', 'show', '--url', url])
+  assert.equal(code, 0)
+  assert.match(out, /^Price book version 1\n/)
+  assert.match(out, /^own +owned +host h1, gpu_index 0 +1 +2026-01-01 +-$/m)
+  assert.match(out, /^h100 +spot +name \*H100\* +2\.5 +- +-$/m)
+  const { in_force: effective, fit } = JSON.parse((await run(['prices', 'show', '--url', url, '--json'])).out)
+  assert.deepEqual([effective.version, fit.unmatched_rules, fit.gpus_seen], [1, [], 1])
+})
+
 test('a rule that fits no GPU is reported by set and show, over the store and over HTTP', async (t) => {
   const { app } = await openServer(t, () => ({ store: openedStore }))
   await app.listen({ host: '127.0.0.1', port: 0 })

@@ -4,7 +4,8 @@
 // which rules fit no GPU; `pertoken reprice` corrects the past.
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
-import { defaultsOf } from '../../domain/prices/price-book.ts'
+import { usd } from '../../domain/prices/money.ts'
+import { defaultsOf, PriceBook } from '../../domain/prices/price-book.ts'
 import { problemText } from '../../domain/prices/price-book-check.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import { fitOfVersion, priceListing } from '../../http/routes/price-routes.ts'
@@ -179,17 +180,20 @@ function showBook({ flags, print }: CommandContext, { in_force: effective, fit }
   if (flags['json'] === true) print(`${JSON.stringify({ in_force: effective, fit: fit ?? null }, null, 2)}\n`)
   else if (effective === null) print(NO_BOOK)
   else {
-    const rules = effective.book.rules.map(({ id, kind, match, from = '-', to = '-' }) => {
+    const compiled = new PriceBook(effective.book, effective.version)
+    const rules = effective.book.rules.map(({ id, kind, match, from = '-', to = '-' }, i) => {
       const fields = Object.entries(match).map(([name, value]) => `${name} ${value}`)
-      return [id, kind, fields.join(', '), from, to]
+      return [id, kind, fields.join(', '), String(usd(compiled.rules[i]!.nanoUsdPerHour)), from, to]
     })
     print(`Price book version ${effective.version}${rules.length === 0 ? ': no rules' : ''}\n\n`)
-    if (rules.length > 0) print(textTable(['rule', 'kind', 'matches', 'from', 'to'], rules, []))
+    if (rules.length > 0) print(textTable(['rule', 'kind', 'matches', 'USD/h', 'from', 'to'], rules, SHOWN))
     if (fit !== undefined && fit !== null) print(`${rules.length > 0 ? '\n' : ''}${priceFitText(fit)}`)
   }
   return 0
 }
 
+/** Right-aligned columns of a book; an owned GPU's price is without energy. */
+const SHOWN = [false, false, false, true, false, false]
 const NO_BOOK = 'There is no price book yet: start the processor, or pertoken prices set FILE\n'
 
 function showListing({ flags, print }: CommandContext, listing: Listing): number {
