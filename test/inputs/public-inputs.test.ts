@@ -112,8 +112,9 @@ async function report(place: LedgerPlace): Promise<string[]> {
   return rows.sort()
 }
 
-async function notesOf(place: LedgerPlace): Promise<readonly string[]> {
-  const reading = new CostReading(sourceOf(place), queryOf(['model']))
+async function notesOf(place: LedgerPlace, host?: string): Promise<readonly string[]> {
+  const query = { ...queryOf(['model']), ...(host === undefined ? {} : { host }) }
+  const reading = new CostReading(sourceOf(place), query)
   for await (const _ of reading.rows());
   return (await reading.tail()).notes ?? []
 }
@@ -221,6 +222,11 @@ const CASES: Record<string, Check> = {
     const joined = await keep(t, texts, { ...ownedBook(files), hosts })
     assert.deepEqual(await report(joined), ['gpu-1 llama-3 0.06'])
     assert.deepEqual([await findingsOf(joined), await notesOf(joined)], [[], []])
+    const asked = await notesOf(joined, 'gpu-1.example.com')
+    assert.deepEqual(asked, [
+      '"gpu-1.example.com" is a name of host "gpu-1" in the price book: what was joined is under "gpu-1"',
+    ])
+    assert.deepEqual(await notesOf(joined, 'gpu-1'), [])
   },
   'host-fqdn-tokens.json': (file, { text }) =>
     assert.equal(accepted(eventsOf(text(file))[0])['host'], 'gpu-1.example.com'),

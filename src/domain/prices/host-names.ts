@@ -36,13 +36,7 @@ export class HostNames {
     return this.#namesOf.get(host) ?? [host]
   }
 
-  /**
-
-   * Names of the cells that events of `host` change: its own, which an older version may have filled, and the one
-
-   * name's.
-
-   */
+  /** The cells that events of `host` change: its own, which an older version may have filled, and its one name's. */
   cellsOf(host: string | null): (string | null)[] {
     const name = this.nameOf(host)
     return name === host ? [host] : [host, name]

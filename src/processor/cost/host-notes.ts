@@ -1,9 +1,12 @@
 // Notes of an answer about cost: hosts of its range that only tokens name, beside a sampled host that is likely the
-// same. Read from the ledger itself, the newest buckets first, and no more than MAX_ROWS rows, so that a long range
-// costs no more than a short one. What a note costs is stated in dollars: the time that was assumed.
+// same; and the one name of a host that was asked for by another. Read from the ledger itself, the newest buckets
+// first, and no more than MAX_ROWS rows, so that a long range costs no more than a short one. What a note costs is
+// stated in dollars: the time that was assumed.
 
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
 import { hostSpellings, spellingText, type UsedSlot } from '../../domain/ledger/host-spellings.ts'
+import { HostNames } from '../../domain/prices/host-names.ts'
+import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import { type CostQuery, planOf } from '../../report/cost-query.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
 
@@ -11,8 +14,24 @@ const MAX_ROWS = 10_000
 /** Most notes of an answer. */
 const MAX_NOTES = 5
 
-/** The notes of a range. Rejects with a StoreError. */
-export async function spellingNotes(
+/** The notes of a question. Rejects with a StoreError. */
+export async function hostNotes(
+  ledger: LedgerStore,
+  query: Pick<CostQuery, 'fromMs' | 'toMs' | 'host'>,
+): Promise<string[]> {
+  return [...(await joinedNotes(ledger, query)), ...(await spellingNotes(ledger, query))]
+}
+
+/** A question by a name that the newest price book joins under another finds nothing, or only the past. */
+async function joinedNotes(ledger: LedgerStore, { host }: Pick<CostQuery, 'host'>): Promise<string[]> {
+  if (host === undefined || host === null) return []
+  const newest = (await ledger.readBooks()).toSorted((a, b) => a.version - b.version).at(-1)
+  const name = new HostNames((newest?.book as PriceBookDocument | undefined)?.hosts).nameOf(host)
+  if (name === host) return []
+  return [`"${host}" is a name of host "${name}" in the price book: what was joined is under "${name}"`]
+}
+
+async function spellingNotes(
   ledger: LedgerStore,
   { fromMs, toMs }: Pick<CostQuery, 'fromMs' | 'toMs'>,
 ): Promise<string[]> {
