@@ -127,6 +127,8 @@ export interface CostTail {
   totals: CostFigures
   /** Parts of the range without figures, and why; absent when there are none. */
   missing?: readonly { from: string; to: string; reason: string }[]
+  /** What costs money in the range and should not; absent when nothing is known. */
+  notes?: readonly string[]
 }
 
 export type CostAnswer = CostHead & CostTail & { rows: CostFigures[] }

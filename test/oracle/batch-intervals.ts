@@ -38,6 +38,8 @@ export interface OracleBook {
   gapMs: number
   maxModels: number
   maxTenants: number
+  /** The one name of each joined host name. */
+  hosts?: Record<string, string>
   rules: OracleRule[]
 }
 
