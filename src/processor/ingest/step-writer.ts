@@ -13,7 +13,7 @@ import type { EventStore } from '../../store/event-store.ts'
 import { CLOSED_DAYS_MAX_AGE_MS, type ClosedDays } from '../closed-days.ts'
 import { writeDeadLetters } from './dead-letters.ts'
 import type { Outcomes } from './outcomes.ts'
-import type { Origin, Step } from './step.ts'
+import { type Origin, type Step, touchExisting } from './step.ts'
 
 /** Points between which a crash must be harmless; tests kill the process there. */
 export type Checkpoint = 'read' | 'documents' | 'dead-letters' | 'marks' | 'positions' | 'committed'
@@ -192,7 +192,8 @@ export function stepWriters({ log, store, outcomes, repeat, ...target }: StepTar
         await target.closedDays.refreshIfOlderThan(CLOSED_DAYS_MAX_AGE_MS)
         if (target.closedDays.hasClosedDays) rejectClosedDays(step, target.closedDays)
         if (step.samples.length + step.tokens.length === 0) return
-        const { stored, duplicate } = await store.writeDocuments(step.samples, step.tokens, step.bytes)
+        const { stored, duplicate, existing } = await store.writeDocuments(step.samples, step.tokens, step.bytes)
+        touchExisting(step.cells, existing)
         outcomes.stored += stored
         outcomes.duplicate += duplicate
         for (const token of step.tokens) if (token.late === true) outcomes.late++

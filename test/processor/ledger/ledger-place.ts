@@ -15,6 +15,7 @@ import { partsOf } from '../../../src/domain/ledger/token-parts.ts'
 import { totalsOfEvent } from '../../../src/domain/ledger/token-totals.ts'
 import type { CellRow } from '../../../src/domain/ledger/types.ts'
 import type { PriceBook } from '../../../src/domain/prices/price-book.ts'
+import { touchExisting } from '../../../src/processor/ingest/step.ts'
 import { Keeper, type KeeperOptions } from '../../../src/processor/ledger/keeper.ts'
 import { ensureDefault, PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import { type VerifyOptions, type VerifyResult, verify } from '../../../src/processor/recompute/verify.ts'
@@ -92,8 +93,10 @@ export class LedgerPlace {
 
   /** What a processor does with a batch: documents, then one mark for each minute. */
   async step(samples: readonly GpuDocument[], tokens: readonly TokenDocument[]): Promise<void> {
-    await this.store.writeDocuments(samples, tokens)
-    await this.store.ledger.insertMarks('minute', touchedBy(samples, tokens).dirtyMinutes(), this.nowMs)
+    const { existing } = await this.store.writeDocuments(samples, tokens)
+    const cells = touchedBy(samples, tokens)
+    touchExisting(cells, existing)
+    await this.store.ledger.insertMarks('minute', cells.dirtyMinutes(), this.nowMs)
   }
 
   /** Runs a keeper until nothing is due. */

@@ -10,7 +10,7 @@ import { reachMinutes } from '../../../domain/ledger/buckets.ts'
 export const REACH = 'pt_reach'
 
 /** The document to store. Most are the event as it is. */
-export function withReach(token: TokenDocument): object {
+export function withReach(token: TokenDocument): TokenDocument {
   if (token.interval_s === undefined) return token
   const reach = reachOf(token)
   return reach === null ? token : { ...token, [REACH]: reach }
