@@ -4,6 +4,8 @@ export interface SampleBody {
   labels: ReadonlyMap<string, string>
   /** May be NaN, Infinity or -Infinity. */
   value: number
+  /** As it is printed: some exporters print an integer field without and a float field with decimals. */
+  valueText: string
   /** Epoch milliseconds, where the page states a time; null: the time of the request. */
   timestampMs: number | null
 }
@@ -35,11 +37,11 @@ export function readSampleBody(text: string): SampleBody | string {
   VALUE.lastIndex = at
   const [, valueText, timeText] = VALUE.exec(text) ?? []
   const value = valueText === undefined ? null : numberOf(valueText)
-  if (value === null) return 'has no value that is a number'
-  if (timeText === undefined) return { labels, value, timestampMs: null }
+  if (valueText === undefined || value === null) return 'has no value that is a number'
+  if (timeText === undefined) return { labels, value, valueText, timestampMs: null }
   const time = numberOf(timeText)
   if (time === null || !Number.isFinite(time)) return 'has a time that is no number'
-  return { labels, value, timestampMs: Math.abs(time) < SECONDS_BELOW ? Math.round(time * 1000) : time }
+  return { labels, value, valueText, timestampMs: Math.abs(time) < SECONDS_BELOW ? Math.round(time * 1000) : time }
 }
 
 /** Labels up to the closing brace, and the position after it; null: they cannot be read. */
