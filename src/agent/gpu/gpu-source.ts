@@ -57,6 +57,8 @@ export interface GpuSource {
   readonly faults: readonly string[]
   /** What is odd as of the last read and costs no figure, for the log and /health, which stays ok. */
   readonly notices?: readonly string[]
+  /** Processes that compute on each GPU as of a few seconds ago, by its index; null and absent: not known. */
+  readonly holders?: ReadonlyMap<number, readonly number[]> | null
   /** Whether another program measures: a reading may then repeat the one before, and not be worth a sample. */
   readonly repeats?: boolean
   close(): Promise<void>
