@@ -38,10 +38,13 @@ export type PageErrorCode =
 export class PageError extends Error {
   override name = 'PageError'
   readonly code: PageErrorCode
+  /** What was answered instead of 200, for `status` and `redirect`. */
+  readonly status: number | null
 
-  constructor(code: PageErrorCode, message: string) {
+  constructor(code: PageErrorCode, message: string, status: number | null = null) {
     super(message)
     this.code = code
+    this.status = status
   }
 }
 
@@ -66,8 +69,8 @@ export function fetchPage(url: URL, options: FetchPageOptions = {}): Promise<str
   const { promise, resolve, reject } = Promise.withResolvers<string>()
   const headers = { accept: ACCEPT, 'accept-encoding': LOOPBACK.test(url.hostname) ? 'identity' : 'gzip' }
   let sent: ClientRequest | undefined
-  const fail = (code: PageErrorCode, what: string) => {
-    reject(new PageError(code, `Cannot read ${at}: ${what}`))
+  const fail = (code: PageErrorCode, what: string, status: number | null = null) => {
+    reject(new PageError(code, `Cannot read ${at}: ${what}`, status))
     sent?.destroy()
   }
   const limits = { maxBytes, fail }
@@ -96,13 +99,13 @@ export function fetchPage(url: URL, options: FetchPageOptions = {}): Promise<str
 
 interface Limits {
   maxBytes: number
-  fail(code: PageErrorCode, what: string): void
+  fail(code: PageErrorCode, what: string, status?: number): void
 }
 
 function receive(response: IncomingMessage, { maxBytes, fail }: Limits, resolve: (text: string) => void): void {
   const refusal = refusalOf(response)
   if (refusal !== null) {
-    fail(...refusal)
+    fail(...refusal, response.statusCode)
     return
   }
   const gunzip = response.headers['content-encoding'] === 'gzip' ? createGunzip() : null
