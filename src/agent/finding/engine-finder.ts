@@ -7,9 +7,9 @@
 import { fetchPage, PageError } from '../exposition/fetch-page.ts'
 import { type GpuFinding, type GpuHolders, gpusOfEngines } from './gpus-of-engine.ts'
 import type { ListeningSocket } from './listening-sockets.ts'
-import { ProcReader } from './proc-reader.ts'
-import type { ProcessInfo } from './process-table.ts'
+import { ProcReader, type SocketOwners } from './proc-reader.ts'
 import { type Candidate, candidatesOf, foreignCandidatesOf } from './socket-candidates.ts'
+import { type Found, type Surroundings, withoutRepeaters } from './without-repeaters.ts'
 
 export interface EngineFinderOptions {
   /** The name of the engine whose page it is; null: it is no engine's. */
@@ -45,13 +45,6 @@ export interface EngineFinding {
 /** A socket's answer; one that is no engine's is asked again at `againMs`, having been asked `times`. */
 type Verdict = { engine: string; url: string } | { engine: null; times: number; againMs: number }
 
-interface Found extends Candidate {
-  engine: string
-  url: string
-  listeners: number[]
-  isForeign: boolean
-}
-
 const ASK_TIMEOUT_MS = 2000
 const ASK_BYTES = 4 * 1024 * 1024
 /** Asked at a time, and in one round. */
@@ -64,28 +57,15 @@ const LONGEST_STARTING_MS = 10_000
 /** It has metrics: an engine's may appear at first use. */
 const LONGEST_METRICS_MS = 60_000
 const LONGEST_MS = 600_000
-/** They pass on what another program of this host serves: taken where that one is not seen. */
-const OF_CONTAINERS = new Set(['docker-proxy', 'rootlessport', 'rootlesskit', 'slirp4netns', 'pasta', 'pasta.avx2'])
-/** They pass on what may be on another host: never taken. */
-const FORWARDERS = new Set([
-  'nginx',
-  'haproxy',
-  'envoy',
-  'traefik',
-  'caddy',
-  'apache2',
-  'httpd',
-  'ssh',
-  'sshd',
-  'kubectl',
-])
-
+/** Looking up who holds a socket takes a call for each descriptor of this host: after so long, or for a new engine. */
+const OWNERS_MS = 60_000
 export class EngineFinder {
   readonly #options: EngineFinderOptions
   readonly #proc: ProcReader
   readonly #fetch: typeof fetchPage
   readonly #nowMs: () => number
   readonly #verdicts = new Map<string, Verdict>()
+  #owners: (SocketOwners & { inodes: ReadonlySet<number>; untilMs: number }) | null = null
   #finding: Promise<EngineFinding> | null = null
 
   constructor(options: EngineFinderOptions) {
@@ -116,22 +96,40 @@ export class EngineFinder {
     this.#forgetOthers(all)
     const unasked = await this.#ask(all, signal)
     if (unasked > 0) notes.push(`${unasked} more ports listen here: they are asked in the next rounds`)
-    const speaking = all.flatMap((candidate) => {
-      const verdict = this.#verdicts.get(keyOf(candidate))
-      const isForeign = foreign.candidates.includes(candidate)
-      return verdict === undefined || verdict.engine === null
-        ? []
-        : [{ ...candidate, ...verdict, isForeign, listeners: [] }]
-    })
-    const processes = holders.pids === null && speaking.length === 0 ? new Map() : await this.#proc.processes()
-    const taken = await this.#take(speaking, processes, notes)
+    const speaking = await this.#withListeners(all)
+    const gpuPids = [...(holders.pids?.values() ?? [])].flat()
+    const processes = this.#proc.lineages([...gpuPids, ...speaking.flatMap(({ listeners }) => listeners)])
+    const isForeign = (found: Found) => foreign.candidates.some((one) => keyOf(one) === keyOf(found))
+    const taken = withoutRepeaters(speaking, { processes, isForeign, notes, denied: this.#owners?.denied ?? 0 })
     const gpus = gpusOfEngines(
       taken.map(({ listeners }) => listeners),
       holders,
       processes,
     )
     notes.push(...unclaimed(holders, gpus, processes))
-    return { engines: taken.map((found, i) => describe(found, gpus[i]!, processes)), notes }
+    return { engines: taken.map((found, i) => describe(found, gpus[i]!, { processes, isForeign })), notes }
+  }
+
+  /** Those that speak like an engine, with the processes that hold their sockets: these are looked up now and then. */
+  async #withListeners(candidates: readonly Candidate[]): Promise<Found[]> {
+    const speaking = candidates.flatMap((candidate) => {
+      const verdict = this.#verdicts.get(keyOf(candidate))
+      return verdict === undefined || verdict.engine === null ? [] : [{ ...candidate, ...verdict }]
+    })
+    const inodes = new Set(speaking.flatMap((found) => found.inodes))
+    const known = this.#owners
+    if (
+      inodes.size > 0 &&
+      (known === null || this.#nowMs() >= known.untilMs || ![...inodes].every((inode) => known.inodes.has(inode)))
+    ) {
+      this.#owners = { ...(await this.#proc.owners(inodes)), inodes, untilMs: this.#nowMs() + OWNERS_MS }
+    }
+    return speaking.map((found) => ({
+      ...found,
+      listeners: [...new Set(found.inodes.flatMap((inode) => this.#owners?.pids.get(inode) ?? []))].sort(
+        (a, b) => a - b,
+      ),
+    }))
   }
 
   /** Without process ids that may be another process' here: they become 0, which is none. */
@@ -144,8 +142,12 @@ export class EngineFinder {
   /** Containers with a network of their own, one of whose processes holds a GPU. */
   #foreign({ pids }: GpuHolders, own: readonly ListeningSocket[]): { candidates: Candidate[]; notes: string[] } {
     const known = new Set(own.map(({ inode }) => inode))
+    const networks = new Set([this.#proc.network()])
     const result: { candidates: Candidate[]; notes: string[] } = { candidates: [], notes: [] }
     for (const pid of new Set([...(pids?.values() ?? [])].flat().filter((one) => one > 0))) {
+      const network = this.#proc.network(pid)
+      if (network !== null && networks.has(network)) continue
+      networks.add(network)
       const sockets = this.#proc.sockets(pid).filter(({ inode }) => !known.has(inode))
       if (sockets.length === 0) continue
       for (const { inode } of sockets) known.add(inode)
@@ -153,7 +155,7 @@ export class EngineFinder {
       result.candidates.push(...candidates)
       if (unreachable.length > 0) {
         result.notes.push(
-          `Port ${unreachable.join(', ')} of the container of process ${pid}, which holds a GPU, listens on the container's loopback only: have it listen on 0.0.0.0, or run the agent in the container`,
+          `Port ${unreachable.join(', ')} of the container of process ${pid}, which holds a GPU, cannot be reached from here (its loopback, or no address): have it listen on 0.0.0.0, or run the agent in the container`,
         )
       }
     }
@@ -200,51 +202,10 @@ export class EngineFinder {
     }
     return { engine: null, times, againMs: this.#nowMs() + Math.min(longestMs, PAUSE_MS * 2 ** (times - 1)) }
   }
-
-  /** Those that are engines themselves, each once, with the processes that hold their sockets. */
-  async #take(speaking: readonly Found[], processes: Processes, notes: string[]): Promise<Found[]> {
-    if (speaking.length === 0) return []
-    const { pids, denied } = await this.#proc.owners(new Set(speaking.flatMap(({ inodes }) => inodes)))
-    const taken: Found[] = []
-    for (const found of speaking) {
-      const listeners = [...new Set(found.inodes.flatMap((inode) => pids.get(inode) ?? []))].sort((a, b) => a - b)
-      const at = `${found.engine} at ${found.url}`
-      const commands = listeners.map((pid) => processes.get(pid)?.command ?? '')
-      const forwarder = commands.find((command) => FORWARDERS.has(command))
-      const twin = taken.find((other) => listeners.length > 0 && `${other.listeners}` === `${listeners}`)
-      if (listeners.length === 0 && denied > 0) {
-        notes.push(
-          `${at}: its process is not visible to this user; run the agent as root or with CAP_SYS_PTRACE to see its GPUs`,
-        )
-      }
-      if (forwarder !== undefined) {
-        notes.push(`${at} is not read: ${forwarder} forwards there; name the engine itself with --engine URL`)
-      } else if (twin !== undefined) {
-        notes.push(`${at} is not read: it is the same process as ${twin.url}`)
-      } else taken.push({ ...found, listeners })
-    }
-    return withoutProxies(taken, processes, notes)
-  }
-}
-
-type Processes = ReadonlyMap<number, ProcessInfo>
-
-/** A container's published port is the engine in the container: where that one is found, it is not read twice. */
-function withoutProxies(taken: readonly Found[], processes: Processes, notes: string[]): Found[] {
-  const isProxy = ({ listeners }: Found) =>
-    listeners.some((pid) => OF_CONTAINERS.has(processes.get(pid)?.command ?? ''))
-  if (!taken.some(({ isForeign }) => isForeign)) return [...taken]
-  return taken.filter((found) => {
-    if (isProxy(found))
-      notes.push(
-        `${found.engine} at ${found.url} is not read: it is a container's published port, and engines in containers are read there`,
-      )
-    return !isProxy(found)
-  })
 }
 
 /** GPUs that are in use, though no engine that was found has them. */
-function unclaimed({ pids }: GpuHolders, found: readonly GpuFinding[], processes: Processes): string[] {
+function unclaimed({ pids }: GpuHolders, found: readonly GpuFinding[], processes: Surroundings['processes']): string[] {
   if (pids === null || found.some(({ gpus }) => gpus === null)) return []
   const claimed = new Set(found.flatMap(({ gpus }) => gpus ?? []))
   return [...pids].flatMap(([index, holders]) => {
@@ -255,14 +216,11 @@ function unclaimed({ pids }: GpuHolders, found: readonly GpuFinding[], processes
   })
 }
 
-function describe(
-  { url, engine, listeners, isForeign }: Found,
-  { gpus, why }: GpuFinding,
-  processes: Processes,
-): FoundEngine {
+function describe(found: Found, { gpus, why }: GpuFinding, { processes, isForeign }: Surroundings): FoundEngine {
+  const { url, engine, listeners } = found
   const [pid] = listeners
   const by = pid === undefined ? '' : ` of process ${pid} (${processes.get(pid)?.command ?? 'unknown'})`
-  return { url, engine, gpus, why: `${engine}${by}${isForeign ? ' in a container' : ''}; ${why}` }
+  return { url, engine, gpus, why: `${engine}${by}${isForeign(found) ? ' in a container' : ''}; ${why}` }
 }
 
 function keyOf({ inodes, port }: Candidate): string {

@@ -41,6 +41,12 @@ export class ProcReader {
     return ['tcp', 'tcp6'].flatMap((table) => parseListeningSockets(this.#read(`${place}/${table}`) ?? ''))
   }
 
+  /** The network namespace of this process or another one; null where it may not be read. */
+  network(pid?: number): string | null {
+    const link = this.#link(`${pid ?? 'self'}/ns/net`)
+    return link === '' ? null : link
+  }
+
   /** Addresses of a process' network namespace, without loopback. */
   addresses(pid: number): string[] {
     return parseOwnAddresses(this.#read(`${pid}/net/fib_trie`) ?? '')
@@ -61,13 +67,16 @@ export class ProcReader {
     return names.slice(0, 10_000).some((name) => this.#link(`${pid}/fd/${name}`).startsWith('/dev/nvidia'))
   }
 
-  async processes(): Promise<Map<number, ProcessInfo>> {
+  /** These processes and their ancestors, as far as they exist here. */
+  lineages(pids: Iterable<number>): Map<number, ProcessInfo> {
     const processes = new Map<number, ProcessInfo>()
-    const slice = slices()
-    for (const pid of this.#pids()) {
-      const info = parseStat(this.#read(`${pid}/stat`) ?? '')
-      if (info !== null) processes.set(info.pid, info)
-      await slice()
+    for (const pid of pids) {
+      for (let at = pid; at > 0 && !processes.has(at); ) {
+        const info = parseStat(this.#read(`${at}/stat`) ?? '')
+        if (info === null) break
+        processes.set(at, info)
+        at = info.parent
+      }
     }
     return processes
   }

@@ -37,12 +37,16 @@ export function candidatesOf(sockets: readonly ListeningSocket[], own: ReadonlyS
     .toSorted((a, b) => a.port - b.port)
 }
 
-/** Sockets of another network namespace (a container's), at its addresses; those on its loopback cannot be reached. */
+/**
+ * Sockets of another network namespace (a container's), at its addresses. What listens on its loopback only, or has no
+ * address, cannot be reached from here.
+ */
 export function foreignCandidatesOf(
   sockets: readonly ListeningSocket[],
   addresses: readonly string[],
 ): { candidates: Candidate[]; unreachable: number[] } {
-  const isLocal = ({ address }: ListeningSocket) => address.startsWith('127.') || address === '[::1]'
+  const isLocal = ({ address }: ListeningSocket) =>
+    address.startsWith('127.') || address === '[::1]' || (isAny(address) && addresses.length === 0)
   const possible = sockets.filter(({ port }) => isPossible(port))
   const byPort = Map.groupBy(
     possible.filter((socket) => !isLocal(socket)),

@@ -118,6 +118,19 @@ test('an engine is found, with the process that listens and the GPUs of its chil
   assert.deepEqual(asked, ['127.0.0.1:8000', '127.0.0.1:9999'], 'each once, and port 22 never')
 })
 
+test('servers that share a socket are one engine, with the GPUs of all of them', async (t) => {
+  const { find } = fake(t, {
+    sockets: { 8000: 801 },
+    processes: { 10: { inodes: [801] }, 11: { inodes: [801] }, 12: { parent: 10 }, 13: { parent: 11 } },
+    held: { 0: [12], 4: [13] },
+    answers: { '127.0.0.1:8000': PAGE },
+  })
+  assert.deepEqual(
+    (await find()).engines.map(({ url, gpus }) => [url, gpus]),
+    [['http://127.0.0.1:8000/metrics', [0, 4]]],
+  )
+})
+
 test('what is no engine is asked again, less and less often; what loads a model soon', async (t) => {
   const setup = {
     sockets: { 8000: 1, 8001: 2, 8002: 3 },
@@ -188,10 +201,7 @@ test('an engine in a container is read there, not at its published port; without
       why: 'vllm of process 6 (vllm) in a container; process 7 of it on GPU 3',
     },
   ])
-  assert.match(
-    notes[0]!,
-    /^Port 8001 of the container of process 7, which holds a GPU, listens on the container's loopback/,
-  )
+  assert.match(notes[0]!, /^Port 8001 of the container of process 7, which holds a GPU, cannot be reached from here/)
   assert.match(
     notes[1]!,
     /^vllm at http:\/\/127\.0\.0\.1:8000\/metrics is not read: it is a container's published port/,
@@ -270,6 +280,26 @@ test('another user’s descriptors may not be read: that is counted, and no erro
   const [output] = await Promise.race([once(reader.stdout, 'data'), once(reader, 'exit').then(() => [null])])
   if (output === null) return t.skip('this repository may not be read by another user')
   assert.ok(Number(String(output)) > 0, String(output))
+})
+
+test('a real network namespace of its own is seen through its process', async (t) => {
+  if (process.getuid?.() !== 0) return t.skip('only root may make a network namespace')
+  const code = "require('http').createServer().listen(8000, function () { console.log('ready') })"
+  const server = spawn('unshare', ['--net', process.execPath, '-e', code], { stdio: ['ignore', 'pipe', 'ignore'] })
+  t.after(() => server.kill())
+  const [output] = await Promise.race([once(server.stdout, 'data'), once(server, 'close').then(() => [null])])
+  if (output === null) return t.skip('this machine allows none')
+  const finder = new EngineFinder({
+    speaksEngine,
+    holders: () => holdersOf({ held: { 0: [server.pid!] } }),
+    fetch: async () => assert.fail('unreachable'),
+    ownPorts: new ProcReader().sockets().map(({ port }) => port),
+  })
+  const { engines, notes } = await finder.find()
+  assert.deepEqual(engines, [])
+  assert.equal(notes.length, 2, notes.join())
+  assert.match(notes[0]!, new RegExp(`^Port 8000 of the container of process ${server.pid}, which holds a GPU, cannot`))
+  assert.match(notes[1]!, new RegExp(`^GPU 0 is held by process ${server.pid} `))
 })
 
 test('a real server on this machine is found by its socket, and its child holds its GPU', async (t) => {
