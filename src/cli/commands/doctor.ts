@@ -18,7 +18,7 @@ import { checkSettings } from '../doctor/settings-findings.ts'
 import { checkStart, checkStore, isStoreUsable } from '../doctor/store-findings.ts'
 import { readEnvFile } from '../env-file.ts'
 import type { Config } from '../options.ts'
-import { GPU_OPTIONS, seedPathOf, tryGpuSources } from '../wiring/gpu-sources.ts'
+import { GPU_FLAGS, GPU_OPTIONS, seedPathOf, tryGpuSources, wantedSource } from '../wiring/gpu-sources.ts'
 import { kafkaOptions, makeLogger, mongoOptions, openLog, openStore } from '../wiring/wire.ts'
 import { SERVICE_OPTIONS } from './processor.ts'
 
@@ -28,6 +28,7 @@ export const doctor: Command = {
   usage: '[--producer] [--json]',
   flags: {
     producer: { help: 'For a machine that only publishes: leaves out store, group and own HTTP' },
+    ...GPU_FLAGS,
     json: { help: 'Prints the findings as JSON' },
   },
   options: [...SERVICE_OPTIONS, ...GPU_OPTIONS, 'GPU_SEED', 'GPU_SEED_LOCAL', 'HOSTNAME'],
@@ -157,8 +158,7 @@ function quietLogger(config: Config) {
 }
 
 async function checkGpuSources(config: Config): Promise<Finding[]> {
-  const isWanted = (name: string) =>
-    config.GPU_METRICS_SOURCE === name || (name === 'seed' && seedPathOf(config) !== null)
+  const isWanted = (name: string) => wantedSource(config) === name || (name === 'seed' && seedPathOf(config) !== null)
   const tried = await tryGpuSources(config)
   return tried.map(({ name, ok, message }) => ({ part: name, ok: ok || (isWanted(name) ? false : null), message }))
 }
