@@ -9,12 +9,15 @@ import { MAX_INTERVAL_S } from './event-interval.ts'
 
 /** Largest count (tokens, requests) that one event may carry. */
 const MAX_COUNT = 1_000_000_000
-const MAX_GPU_INDEX = 1023
+/** Largest index of a GPU on its host. */
+export const MAX_GPU_INDEX = 1023
 const NULL_IS_ABSENT = 'an optional field that is null counts as absent'
 
 const Text = (description: string) => Type.String({ minLength: 1, maxLength: 256, description })
 const Count = (description: string) => Type.Integer({ minimum: 0, maximum: MAX_COUNT, description })
 const Quantity = (maximum: number, description: string) => Type.Number({ minimum: 0, maximum, description })
+/** Most GPUs that one event can name. */
+export const MAX_GPUS = 1024
 const GpuIndex = Type.Integer({ minimum: 0, maximum: MAX_GPU_INDEX, description: 'Index of the GPU on its host' })
 const EventTime = Type.Union([Type.String({ minLength: 1, maxLength: 40 }), Type.Number()], {
   description:
@@ -65,7 +68,7 @@ export const TokenUsageSchema = Type.Object(
     gpus: Type.Optional(
       Type.Array(GpuIndex, {
         minItems: 1,
-        maxItems: 1024,
+        maxItems: MAX_GPUS,
         uniqueItems: true,
         description: 'All GPUs of the host that served it',
       }),

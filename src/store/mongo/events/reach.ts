@@ -13,7 +13,9 @@ export const REACH = 'pt_reach'
 export function withReach(token: TokenDocument): TokenDocument {
   if (token.interval_s === undefined) return token
   const reach = reachOf(token)
-  return reach === null ? token : { ...token, [REACH]: reach }
+  if (reach === null) return token
+  const stored: TokenDocument & { [REACH]: number } = { ...token, [REACH]: reach }
+  return stored
 }
 
 /** What the field is for an event; null where it has none. */
