@@ -58,7 +58,7 @@ const ROOMS: Record<string, readonly string[]> = {
   'processor/ingest': ['domain/**', 'processor', 'processor/prices', 'runtime', LOG_PORT, ...STORE_PORTS],
   'processor/ledger': ['domain/**', 'processor', 'processor/prices', 'runtime', ...STORE_PORTS],
   'processor/recompute': ['domain/**', 'processor', 'processor/prices', 'processor/ledger', ...STORE_PORTS],
-  'processor/cost': ['domain/ledger', 'report', 'processor/recompute', LOG_PORT, ...STORE_PORTS],
+  'processor/cost': ['domain/ledger', 'domain/prices', 'report', 'processor/recompute', LOG_PORT, ...STORE_PORTS],
   producers: ['domain/events', 'domain/prices/schema-errors.ts', LOG_PORT],
   'agent/gpu': ['domain/events', 'producers/seed.ts', 'runtime'],
   agent: ['domain/events', 'agent/gpu', 'runtime', LOG_PORT],

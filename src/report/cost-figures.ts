@@ -3,7 +3,7 @@
 // why. Fully loaded and busy stand side by side, so that neither is taken for the other. Names are the published
 // contract.
 
-import { noAmounts, totalNanoUsd } from '../domain/ledger/rows.ts'
+import { isNothingToReport, noAmounts, totalNanoUsd } from '../domain/ledger/rows.ts'
 import type { Basis, LedgerAmounts, Method } from '../domain/ledger/types.ts'
 import { usd } from '../domain/prices/money.ts'
 import { type CostKey, type CostRow, EMPTY_KEY } from './cost-grouping.ts'
@@ -101,9 +101,10 @@ export function usdPerMillion(nanoUsd: bigint, tokens: bigint): number | null {
 
 function reasonOf(amounts: LedgerAmounts, tokens: bigint): string | null {
   if (tokens > 0n) return null
-  const money = totalNanoUsd(amounts)
-  if (money > 0n) return amounts.requests > 0n ? 'Requests without tokens' : "No tokens: the cost is of nobody's tokens"
-  return amounts.uncovered_nano_usd > 0n ? 'No tokens and no samples: paid for and dark' : 'Nothing in this range'
+  if (amounts.requests > 0n) return 'Requests without tokens'
+  if (totalNanoUsd(amounts) > 0n) return "No tokens: the cost is of nobody's tokens"
+  if (amounts.uncovered_nano_usd > 0n) return 'No tokens and no samples: paid for and dark'
+  return isNothingToReport(amounts) ? 'Nothing in this range' : 'No tokens, and time that costs nothing'
 }
 
 /** The fields of an answer that are known before its rows. */
@@ -126,6 +127,8 @@ export interface CostTail {
   totals: CostFigures
   /** Parts of the range without figures, and why; absent when there are none. */
   missing?: readonly { from: string; to: string; reason: string }[]
+  /** What costs money in the range and should not; absent when nothing is known. */
+  notes?: readonly string[]
 }
 
 export type CostAnswer = CostHead & CostTail & { rows: CostFigures[] }

@@ -258,11 +258,20 @@ const put = (app: Fixture['app'], payload: unknown, change: object = {}) =>
 
 test('a price book is set as a new version, once, and listed with its revisions', async (t) => {
   const { app, store } = await openServer(t)
-  assert.deepEqual((await app.inject('/api/v1/prices')).json(), { in_force: null, versions: [], revisions: [] })
+  assert.deepEqual((await app.inject('/api/v1/prices')).json(), {
+    in_force: null,
+    fit: null,
+    versions: [],
+    revisions: [],
+  })
   const first = await put(app, BOOK)
   assert.equal(first.statusCode, 201)
   const version = { version: 1, from: null, at: iso(NOW_MS), origin: 'api', rules: 4 }
-  assert.deepEqual(first.json(), { ...version, is_new: true, warnings: [] })
+  const nothingSeen = {
+    ...{ seen_since: null, gpus_seen: 0, unmatched_rules: [], unmatched_rules_count: 0 },
+    ...{ default_gpus: [], default_gpus_count: 0 },
+  }
+  assert.deepEqual(first.json(), { ...version, is_new: true, warnings: [], fit: nothingSeen })
   const again = await put(app, BOOK, { method: 'POST' })
   assert.deepEqual([again.statusCode, again.json().is_new], [200, false])
   const revision = { revision: 1, fromMs: HOUR, toMs: NOW_MS, bookVersion: 1, atMs: NOW_MS, summary: { done: true } }
@@ -317,9 +326,9 @@ test('explain says which rule won, why each other did not, and the parts of the 
   const at = NOW_MS - 1000
   await store.writeDocuments(
     [
-      sample('a', at - 60_000, { uuid: 'GPU-1', name: 'NVIDIA H100', power_w: 700, host: 'h1', gpu_index: 0 }),
-      sample('b', at - 10, { uuid: 'GPU-2', name: 'NVIDIA A100', power_w: 500, host: 'h1', gpu_index: 0 }),
-      sample('c', at + 10, { uuid: 'GPU-3', name: 'later', host: 'h1', gpu_index: 0 }),
+      sample('a', at - 60_000, { uuid: 'GPU-0', name: 'NVIDIA H100', power_w: 700, host: 'h1', gpu_index: 0 }),
+      sample('b', at - 10, { uuid: 'GPU-1', name: 'NVIDIA A100', power_w: 600, host: 'h1', gpu_index: 0 }),
+      sample('c', at + 10, { uuid: 'GPU-3', name: 'later', power_w: 500, host: 'h1', gpu_index: 0 }),
       sample('d', at, { uuid: 'GPU-4', name: 'NVIDIA H100', host: 'h9', gpu_index: 1, price_per_hour_usd: 9 }),
       sample('e', at, { name: 'NVIDIA L4', host: 'h8', gpu_index: 0, price_per_hour_usd: 0.7 }),
     ],
@@ -328,7 +337,8 @@ test('explain says which rule won, why each other did not, and the parts of the 
   const owned = (await explain({ host: 'h1', gpu_index: '0', at: iso(at) })).json()
   // 8,760 USD ÷ 8,760 h + 0.5 kW × 0.2 USD/kWh.
   assert.deepEqual([owned.rule.id, owned.price_kind, owned.price_per_hour_usd], ['ours', 'owned', 1.1])
-  assert.deepEqual([owned.gpu_uuid, owned.gpu_name, owned.book_version], ['GPU-2', 'NVIDIA A100', 1])
+  assert.deepEqual([owned.gpu_uuid, owned.gpu_name, owned.book_version], ['GPU-3', 'later', 1])
+  assert.deepEqual([owned.time, owned.sample.ts], ['covered', iso(at + 10)])
   assert.deepEqual([owned.parts.fixed_usd_per_hour, owned.parts.energy_usd_per_hour], [1, 0.1])
   assert.deepEqual(
     owned.others.map((other: Record<string, unknown>) => [other['id'], other['reason']]),
@@ -339,13 +349,17 @@ test('explain says which rule won, why each other did not, and the parts of the 
     ],
   )
   const before = (await explain({ host: 'h1', gpu_index: '0', at: iso(at - 30_000) })).json()
-  assert.deepEqual([before.gpu_uuid, before.parts.power_w], ['GPU-1', 700])
+  assert.deepEqual([before.gpu_uuid, before.parts.power_w], ['GPU-1', 600])
   assert.equal(before.others.find(({ id }: { id: string }) => id === 'old').reason, 'not in force')
+  const newest = (await explain({ host: 'h1', gpu_index: '0' })).json()
+  assert.deepEqual([newest.time, newest.gpu_uuid, newest.price_per_hour_usd], ['open', 'GPU-3', 1.1])
+  assert.match(newest.note, /^latest known: the sample that closes this time has not come yet; known by the sample of /)
   const byName = (await explain({ host: 'h9', gpu_index: '1' })).json()
   assert.deepEqual([byName.rule.id, byName.price_per_hour_usd, byName.price_kind], ['h100', 4, 'reserved'])
   const bySample = (await explain({ host: 'h8', gpu_index: '0' })).json()
   assert.deepEqual([bySample.rule, bySample.price_per_hour_usd, bySample.price_kind], [null, 0.7, 'sample'])
-  const unknown = (await explain({ host: 'h8', gpu_index: '5' })).json()
+  // The samples of its last day are later.
+  const unknown = (await explain({ host: 'h8', gpu_index: '0', at: iso(at - HOUR_MS) })).json()
   assert.deepEqual([unknown.sample, unknown.price_per_hour_usd, unknown.price_kind], [null, 2, 'default'])
 })
 

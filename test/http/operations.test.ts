@@ -8,11 +8,12 @@ import { healthyHealth, liveModel, liveSlot, openServer } from './fixture.ts'
 const PROBLEM = { code: 'unreachable', message: 'Cannot reach the log' }
 
 test('/health is 200 while all is well and 503 with what is wrong otherwise; /livez never looks at it', async (t) => {
-  const { app, state, log, store } = await openServer(t)
+  const NOTE = { code: 'host_spelling', message: 'Tokens name a host of which no sample came' } as const
+  const { app, state, log, store } = await openServer(t, () => ({ notes: () => [NOTE] }))
   const well = await app.inject('/health')
   assert.equal(well.statusCode, 200)
   const where = { log: log.description, store: store.description, version: '1.2.3', uptime_s: 0 }
-  assert.deepEqual(well.json(), { ...healthyHealth(), ...where })
+  assert.deepEqual(well.json(), { ...healthyHealth(), notes: [NOTE], ...where })
   for (const status of ['error', 'starting', 'draining', 'stopped'] as const) {
     state.health = { ...healthyHealth(), status, problems: [PROBLEM] }
     const answer = await app.inject('/health')

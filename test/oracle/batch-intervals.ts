@@ -38,6 +38,8 @@ export interface OracleBook {
   gapMs: number
   maxModels: number
   maxTenants: number
+  /** The one name of each joined host name. */
+  hosts?: Record<string, string>
   rules: OracleRule[]
 }
 
@@ -123,10 +125,10 @@ interface SpanOptions {
 /** Energy between two adjacent samples in µJ; `near`: all samples that the cell may know of. */
 function energyOf(before: OracleSample, after: OracleSample, near: OracleSample[]): bigint | null {
   const over = after.ts.getTime() - before.ts.getTime()
-  const milliwatts = (s: OracleSample) => Math.round((s.power_w ?? 0) * 1000)
+  const milliwatts = (s: OracleSample) => Number(written(s.power_w ?? 0, 3))
   const byPower = after.power_w === undefined ? null : BigInt(milliwatts(after)) * BigInt(over)
   if (before.energy_j === undefined || after.energy_j === undefined || !isOneGpu(before, after)) return byPower
-  const rise = BigInt(Math.round((after.energy_j - before.energy_j) * 1000)) * 1000n
+  const rise = (written(after.energy_j, 3) - written(before.energy_j, 3)) * 1000n
   const limit = BigInt(Math.max(10_000_000, 4 * milliwatts(before), 4 * milliwatts(after))) * BigInt(over)
   if (after.energy_j < before.energy_j || rise > limit) return byPower
   if (Math.min(milliwatts(before), milliwatts(after)) <= 20_000) return rise
@@ -162,7 +164,7 @@ function coveredSpan(
     }
   }
   const kind = rule?.kind ?? (after.price_per_hour_usd === undefined ? 'default' : 'sample')
-  const u = after.utilization === undefined ? 10_000 : Math.round(after.utilization * 10_000)
+  const u = after.utilization === undefined ? 10_000 : Number(written(after.utilization, 4))
   const used = (until: number) => (microjoules! * BigInt(until - before.ts.getTime())) / (BigInt(over) * 1000n)
   const total = after.mem_total_mb ?? 0
   return {
@@ -222,9 +224,18 @@ function hourly(rule: OracleRule): bigint {
   return roundHalfUp((nano(rule.purchase_usd!) - nano(rule.salvage_usd ?? 0)) * 10n ** 9n, nano(rule.life_hours!))
 }
 
-/** USD, or any figure, in 10⁻⁹; rounded half up from the figure's nine decimals. */
+/** USD, or any figure, in 10⁻⁹; rounded half up as it is written. */
 export function nano(value: number): bigint {
-  return BigInt(value.toFixed(9).replace('.', ''))
+  return written(value, 9)
+}
+
+/** A figure that is not negative, in 10⁻ᵖˡᵃᶜᵉˢ, by its text. */
+function written(value: number, places: number): bigint {
+  const [text, exponent = '0'] = String(value).split('e') as [string, string?]
+  const [whole, fraction = ''] = text.split('.') as [string, string?]
+  const moved = Number(exponent) - fraction.length + places
+  const digits = BigInt(whole + fraction)
+  return moved >= 0 ? digits * 10n ** BigInt(moved) : roundHalfUp(digits, 10n ** BigInt(-moved))
 }
 
 export function roundHalfUp(numerator: bigint, denominator: bigint): bigint {

@@ -75,11 +75,17 @@ interface Usage {
 
 /** All rows of all cells whose minute starts in [fromMs, toMs); both whole minutes. */
 export function batchLedger(
-  samples: OracleSample[],
-  usages: OracleUsage[],
+  sent: OracleSample[],
+  sentUsages: OracleUsage[],
   options: { book: OracleBook; fromMs: number; toMs: number },
 ): OracleRow[] {
-  const { book } = options
+  // Joined names: as if every event and every rule had come with the one name of its host.
+  const nameOf = (host: string) => options.book.hosts?.[host] ?? host
+  const named = <T extends { host?: string | null }>(one: T): T =>
+    typeof one.host === 'string' ? { ...one, host: nameOf(one.host) } : one
+  const samples = sent.map(named)
+  const usages = sentUsages.map(named)
+  const book = { ...options.book, rules: options.book.rules.map((rule) => ({ ...rule, match: named(rule.match) })) }
   const rows: OracleRow[] = []
   const hosts = new Set<string | null>([...samples, ...usages].map((event) => event.host))
   for (const rule of book.rules) if (rule.match.host !== undefined) hosts.add(rule.match.host)

@@ -50,13 +50,16 @@ export function cellOf(
   const { host, startMs } = at
   const fromMs = startMs - book.maxSampleGapMs
   const toMs = startMs + MINUTE_MS + book.maxSampleGapMs
+  const names = book.hosts.namesOf(host)
   const within = (event: Pick<Sample, 'host' | 'ts'>, from: number, to: number) =>
-    event.host === host && event.ts.getTime() >= from && event.ts.getTime() < to
+    names.includes(event.host) && event.ts.getTime() >= from && event.ts.getTime() < to
   return computeCell({
     startMs,
     host,
     // Every other minute gets all samples of the host: those farther away must change nothing.
-    samples: events.samples.filter((one) => (startMs % 120_000 === 0 ? one.host === host : within(one, fromMs, toMs))),
+    samples: events.samples.filter((one) =>
+      startMs % 120_000 === 0 ? names.includes(one.host) : within(one, fromMs, toMs),
+    ),
     tokenTotals: groupTotals(cutAtMinutes(events.usages).filter((part) => within(part, startMs, startMs + MINUTE_MS))),
     book,
   })
@@ -68,7 +71,7 @@ export function ledgerRows(
   range: { fromMs: number; toMs: number },
   book: PriceBook,
 ): (CellRow & { start: number; host: string | null })[] {
-  const hosts = new Set([...events.samples, ...events.usages].map((event) => event.host))
+  const hosts = new Set([...events.samples, ...events.usages].flatMap((event) => book.hosts.cellsOf(event.host)))
   for (const host of book.committedHosts(range.fromMs, range.toMs)) hosts.add(host)
   const rows: (CellRow & { start: number; host: string | null })[] = []
   for (let startMs = range.fromMs; startMs < range.toMs; startMs += MINUTE_MS) {

@@ -115,8 +115,6 @@ test('rows of all steps and groups sum to the totals, and idle that is spread le
       const query = question({ toMs: at(2), step, idle, by: ['model', 'tenant', 'gpu'] })
       const { rows, totals } = groupBuckets(query, readPlan(cells, planOf(query)))
       for (const field of AMOUNT_FIELDS) {
-        // Idle that is spread to a model is split into input and output, which it was not before.
-        if (idle === 'spread' && /^(input|cached|output)_nano/.test(field)) continue
         const sum = rows.reduce((all, { amounts }) => all + amounts[field], 0n)
         assert.equal(sum, expected[field], `${field}, ${step}, ${idle}`)
         assert.equal(totals[field], expected[field], `${field}, ${step}, ${idle}`)
@@ -179,6 +177,38 @@ test('grouping by gpu gives host, index and uuid; names that look like each othe
   assert.deepEqual(key, { model: null, tenant: null, host: null, gpu_index: null, gpu_uuid: null, price_kind: null })
 })
 
+test('idle is spread alike over an hour and over its first 59 minutes with the same money', () => {
+  // Llama loaded and busy without tokens, twice with tokens, then memory held by no model: a unit is left over.
+  const loaded = row({ model: 'llama', tenant: 'chat', covered_ms: 60_000n, busy_nano_usd: 30_000_000n })
+  const held = row({ covered_ms: 60_000n, loaded_idle_nano_usd: 60_000_001n, method: 'memory' })
+  const cells = [loaded, usedRow(), usedRow({ tenant: 'batch', output_nano_usd: 22_500_001n }), held].map(
+    (each, i) => ({
+      startMs: at(0, 10, i),
+      host: 'h',
+      rows: [each],
+    }),
+  )
+  for (const by of [[], ['model'], ['tenant'], ['model', 'tenant', 'host', 'gpu', 'price_kind']] as const) {
+    const asked = (toMs: number) => question({ fromMs: at(0, 10), toMs, by, idle: 'spread' })
+    const [hour, cut] = [asked(at(0, 11)), asked(at(0, 10, 59))].map((query) => {
+      const { rows, totals } = groupBuckets(query, readPlan(cells, planOf(query)))
+      return { rows: rows.map(({ key, amounts }) => ({ key, amounts })), totals }
+    })
+    assert.deepEqual(cut, hour)
+  }
+})
+
+test('a row without any figure is left out, whatever energy fell on it; time that costs nothing is not', () => {
+  const nothing = row({ model: 'llama', energy_mj: 3n, basis: 'measured', method: 'weighted-tokens' })
+  const free = row({ model: 'free', covered_ms: 1n, basis: 'measured' })
+  const spans = [{ startMs: at(0), host: 'h', rows: [free, nothing, usedRow({ model: 'qwen' })] }]
+  const { rows } = groupBuckets(question(), spans)
+  assert.deepEqual(
+    rows.map(({ key }) => key.model),
+    ['free', 'qwen'],
+  )
+})
+
 test('filters take only their rows, after idle has been spread', () => {
   const held = row({ loaded_idle_nano_usd: 10n })
   const rows = [usedRow({ tenant: 'a' }), usedRow({ tenant: 'b' }), held]
@@ -210,6 +240,8 @@ test('figures are those of the parts: USD from integers, seconds from millisecon
 test('a quotient of nothing is null with a reason, never 0, ∞ or NaN', () => {
   const cases: [Partial<CostRow['amounts']>, RegExp][] = [
     [{}, /Nothing in this range/],
+    [{ covered_ms: 60_000n, basis: 'measured' }, /time that costs nothing/],
+    [{ requests: 1n }, /Requests without tokens/],
     [{ busy_nano_usd: 5n }, /No tokens/],
     [{ busy_nano_usd: 5n, requests: 1n }, /Requests without tokens/],
     [{ uncovered_nano_usd: 5n }, /paid for and dark/],

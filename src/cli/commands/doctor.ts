@@ -1,7 +1,7 @@
-// `pertoken doctor`: checks settings, log, store, disks, clocks, hosts, GPU sources and HTTP server, and reports in one
-// line each that it is well or what to do. Exit 1 when something is wrong. A GPU source that cannot be used is wrong
-// only where the settings name it: a machine for a processor or a broker has no GPU. The checks are in src/cli/doctor,
-// one subject a file.
+// `pertoken doctor`: checks settings, log, store, disks, clocks, hosts, prices, GPU sources and HTTP server, and
+// reports in one line each that it is well or what to do. Exit 1 when something is wrong. A GPU source that cannot be
+// used is wrong only where the settings name it: a machine for a processor or a broker has no GPU. The checks are in
+// src/cli/doctor, one subject a file.
 
 import { existsSync } from 'node:fs'
 import type { EventLog } from '../../log/event-log.ts'
@@ -13,6 +13,7 @@ import type { Finding } from '../doctor/finding.ts'
 import { type HostLook, hostFindings, probeHosts } from '../doctor/host-findings.ts'
 import { checkOwnHttp } from '../doctor/http-findings.ts'
 import { checkLog, isLogUsable } from '../doctor/log-findings.ts'
+import { checkPrices } from '../doctor/price-findings.ts'
 import { checkSettings } from '../doctor/settings-findings.ts'
 import { checkStart, checkStore, isStoreUsable } from '../doctor/store-findings.ts'
 import { readEnvFile } from '../env-file.ts'
@@ -119,6 +120,7 @@ async function checkOpened(check: DataCheck, { log, store }: Opened): Promise<Fi
     ...diskFindings([...ownDisk(check), ...(ofMongo?.disks ?? []), ...(ofKafka?.disks ?? [])]),
     ...clockFindings({ mongoMs: ofMongo?.aheadMs ?? null, newestRecordMs: aheadMs(ofKafka?.newestMs), hosts }),
     ...hostFindings(seen, config, publishes),
+    ...(usableStore === null ? [] : await checkPrices(usableStore, nowMs())),
   ]
 }
 

@@ -232,6 +232,7 @@ function stateText(final: boolean): string {
   return final ? 'final' : 'not final: events of this range may still come or are being worked in'
 }
 
-function notesOf({ missing = [] }: Pick<CostAnswer, 'missing'>): string {
-  return missing.map((gap) => `Missing: ${gap.from} to ${gap.to}: ${gap.reason}\n`).join('')
+function notesOf({ missing = [], notes = [] }: Pick<CostAnswer, 'missing' | 'notes'>): string {
+  const gaps = missing.map((gap) => `Missing: ${gap.from} to ${gap.to}: ${gap.reason}\n`)
+  return [...gaps, ...notes.map((note) => `${note}\n`)].join('')
 }

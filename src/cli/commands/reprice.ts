@@ -3,10 +3,11 @@
 // --revision N`); raw events do not change. The keeper of a running processor recomputes the cells within minutes.
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import { reprice as repriceRange } from '../../processor/recompute/reprice.ts'
 import { type Command, numberFlag, UsageError } from '../command.ts'
 import { instantFlag } from '../parse-instant.ts'
-import { priceChangeText } from '../price-change-text.ts'
+import { hasChange, keptDefaultText, priceChangeText } from '../price-change-text.ts'
 import { ProgressLine } from '../progress-line.ts'
 import { makeLogger, openStore } from '../wiring/wire.ts'
 
@@ -33,7 +34,8 @@ export const reprice: Command = {
     const line = new ProgressLine('Repricing')
     try {
       await store.prepare()
-      const versions = (await store.ledger.readBooks()).map(({ version }) => version)
+      const books = await store.ledger.readBooks()
+      const versions = books.map(({ version }) => version)
       const bookVersion = asked === 0 ? Math.max(0, ...versions) : asked
       if (!versions.includes(bookVersion)) {
         const known =
@@ -49,6 +51,8 @@ export const reprice: Command = {
       }
       print(`${made.summary.from} to ${made.summary.to}, price book version ${bookVersion}:\n\n`)
       print(priceChangeText(made.summary))
+      const book = books.find(({ version }) => version === bookVersion)!.book as PriceBookDocument
+      if (!hasChange(made.summary)) print(keptDefaultText(book, fromMs))
       say(`Revision ${made.revision} is recorded: a running processor recomputes its cells within minutes\n`)
       return 0
     } finally {

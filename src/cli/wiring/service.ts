@@ -49,6 +49,7 @@ export async function runService(context: ServiceContext, options: ServiceOption
     logger,
     progress,
     keeper: () => ledger.keeper.status(),
+    notes: () => ledger.notes,
     allowedLatenessMs: config.ALLOWED_LATENESS_SECONDS * 1000,
     basePath: config.BASE_PATH ?? '',
     ...security,

@@ -3,18 +3,24 @@
 // power) hold for that time. The covered time is cut at the minute's edges and wherever a price rule starts or ends, so
 // that each interval has one price. What no sample covers are gaps. Times are whole milliseconds, intervals half open.
 
+import { decimalUnits } from '../prices/money.ts'
 import type { PriceBook } from '../prices/price-book.ts'
-import { effectivePrice, type PricedSlot, type PriceKind } from '../prices/price-rule.ts'
+import { effectivePrice, type PricedSlot, type PriceKind, type PriceRule } from '../prices/price-rule.ts'
 import { CELL_MS } from './buckets.ts'
 import { EnergyCounter } from './energy.ts'
 import type { LedgerSample } from './types.ts'
 
 /** Utilisation is an integer of 1/10,000. */
-export const UTILIZATION_SCALE = 10_000
+const UTILIZATION_PLACES = 4
+export const UTILIZATION_SCALE = 10 ** UTILIZATION_PLACES
 
 /** An interval of one slot with one price. */
 export interface PricedInterval {
+  /** Its first instant, epoch milliseconds. */
+  fromMs: number
   ms: number
+  /** The rule that gives the price, null where a sample or the default does. */
+  rule: PriceRule | null
   nanoUsdPerHour: bigint
   kind: PriceKind
 }
@@ -28,6 +34,9 @@ export interface CoveredInterval extends PricedInterval {
   memoryHeld: boolean
   /** Energy in the interval, null where no sample reports it. */
   energyMj: bigint | null
+  /** The sample that closes it, and the average power up to that, null where unknown. */
+  sample: LedgerSample
+  powerW: number | null
 }
 
 interface Gap {
@@ -43,7 +52,8 @@ export class SlotCoverage {
   readonly name: string | null
   readonly #gaps: Gap[] = []
   readonly #book: PriceBook
-  readonly #slot: PricedSlot
+  /** Uuid and name as the nearest samples have them: what prices the gaps. */
+  readonly slot: PricedSlot
   readonly #nearestUsdPerHour: number | null
 
   /** `samples` of the slot, ascending by time, each instant once (see `firstPerInstant`). */
@@ -59,7 +69,7 @@ export class SlotCoverage {
     this.uuid = nearestOf(samples, 'uuid', place)
     this.name = nearestOf(samples, 'name', place)
     this.#nearestUsdPerHour = nearestOf(samples, 'price_per_hour_usd', place)
-    this.#slot = { uuid: this.uuid, host: slot.host, gpuIndex: slot.gpuIndex, name: this.name }
+    this.slot = { uuid: this.uuid, host: slot.host, gpuIndex: slot.gpuIndex, name: this.name }
     this.#cover(samples, startMs)
   }
 
@@ -67,13 +77,14 @@ export class SlotCoverage {
   assumedIntervals(): PricedInterval[] {
     const intervals: PricedInterval[] = []
     for (const gap of this.#gaps) {
-      for (const segment of this.#book.segments(this.#slot, gap.fromMs, gap.toMs)) {
+      for (const segment of this.#book.segments(this.slot, gap.fromMs, gap.toMs)) {
         const { kind, nanoUsdPerHour } = effectivePrice(
           segment.rule,
           this.#nearestUsdPerHour,
           segment.defaultNanoUsdPerHour,
         )
-        intervals.push({ ms: segment.toMs - segment.fromMs, kind, nanoUsdPerHour })
+        const { fromMs, toMs, rule } = segment
+        intervals.push({ fromMs, ms: toMs - fromMs, rule, kind, nanoUsdPerHour })
       }
     }
     return intervals
@@ -83,10 +94,11 @@ export class SlotCoverage {
   committedIntervals(): PricedInterval[] {
     const intervals: PricedInterval[] = []
     for (const gap of this.#gaps) {
-      for (const segment of this.#book.segments(this.#slot, gap.fromMs, gap.toMs)) {
+      for (const segment of this.#book.segments(this.slot, gap.fromMs, gap.toMs)) {
         if (!segment.rule?.isCommitment) continue
-        const { kind, nanoUsdPerHour } = segment.rule
-        intervals.push({ ms: segment.toMs - segment.fromMs, kind, nanoUsdPerHour })
+        const { fromMs, toMs, rule } = segment
+        const { kind, nanoUsdPerHour } = rule
+        intervals.push({ fromMs, ms: toMs - fromMs, rule, kind, nanoUsdPerHour })
       }
     }
     return intervals
@@ -118,12 +130,15 @@ export class SlotCoverage {
     part: Gap,
     { beginMs, microjoules }: { beginMs: number; microjoules: bigint | null },
   ): void {
-    const slot = { ...this.#slot, uuid: sample.uuid ?? null, name: sample.name ?? null }
+    const slot = { ...this.slot, uuid: sample.uuid ?? null, name: sample.name ?? null }
     const overMs = sample.ts.getTime() - beginMs
     const reported = {
       utilization: utilizationOf(sample),
       modelLoaded: sample.model_loaded ?? null,
       memoryHeld: isMemoryHeld(sample),
+      sample,
+      // 10⁻⁶ J in a millisecond are 10⁻³ W.
+      powerW: microjoules === null ? null : Number(microjoules) / overMs / 1000,
     }
     for (const segment of this.#book.segments(slot, part.fromMs, part.toMs)) {
       const { rule, defaultNanoUsdPerHour } = segment
@@ -135,7 +150,8 @@ export class SlotCoverage {
           ? null
           : millijoulesUntil(microjoules, overMs, segment.toMs - beginMs) -
             millijoulesUntil(microjoules, overMs, segment.fromMs - beginMs)
-      this.covered.push({ ms: segment.toMs - segment.fromMs, nanoUsdPerHour, kind: price.kind, ...reported, energyMj })
+      const interval = { fromMs: segment.fromMs, ms: segment.toMs - segment.fromMs, rule, nanoUsdPerHour }
+      this.covered.push({ ...interval, kind: price.kind, ...reported, energyMj })
     }
   }
 }
@@ -173,7 +189,7 @@ function nearestOf<F extends 'uuid' | 'name' | 'price_per_hour_usd'>(
 
 function utilizationOf(sample: LedgerSample): number | null {
   const utilization = sample.utilization ?? null
-  return utilization === null ? null : Math.round(utilization * UTILIZATION_SCALE)
+  return utilization === null ? null : Number(decimalUnits(utilization, UTILIZATION_PLACES))
 }
 
 /** Whole mJ used in the first `untilMs` of an interval: adjacent parts add up to the whole. */

@@ -3,6 +3,7 @@
 // board can draw, and not at rest beside measured power. A doubted difference is no figure, and never a sum of money:
 // one reading of another GPU's counter would be worth a year's. Rules: docs/cost-model.md, section 10.
 
+import { decimalUnits } from '../prices/money.ts'
 import type { LedgerSample } from './types.ts'
 
 /** What no GPU draws, 10⁻³ W: more than ten times the largest boards, for peaks between samples and several dies. */
@@ -81,11 +82,11 @@ export class EnergyCounter {
   }
 }
 
-/** What the counter rose by, in whole mJ, as 10⁻⁶ J; null where a sample has no counter. */
+/** What the counter rose by, each reading in whole mJ, as 10⁻⁶ J; null where a sample has no counter. */
 function riseOf(previous: LedgerSample, sample: LedgerSample): bigint | null {
   const before = previous.energy_j ?? null
   const after = sample.energy_j ?? null
-  return before === null || after === null ? null : BigInt(Math.round((after - before) * 1000)) * 1000n
+  return before === null || after === null ? null : (decimalUnits(after, 3) - decimalUnits(before, 3)) * 1000n
 }
 
 /** Whether a GPU's counter is the same in two samples. */
@@ -104,5 +105,5 @@ function areTwoGpus(a: LedgerSample, b: LedgerSample): boolean {
 }
 
 function milliwattsOf({ power_w }: LedgerSample): bigint | null {
-  return (power_w ?? null) === null ? null : BigInt(Math.round(power_w! * 1000))
+  return (power_w ?? null) === null ? null : decimalUnits(power_w!, 3)
 }

@@ -120,7 +120,12 @@ export function totalNanoUsd(amounts: Readonly<LedgerAmounts>): bigint {
 
 /** Whether all quantities are zero. */
 export function isNothing(amounts: Readonly<LedgerAmounts>): boolean {
-  return AMOUNT_FIELDS.every((field) => amounts[field] === 0n) && (amounts.energy_mj ?? 0n) === 0n
+  return (amounts.energy_mj ?? 0n) === 0n && isNothingToReport(amounts)
+}
+
+/** Whether all quantities that an answer shows are zero: energy, which is in the price, may be left. */
+export function isNothingToReport(amounts: Readonly<LedgerAmounts>): boolean {
+  return AMOUNT_FIELDS.every((field) => amounts[field] === 0n)
 }
 
 /** Equal for two rows exactly when they become one row in a sum; the GPU's name is no part of it. */
@@ -199,37 +204,30 @@ function totalsBy(name: 'model' | 'tenant', rows: readonly CellRow[]): CellRow[]
 /**
  * `--idle spread`: the loaded idle without a model in one slot and hour goes to that slot-hour's rows with a model, in
  * proportion to their busy money, else (all of it 0) to their time, else it stays. `rows` are those of one host and
- * hour; totals stay equal. What a row gets is split into input, cached and output as its own money is.
+ * hour, of any buckets: equal keys are one row first, so minutes give what their hour gives. All sums stay equal; idle
+ * has no tokens, so it is no part of input and output.
  */
-export function spreadNullIdle(rows: readonly CellRow[]): CellRow[] {
-  const bySlot = Map.groupBy(rows.toSorted(compareRows), (row) => row.gpu_index)
-  return [...bySlot.values()].flatMap(spreadSlot)
+export function spreadNullIdle(rows: Iterable<CellRow>): CellRow[] {
+  const sums = new RowAccumulator()
+  sums.add(rows)
+  return [...Map.groupBy(sums.rows(), (row) => row.gpu_index).values()].flatMap(spreadSlot)
 }
 
+/** Spreads in place: the rows of one slot, sorted. */
 function spreadSlot(rows: CellRow[]): CellRow[] {
-  const spread = rows.map((row) => ({ ...row }))
-  const takers = spread.filter((row) => row.model !== null)
-  const givers = spread.filter((row) => row.model === null && row.loaded_idle_nano_usd > 0n)
+  const takers = rows.filter((row) => row.model !== null)
+  const givers = rows.filter((row) => row.model === null && row.loaded_idle_nano_usd > 0n)
   const weights = [takers.map((row) => row.busy_nano_usd), takers.map((row) => row.covered_ms + row.assumed_ms)].find(
     (candidate) => candidate.some((weight) => weight > 0n),
   )
-  if (weights === undefined) return spread
+  if (weights === undefined) return rows
   let idle = 0n
   for (const giver of givers) {
     idle += giver.loaded_idle_nano_usd
     giver.loaded_idle_nano_usd = 0n
   }
-  for (const [i, share] of apportion(idle, weights).entries()) {
-    const taker = takers[i]!
-    const parts = [taker.input_nano_usd, taker.cached_nano_usd, taker.output_nano_usd]
-    taker.loaded_idle_nano_usd += share
-    if (parts.every((part) => part === 0n)) continue
-    const [input, cached, output] = apportion(share, parts) as [bigint, bigint, bigint]
-    taker.input_nano_usd += input
-    taker.cached_nano_usd += cached
-    taker.output_nano_usd += output
-  }
-  return spread
+  for (const [i, share] of apportion(idle, weights).entries()) takers[i]!.loaded_idle_nano_usd += share
+  return rows
 }
 
 function join<T extends Basis | Method>(a: T, b: T): T {

@@ -19,6 +19,8 @@ export interface SlidingWindowOptions {
   /** How far behind its slot's newest second an event may be and still be priced, seconds. */
   allowedLatenessSeconds: number
   priceOf: PriceOfSlot
+  /** The one name of a host that has several; each its own when absent. */
+  nameOf?: (host: string | null) => string | null
   maxRings?: number
 }
 
@@ -33,7 +35,7 @@ export class SlidingWindow {
   #knownFromSecond = Number.NEGATIVE_INFINITY
 
   constructor(options: SlidingWindowOptions) {
-    this.#options = { maxRings: 20_000, ...options }
+    this.#options = { maxRings: 20_000, nameOf: (host) => host, ...options }
     this.#ringSize = options.windowSeconds + options.allowedLatenessSeconds + 1
   }
 
@@ -103,6 +105,11 @@ export class SlidingWindow {
     return liveFigures(this.#allSlots(), this.#options, nowMs)
   }
 
+  /** Forgets the slots of names that stand for another host from now on: their next events are that host's. */
+  forgetJoined(): void {
+    for (const slot of this.#allSlots()) if (this.#options.nameOf(slot.host) !== slot.host) this.#forget(slot)
+  }
+
   /** Number of slots that are kept, for /metrics. */
   get slotCount(): number {
     return this.#slotCount
@@ -127,7 +134,8 @@ export class SlidingWindow {
     return false
   }
 
-  #slot(host: string | null, gpuIndex: number): Slot {
+  #slot(name: string | null, gpuIndex: number): Slot {
+    const host = this.#options.nameOf(name)
     let hostSlots = this.#slots.get(host)
     if (hostSlots === undefined) {
       hostSlots = new Map()
@@ -163,17 +171,19 @@ export class SlidingWindow {
     if (this.#ringCount <= this.#options.maxRings) return
     const all = [...this.#allSlots()].filter((slot) => slot !== keep)
     all.sort((a, b) => a.touched - b.touched)
-    for (const slot of all.slice(0, Math.ceil(all.length / 10))) {
-      const hostSlots = this.#slots.get(slot.host)!
-      hostSlots.delete(slot.gpuIndex)
-      if (hostSlots.size === 0) this.#slots.delete(slot.host)
-      this.#slotCount--
-      this.#ringCount -= 1 + slot.models.size
-    }
+    for (const slot of all.slice(0, Math.ceil(all.length / 10))) this.#forget(slot)
     if (all.length === 0) {
       this.#ringCount -= keep.models.size
       keep.models.clear()
     }
+  }
+
+  #forget(slot: Slot): void {
+    const hostSlots = this.#slots.get(slot.host)!
+    hostSlots.delete(slot.gpuIndex)
+    if (hostSlots.size === 0) this.#slots.delete(slot.host)
+    this.#slotCount--
+    this.#ringCount -= 1 + slot.models.size
   }
 }
 

@@ -7,18 +7,27 @@ export const NANO_PER_USD = 1_000_000_000n
 /** Milliseconds in an hour, for amounts = price × time. */
 export const MS_PER_HOUR = 3_600_000n
 
-/** A finite USD figure (an amount or a price per hour) as an integer of 10⁻⁹ USD, rounded half away from zero. */
+/** A finite USD figure (an amount or a price per hour) as an integer of 10⁻⁹ USD, rounded as `decimalUnits` does. */
 export function nanoUsd(usd: number): bigint {
   if (!Number.isFinite(usd)) throw new RangeError(`Cannot turn ${usd} into money: expected a finite number of USD`)
-  // Below a million USD the product of the usual figures is off by less than 0.1, so what is near an integer is it.
-  const scaled = usd * 1e9
+  return decimalUnits(usd, 9)
+}
+
+/**
+ * A finite figure in units of 10⁻ᵖˡᵃᶜᵉˢ, rounded half away from zero as it is written in decimals: 0.57895 is 5,790 of
+ * 10⁻⁴, as a calculator has it, though the double next to it is less than that.
+ */
+export function decimalUnits(figure: number, places: number): bigint {
+  const scaled = figure * 10 ** places
   const nearest = Math.round(scaled)
-  if (Math.abs(scaled) < 1e15 && Math.abs(scaled - nearest) < 0.25) return BigInt(nearest)
-  const negative = usd < 0
-  // toFixed(9) of a double below 1e21 is exact decimal arithmetic on its value, unlike usd * 1e9.
-  const [whole, fraction] = Math.abs(usd).toFixed(9).split('.') as [string, string]
-  const nano = BigInt(whole) * NANO_PER_USD + BigInt(fraction)
-  return negative ? -nano : nano
+  // Figure and product are each off by half a unit of their last place at most: only near a middle does it matter.
+  if (Math.abs(scaled - nearest) < 0.5 - Math.abs(scaled) * 2 ** -51) return BigInt(nearest)
+  const [digits, exponent] = Math.abs(figure).toExponential().split('e') as [string, string]
+  const decimals = digits.length - (digits.length > 1 ? 2 : 1)
+  const power = Number(exponent) - decimals + places
+  const whole = BigInt(digits.replace('.', ''))
+  const units = power >= 0 ? whole * 10n ** BigInt(power) : divideRounded(whole, 10n ** BigInt(-power))
+  return figure < 0 ? -units : units
 }
 
 /** USD as a floating-point figure for output; exact up to 2⁵³ units, correctly rounded beyond. */

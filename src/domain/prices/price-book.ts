@@ -3,6 +3,7 @@
 // ranked (uuid with slot, uuid, slot, host, name pattern) and the first with an effective rule wins. Look-ups go
 // through maps, so that ten thousand rules cost a cell no more than ten. Rules: docs/cost-model.md.
 
+import { HostNames } from './host-names.ts'
 import { nanoUsd } from './money.ts'
 import { NamePattern } from './name-pattern.ts'
 import {
@@ -55,6 +56,8 @@ export class PriceBook {
   readonly version: number
   readonly data: PriceBookDocument
   readonly rules: readonly PriceRule[]
+  /** Which names stand for one host. Rules and slots may use any of them. */
+  readonly hosts: HostNames
   readonly weights: Readonly<TokenWeights>
   /** G: a sample covers the time back to the sample before it if that is at most this far, milliseconds. */
   readonly maxSampleGapMs: number
@@ -85,7 +88,8 @@ export class PriceBook {
       fromMs: entry.from_ms ?? Number.NEGATIVE_INFINITY,
       nanoUsdPerHour: nanoUsd(entry.usd_per_hour),
     }))
-    this.rules = data.rules.map((rule) => new PriceRule(rule))
+    this.hosts = new HostNames(data.hosts)
+    this.rules = data.rules.map((rule) => new PriceRule({ ...rule, match: this.hosts.matchOf(rule.match) }))
     for (const rule of this.rules) this.#index(rule)
     for (const group of this.#groups.values()) group.sort((a, b) => a.fromMs - b.fromMs)
     this.#patterns.sort((a, b) => NamePattern.compare(a.pattern, b.pattern))
@@ -151,7 +155,7 @@ export class PriceBook {
     const others: NotChosen[] = []
     for (const rule of this.rules) {
       if (rule === winner) continue
-      const field = rule.mismatch(slot)
+      const field = rule.mismatch({ ...slot, host: this.hosts.nameOf(slot.host) })
       if (field !== null) others.push({ rule, reason: 'does not match', field })
       else others.push({ rule, reason: rule.isEffective(atMs) ? 'less specific' : 'not in force' })
     }
@@ -186,7 +190,8 @@ export class PriceBook {
       const group = this.#groups.get(matchKey(match))
       if (group !== undefined) found.push(group)
     }
-    const { uuid, host, gpuIndex, name } = slot
+    const { uuid, gpuIndex, name } = slot
+    const host = this.hosts.nameOf(slot.host)
     const levels = this.#levels
     if (levels.has(0) && uuid !== null && host !== null) add({ uuid, host, gpu_index: gpuIndex })
     if (levels.has(1) && uuid !== null) add({ uuid })

@@ -5,6 +5,7 @@ import type { FastifyInstance } from 'fastify'
 import type { GpuDocument } from '../../domain/events/event.ts'
 import { bySlot } from '../../domain/ledger/gpu-conflicts.ts'
 import type { LiveSlot } from '../../domain/live/live-figures.ts'
+import { PriceBookVersions } from '../../processor/prices/price-book-versions.ts'
 import { readRecentGpus } from '../../processor/recent-gpus.ts'
 import type { HttpDependencies } from '../dependencies.ts'
 import { liveView } from '../live-view.ts'
@@ -94,8 +95,12 @@ function addSlots(app: FastifyInstance, { processor, store }: HttpDependencies):
   app.get('/api/v1/gpus', { schema, config: { scope: 'read' } }, async (request) => {
     NO_QUERY.parse(request.query)
     const { as_of, stale, slots: live } = liveView(processor)
-    const { samples, conflicts, areConflictsComplete } = await readRecentGpus(store)
-    return { as_of, stale, slots: joinSlots(samples, live), conflicts, conflicts_complete: areConflictsComplete }
+    const books = new PriceBookVersions(store.ledger)
+    await books.refresh()
+    const nameOf = (host: string | null) => books.hosts.nameOf(host)
+    const { samples, conflicts, areConflictsComplete } = await readRecentGpus(store, nameOf)
+    const slots = joinSlots(samples, live, nameOf)
+    return { as_of, stale, slots, conflicts, conflicts_complete: areConflictsComplete }
   })
 }
 
@@ -130,12 +135,20 @@ interface JoinedSlot {
   sample: GpuDocument | null
 }
 
-/** Stored samples and live figures of the same slots side by side. */
-function joinSlots(samples: readonly GpuDocument[], live: readonly LiveSlot[]): JoinedSlot[] {
+/** Stored samples and live figures of the same slots side by side; of several names of a host, the newest sample. */
+function joinSlots(
+  samples: readonly GpuDocument[],
+  live: readonly LiveSlot[],
+  nameOf: (host: string | null) => string | null,
+): JoinedSlot[] {
   const slots = new Map<string, JoinedSlot>()
   for (const sample of samples) {
-    const { host, gpu_index } = sample
-    slots.set(JSON.stringify([host, gpu_index]), { host, gpu_index, live: null, sample })
+    const { gpu_index } = sample
+    const host = nameOf(sample.host)
+    const key = JSON.stringify([host, gpu_index])
+    const other = slots.get(key)?.sample
+    if (other && other.ts >= sample.ts) continue
+    slots.set(key, { host, gpu_index, live: null, sample })
   }
   for (const slot of live) {
     const key = JSON.stringify([slot.host, slot.gpu_index])

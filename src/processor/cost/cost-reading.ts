@@ -17,6 +17,7 @@ import { type CostQuery, type PlannedRead, planOf, totalsFor } from '../../repor
 import type { EventStore } from '../../store/event-store.ts'
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
 import { ledgerAsOf } from '../recompute/ledger-as-of.ts'
+import { hostNotes } from './host-notes.ts'
 
 /** How far the log has been read. */
 export interface Progress {
@@ -102,10 +103,12 @@ export class CostReading {
     const pending = this.#pending + (await this.#source.ledger.pendingMarks(fromMs, toMs))
     const { missing, ...state } = await this.#outlookWith(pending)
     const { totals } = this.#grouping
+    const notes = this.#revision === null ? await hostNotes(this.#source.ledger, this.query) : []
     return {
       ...state,
       totals: figuresOf({ startMs: fromMs, endMs: toMs, key: EMPTY_KEY, amounts: totals }),
       ...(missing === undefined ? {} : { missing }),
+      ...(notes.length === 0 ? {} : { notes }),
     }
   }
 

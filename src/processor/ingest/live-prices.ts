@@ -7,6 +7,7 @@ import type { GpuDocument, TokenDocument } from '../../domain/events/event.ts'
 import { CELL_MS } from '../../domain/ledger/buckets.ts'
 import type { LiveModel, LiveSlot } from '../../domain/live/live-figures.ts'
 import { SlidingWindow } from '../../domain/live/sliding-window.ts'
+import type { HostNames } from '../../domain/prices/host-names.ts'
 import { nanoUsd } from '../../domain/prices/money.ts'
 import type { PriceBook } from '../../domain/prices/price-book.ts'
 import { effectivePrice } from '../../domain/prices/price-rule.ts'
@@ -41,18 +42,22 @@ export class LivePrices {
   #minute = Number.NaN
   #versions: readonly PriceBookVersion[] = []
   #book: PriceBook | null = null
+  /** By which names are joined. */
+  #hosts: HostNames
   #defaultNanoUsdPerHour: bigint
 
   /** `books` may be unread; a refresh of it takes effect with the next event. */
   constructor(books: PriceBookVersions, options: LivePricesOptions) {
     this.#books = books
     this.#options = options
+    this.#hosts = books.hosts
     this.#defaultNanoUsdPerHour = nanoUsd(options.defaultUsdPerHour)
     this.#window = this.#emptyWindow()
   }
 
   /** Adds a sample to the window, with the default host where it names none. */
   observe(sample: GpuDocument): void {
+    this.#followNames()
     if (sample.host === null) setHost(sample, this.#options.defaultHost)
     this.#window.observe(sample)
   }
@@ -62,6 +67,7 @@ export class LivePrices {
    * its document in the store, which stays as it is.
    */
   price(event: TokenDocument, nowMs: number): void {
+    this.#followNames()
     if (event.host === null) {
       const gpuIndex = event.gpus?.[0] ?? event.gpu_index!
       const { defaultHost } = this.#options
@@ -86,6 +92,8 @@ export class LivePrices {
 
   /** Reads the window back from the store. Throws a StoreError; then the window stays as it was. */
   async rebuild(store: EventStore): Promise<void> {
+    // Prices and joined names are those of the book, which may not have been read yet.
+    if (this.#books.versions.length === 0) await this.#books.refresh()
     const window = this.#emptyWindow()
     const ids = new Set<string>()
     const newestSampleMs = await store.newestMs('gpu')
@@ -113,9 +121,18 @@ export class LivePrices {
     this.#rebuiltIds = new Set()
   }
 
+  /** A new book may join other names. */
+  #followNames(): void {
+    const { hosts } = this.#books
+    if (hosts === this.#hosts) return
+    this.#hosts = hosts
+    this.#window.forgetJoined()
+  }
+
   #emptyWindow(): SlidingWindow {
     const { windowSeconds, allowedLatenessSeconds } = this.#options
-    return new SlidingWindow({ windowSeconds, allowedLatenessSeconds, priceOf: this.#effectiveUsdPerHour })
+    const nameOf = (host: string | null) => this.#hosts.nameOf(host)
+    return new SlidingWindow({ windowSeconds, allowedLatenessSeconds, nameOf, priceOf: this.#effectiveUsdPerHour })
   }
 
   /**

@@ -50,9 +50,11 @@ export class CellInputs<Tokens extends MinuteTokens> {
     return new Set([...this.tokens.hosts, ...this.samples.hosts])
   }
 
-  /** The cell of the minute and a host. */
+  /** The cell of the minute and a host: of the events under all names that the book joins under it. */
   cell(host: string | null, book: PriceBook): Cell {
-    const [samples, tokenTotals] = [this.samples.of(host), this.tokens.totals(host)]
+    const names = book.hosts.namesOf(host)
+    const samples = names.length === 1 ? this.samples.of(names[0]!) : names.flatMap((name) => this.samples.of(name))
+    const tokenTotals = names.flatMap((name) => this.tokens.totals(name))
     return computeCell({ startMs: this.#startMs, host, samples, tokenTotals, book })
   }
 

@@ -5,11 +5,14 @@
 // the number taken reads again and tries the next, so two that start with the same default make one version.
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import { HostNames } from '../../domain/prices/host-names.ts'
 import { defaultsOf, initialBook, PriceBook, succeed, withDefault } from '../../domain/prices/price-book.ts'
 import { checkPriceBook, problemText } from '../../domain/prices/price-book-check.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import type { Problem } from '../../domain/prices/schema-errors.ts'
 import type { LedgerStore, PriceBookVersion, Revision } from '../../store/ledger-store.ts'
+
+const NO_NAMES = new HostNames(undefined)
 
 export class PriceBookVersions {
   readonly #ledger: LedgerStore
@@ -69,6 +72,12 @@ export class PriceBookVersions {
     const version = effective ?? this.#versions[0]
     if (version === undefined) throw new RangeError('No price book yet: none was set, and no default at start')
     return version.version
+  }
+
+  /** Which names stand for one host by the newest version: for what is live, not for the ledger. */
+  get hosts(): HostNames {
+    const newest = this.#versions.at(-1)
+    return newest === undefined ? NO_NAMES : this.bookByVersion(newest.version).hosts
   }
 
   /** A version, compiled. Throws a RangeError when it was not among those that were read. */

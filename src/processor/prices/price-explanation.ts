@@ -1,13 +1,14 @@
 // Why a GPU costs what it costs at an instant: which rule of the price book won and what it matches by, why each other
-// rule did not, and the components of the price. The GPU's uuid and name are those of its newest sample at or before
-// the instant; a sample more than a day older is ignored. Used by /api/v1/explain and `pertoken prices explain`.
+// rule did not, and the components of the price. The price is the one that the ledger takes there, by the same function
+// (explained-instant.ts). Used by /api/v1/explain and `pertoken prices explain`.
 
-import { CELL_MS, DAY_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
+import { CELL_MS, DAY_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import { usd } from '../../domain/prices/money.ts'
 import type { Explanation, PriceBook } from '../../domain/prices/price-book.ts'
 import type { PriceRuleData } from '../../domain/prices/price-book-schema.ts'
-import { effectivePrice, type PriceKind, type PriceRule } from '../../domain/prices/price-rule.ts'
+import type { PriceKind, PriceRule } from '../../domain/prices/price-rule.ts'
 import type { EventStore } from '../../store/event-store.ts'
+import { type ExplainedInstant, type ExplainedTime, explainInstant, type SlotInstant } from './explained-instant.ts'
 import { PriceBookVersions } from './price-book-versions.ts'
 
 /** A rule as it is shown. */
@@ -34,7 +35,11 @@ export interface PriceExplanation {
   at: string
   gpu_uuid: string | null
   gpu_name: string | null
-  /** The newest sample at or before the instant, null where there is none within a day. */
+  /** What the ledger makes of the instant. */
+  time: ExplainedTime
+  /** The same in a sentence. */
+  note: string
+  /** The sample whose uuid, name, price and power these are; null where it is no single one. */
   sample: KnownSample | null
   book_version: number
   price_per_hour_usd: number
@@ -48,64 +53,73 @@ export interface PriceExplanation {
   others: (RuleView & { reason: string })[]
 }
 
-/** Explains one GPU's price. Rejects with a RangeError while there is no price book at all, or with a StoreError. */
+/**
+ * Explains one GPU's price; `nowMs`: until when samples may have come. Rejects with a RangeError while there is no
+ * price book at all, or with a StoreError.
+ */
 export async function explainPrice(
-  events: Pick<EventStore, 'latestSample' | 'ledger'>,
-  { host, gpuIndex, atMs }: { host: string | null; gpuIndex: number; atMs: number },
+  events: Pick<EventStore, 'latestSample' | 'listEvents' | 'ledger'>,
+  place: SlotInstant & { nowMs: number },
 ): Promise<PriceExplanation> {
-  const books = new PriceBookVersions(events.ledger)
-  await books.refresh()
-  const book = books.bookFor(floorTo(CELL_MS, atMs))
-  const sample = await sampleAt(events, { host, gpuIndex, atMs })
-  const slot = { uuid: sample?.uuid ?? null, host, gpuIndex, name: sample?.name ?? null }
-  const explanation = book.explain(slot, atMs)
-  const priced = priceOf(explanation, sample, ruleData(book, explanation.rule))
+  const { gpuIndex, atMs } = place
+  const dayMs = floorTo(DAY_MS, atMs)
+  const day = (await events.ledger.readDayStates()).find(({ startMs }) => startMs === dayMs)?.state ?? 'open'
+  const book = await bookOf(events, place, day === 'frozen')
+  const host = book.hosts.nameOf(place.host)
+  const known = await explainInstant(events, { ...place, host }, { book, isPurged: day === 'purged' })
+  const explanation = book.explain(known.slot, atMs)
+  const rule = explanation.rule
   return {
     host,
     gpu_index: gpuIndex,
     at: new Date(atMs).toISOString(),
-    gpu_uuid: slot.uuid,
-    gpu_name: slot.name,
-    sample,
+    gpu_uuid: known.slot.uuid,
+    gpu_name: known.slot.name,
+    time: known.time,
+    note: known.note,
+    sample: viewOfSample(known),
     book_version: book.version,
-    ...priced,
-    rule: explanation.rule === null ? null : viewOf(book, explanation.rule),
-    because: becauseOf(explanation, priced.price_kind),
+    price_per_hour_usd: usd(known.nanoUsdPerHour),
+    price_kind: known.kind,
+    parts: partsOf(known, rule, ruleData(book, rule)),
+    rule: rule === null ? null : viewOf(book, rule),
+    because: becauseOf(explanation, known.kind),
     others: explanation.others.map((other) => ({ ...viewOf(book, other.rule), reason: reasonOf(other) })),
   }
 }
 
-/** The newest sample of a slot at or before an instant, within a day. */
-async function sampleAt(
-  events: Pick<EventStore, 'latestSample'>,
-  { host, gpuIndex, atMs }: { host: string | null; gpuIndex: number; atMs: number },
-): Promise<KnownSample | null> {
-  const range = { atOrAfterMs: atMs - DAY_MS, atOrBeforeMs: atMs }
-  const sample = await events.latestSample({ host, gpuIndex, ...range })
+/** The book that the ledger's cell has, or will have; a frozen day keeps what it was computed with. */
+async function bookOf(
+  { ledger }: Pick<EventStore, 'ledger'>,
+  { host, atMs }: SlotInstant,
+  isFrozen: boolean,
+): Promise<PriceBook> {
+  const books = new PriceBookVersions(ledger)
+  await books.refresh()
+  const startMs = floorTo(CELL_MS, atMs)
+  if (isFrozen) {
+    for await (const { bookVersions } of ledger.readBuckets('minute', startMs, startMs + 1, [host])) {
+      return books.bookByVersion(bookVersions[0]!)
+    }
+  }
+  return books.bookFor(startMs)
+}
+
+function viewOfSample({ sample }: ExplainedInstant): KnownSample | null {
   if (sample === null) return null
   const { ts, uuid = null, name = null, price_per_hour_usd = null, power_w = null } = sample
   return { ts: ts.toISOString(), uuid, name, price_per_hour_usd, power_w }
 }
 
-type Priced = Pick<PriceExplanation, 'price_per_hour_usd' | 'price_kind' | 'parts'>
-
-function priceOf(
-  { rule, defaultNanoUsdPerHour }: Explanation,
-  sample: KnownSample | null,
+function partsOf(
+  { kind, nanoUsdPerHour, powerW }: ExplainedInstant,
+  rule: PriceRule | null,
   data: PriceRuleData | null,
-): Priced {
-  if (rule !== null && data?.kind === 'owned') return ownedPrice(rule, data, sample?.power_w ?? null)
-  const { kind, nanoUsdPerHour } = effectivePrice(rule, sample?.price_per_hour_usd ?? null, defaultNanoUsdPerHour)
-  const price = usd(nanoUsdPerHour)
-  const source = rule === null ? kind : 'rule'
-  return { price_per_hour_usd: price, price_kind: kind, parts: { [`${source}_usd_per_hour`]: price } }
-}
-
-/** The ledger measures each interval's energy; here the power of the sample stands for it. */
-function ownedPrice(rule: PriceRule, data: PriceRuleData & { kind: 'owned' }, powerW: number | null): Priced {
-  const microjoulesPerHour = powerW === null ? 0n : BigInt(Math.round(powerW * 1000)) * BigInt(HOUR_MS)
-  const price = rule.priceWithEnergy(microjoulesPerHour, HOUR_MS)
-  const parts = {
+): PriceExplanation['parts'] {
+  if (rule === null || data?.kind !== 'owned') {
+    return { [`${rule === null ? kind : 'rule'}_usd_per_hour`]: usd(nanoUsdPerHour) }
+  }
+  return {
     purchase_usd: data.purchase_usd,
     salvage_usd: data.salvage_usd ?? 0,
     life_hours: data.life_hours ?? data.life_years! * 8760,
@@ -113,9 +127,8 @@ function ownedPrice(rule: PriceRule, data: PriceRuleData & { kind: 'owned' }, po
     power_w: powerW,
     pue: data.pue ?? 1,
     usd_per_kwh: data.usd_per_kwh ?? 0,
-    energy_usd_per_hour: powerW === null ? null : usd(price - rule.nanoUsdPerHour),
+    energy_usd_per_hour: powerW === null ? null : usd(nanoUsdPerHour - rule.nanoUsdPerHour),
   }
-  return { price_per_hour_usd: usd(price), price_kind: 'owned', parts }
 }
 
 function becauseOf({ rule, because }: Explanation, kind: PriceKind): string {

@@ -41,18 +41,22 @@ export interface Difference {
 /** The fields of a bucket that are compared. */
 type ExpectedBucket = Pick<LedgerBucket, 'rows' | 'bookVersions' | 'capped'>
 
-/** The cell of the minute that `inputs` are at. A cell that exists is computed with the version that it records. */
+/**
+ * The cell of the minute that `inputs` are at, and the names whose events it has. A cell that exists is computed with
+ * the version that it records.
+ */
 export function expectedCell(
   books: PriceBookVersions,
   inputs: CellInputs<MinuteTokenAggregator>,
   { startMs, host, stored }: { startMs: number; host: string | null; stored: LedgerBucket | undefined },
-): ExpectedBucket {
+): ExpectedBucket & { names: readonly (string | null)[] } {
   const recorded = stored?.bookVersions[0]
   const isKnown = recorded !== undefined && books.versions.some(({ version }) => version === recorded)
   const book = isKnown ? books.bookByVersion(recorded) : books.bookFor(startMs)
   const { rows, overflow } = inputs.cell(host, book)
   // The version that should have been recorded, whatever it was computed with.
-  return { rows, capped: overflow, bookVersions: [books.versionFor(startMs)] }
+  const names = book.hosts.namesOf(host)
+  return { rows, capped: overflow, bookVersions: [books.versionFor(startMs)], names }
 }
 
 /** How a stored bucket differs, null when it does not. A bucket without rows need not exist. */
@@ -153,8 +157,12 @@ export class MismatchRecheck {
   /** Whether a keeper is going to compute the bucket, or one of those that it is the sum of. */
   async #isMarked({ level, startMs, host }: BucketKey): Promise<boolean> {
     const { ledger } = this.#options
+    // A mark of a joined name is one of the cell that has its events.
+    const joined = this.#books.versions.length === 0 ? null : this.#books.bookFor(startMs).hosts
     const isNamed = async (markLevel: BucketLevel) =>
-      (await ledger.readMarks(markLevel, startMs)).some((mark) => mark.hosts.includes(host))
+      (await ledger.readMarks(markLevel, startMs)).some((mark) =>
+        mark.hosts.some((name) => name === host || joined?.nameOf(name) === host),
+      )
     if (await isNamed(level)) return true
     if (level === 'minute') return false
     if (level === 'hour' && (await isNamed('minute'))) return true

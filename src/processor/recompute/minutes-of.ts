@@ -11,7 +11,7 @@ import type { MinuteTokenAggregator } from '../ledger/token-aggregator.ts'
 
 export interface Minute {
   startMs: number
-  /** Hosts with events, or with commitments in one of the minute's books; sorted. */
+  /** Hosts with events, by any of their names, or with commitments in one of the minute's books; sorted. */
   hosts: (string | null)[]
   /** Computes the cell of a host by a book; valid until the next minute is requested. */
   inputs: CellInputs<MinuteTokenAggregator>
@@ -27,8 +27,12 @@ export async function* minutesOf(
   try {
     for (let startMs = fromMs; startMs < toMs; startMs += CELL_MS) {
       await inputs.moveTo(startMs)
-      const committed = booksFor(startMs).flatMap((book) => book.committedHosts(startMs, startMs + CELL_MS))
-      yield { startMs, hosts: [...new Set([...inputs.hosts, ...committed])].sort(compareText), inputs }
+      const hosts = inputs.hosts
+      const more = booksFor(startMs).flatMap((book) => [
+        ...book.committedHosts(startMs, startMs + CELL_MS),
+        ...(book.hosts.isEmpty ? [] : [...hosts].map((host) => book.hosts.nameOf(host))),
+      ])
+      yield { startMs, hosts: [...new Set([...hosts, ...more])].sort(compareText), inputs }
     }
   } finally {
     await inputs.close()

@@ -1,16 +1,14 @@
-// What a range of the past costs under one price book and under another, by model and tenant: both computed from the
-// same raw events in one pass, so that only the prices can make a difference. Nothing is written. `reprice` reports it
-// before it pins a range; `prices set` reports what a book would have changed. Frozen days are skipped and named.
+// What repricing a range of the past to a version of the price book changes, by model and tenant: before and after are
+// computed from the same raw events in one pass, so that only the prices can make a difference. Nothing is written. The
+// one answer to that question: `reprice` reports it before it pins a range, and `prices set` for the last day, before
+// anyone reprices. Frozen days are skipped and named.
 
 import { CELL_MS, DAY_MS } from '../../domain/ledger/buckets.ts'
 import { compareText, totalNanoUsd } from '../../domain/ledger/rows.ts'
 import { type CellRow, OTHER_NAME } from '../../domain/ledger/types.ts'
-import { defaultsOf, PriceBook } from '../../domain/prices/price-book.ts'
-import { checkPriceBook } from '../../domain/prices/price-book-check.ts'
-import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
 import { ClosedDays } from '../closed-days.ts'
-import { InvalidPriceBook, PriceBookVersions } from '../prices/price-book-versions.ts'
+import { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { minutesOf, rangesWithEvents } from './minutes-of.ts'
 
 /** Called now and then while a range is worked through; times are epoch milliseconds of event time. */
@@ -37,11 +35,13 @@ export interface PriceChange extends MoneyChange {
   skipped_days: string[]
 }
 
-interface ChangeRange {
+export interface PriceChangeOptions {
   ledger: LedgerStore
   /** Whole minutes, epoch milliseconds, `toMs` exclusive. */
   fromMs: number
   toMs: number
+  /** The version that the range is priced with afterwards. */
+  bookVersion: number
   onProgress?: OnRangeProgress | undefined
 }
 
@@ -51,39 +51,23 @@ const MAX_NAMED = 200
 /** How far back `prices set` looks, milliseconds. */
 export const WHAT_IF_MS = DAY_MS
 
-/**
- * What would differ in a range had it been priced with `book` (as an operator writes it) all along; a book without a
- * default gets the newest version's. Rejects with InvalidPriceBook, or a StoreError.
- */
-export async function whatIf(options: ChangeRange & { book: unknown }): Promise<PriceChange> {
-  const checked = checkPriceBook(options.book)
-  if (checked.book === null) throw new InvalidPriceBook(checked.problems)
-  const books = new PriceBookVersions(options.ledger)
+/** What pinning a range to a version changes. Rejects with a RangeError for an unknown version, or a StoreError. */
+export async function priceChange(options: PriceChangeOptions): Promise<PriceChange> {
+  const { ledger, fromMs, toMs, bookVersion, onProgress } = options
+  const books = new PriceBookVersions(ledger)
   await books.refresh()
-  const newest = books.versions.at(-1)
-  const { default_usd_per_hour: usdPerHour, defaults, ...rest } = checked.book
-  const carried = newest === undefined || usdPerHour !== undefined || defaults !== undefined
-  const data = carried ? checked.book : { ...rest, defaults: defaultsOf(newest.book as PriceBookDocument) }
-  const after = new PriceBook(data, (newest?.version ?? 0) + 1)
-  return priceChange({ ...options, before: (minuteMs) => books.bookFor(minuteMs), after: () => after })
-}
-
-/** The change between two ways to price the minutes of a range. */
-export async function priceChange(
-  options: ChangeRange & { before: (minuteMs: number) => PriceBook; after: (minuteMs: number) => PriceBook },
-): Promise<PriceChange> {
-  const { ledger, fromMs, toMs, before, after, onProgress } = options
+  const after = books.bookByVersion(bookVersion)
   const days = await ClosedDays.read(ledger)
   const changes = new Changes()
   let cells = 0
   for (const range of await rangesWithEvents(ledger, days, { fromMs, toMs })) {
-    const minutes = minutesOf(ledger, range, (minuteMs) => [before(minuteMs), after(minuteMs)])
+    const minutes = minutesOf(ledger, range, (minuteMs) => [books.bookFor(minuteMs), after])
     for await (const { startMs, hosts, inputs } of minutes) {
-      const books = { before: before(startMs), after: after(startMs) }
+      const before = books.bookFor(startMs)
       for (const host of hosts) {
         cells++
-        changes.add('before', inputs.cell(host, books.before).rows)
-        changes.add('after', inputs.cell(host, books.after).rows)
+        changes.add('before', inputs.cell(host, before).rows)
+        changes.add('after', inputs.cell(host, after).rows)
       }
       onProgress?.({ doneToMs: startMs + CELL_MS, fromMs, toMs, cells })
     }

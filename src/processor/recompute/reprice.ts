@@ -8,7 +8,7 @@ import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
 import type { LedgerStore, Revision } from '../../store/ledger-store.ts'
 import { type InvalidationRange, invalidateMissingCommitments, invalidateRepriced } from '../ledger/invalidation.ts'
 import { PriceBookVersions } from '../prices/price-book-versions.ts'
-import { type OnRangeProgress, type PriceChange, priceChange } from './price-change.ts'
+import { type PriceChange, type PriceChangeOptions, priceChange } from './price-change.ts'
 
 /** Minutes that ended this long ago or less are left to the keepers, milliseconds. */
 const COMMITMENTS_LAG_MS = 4 * CELL_MS
@@ -19,15 +19,8 @@ export interface RevisionSummary extends PriceChange {
   done: boolean
 }
 
-export interface RepriceOptions {
-  ledger: LedgerStore
-  /** Whole minutes, epoch milliseconds, `toMs` exclusive. */
-  fromMs: number
-  toMs: number
-  /** The version that the range is pinned to. */
-  bookVersion: number
+export interface RepriceOptions extends PriceChangeOptions {
   nowMs: number
-  onProgress?: OnRangeProgress
 }
 
 /**
@@ -37,15 +30,11 @@ export interface RepriceOptions {
  * it.
  */
 export async function reprice(options: RepriceOptions): Promise<Revision & { summary: RevisionSummary }> {
-  const { ledger, fromMs, toMs, bookVersion, nowMs, onProgress } = options
+  const { ledger, fromMs, toMs, bookVersion, nowMs } = options
   checkRange(fromMs, toMs)
-  const books = new PriceBookVersions(ledger)
-  await books.refresh()
-  const after = books.bookByVersion(bookVersion)
-  const before = (minuteMs: number) => books.bookFor(minuteMs)
-  const change = await priceChange({ ledger, fromMs, toMs, before, after: () => after, onProgress })
-  const summary: RevisionSummary = { ...change, done: false }
+  const summary: RevisionSummary = { ...(await priceChange(options)), done: false }
   const revision = await insert(ledger, { fromMs, toMs, bookVersion, atMs: nowMs, summary })
+  const books = new PriceBookVersions(ledger)
   await books.refresh()
   await invalidateRepriced(ledger, books, { fromMs, toMs, nowMs })
   await invalidateMissingCommitments(ledger, books, await commitmentRange(ledger, { fromMs, toMs, nowMs }))

@@ -138,11 +138,12 @@ class Verification {
     for (const host of new Set([...hosts, ...stored.keys()])) {
       const cell = stored.get(host)
       this.#compared.minute++
-      if (mismatchOf('minute', expectedCell(this.#books, inputs, { startMs, host, stored: cell }), cell) !== null) {
+      const expected = expectedCell(this.#books, inputs, { startMs, host, stored: cell })
+      if (mismatchOf('minute', expected, cell) !== null) {
         await this.#recheck.add({ level: 'minute', startMs, host })
         continue
       }
-      addCounts(this.#ofEvents, inputs.tokens.counts(host))
+      for (const name of expected.names) addCounts(this.#ofEvents, inputs.tokens.counts(name))
       for (const row of cell?.rows ?? []) addCounts(this.#ofCells, row)
     }
   }

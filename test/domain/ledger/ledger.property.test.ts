@@ -60,7 +60,9 @@ const sample = fc
     gpu_index: fc.integer({ min: 0, max: 3 }),
     uuid: maybe(fc.constantFrom('GPU-1', 'GPU-2')),
     name: maybe(fc.constantFrom('NVIDIA H100 80GB', 'NVIDIA A100', 'L4')),
-    utilization: maybe(fc.oneof(fc.constantFrom(0, 1, 0.00005, 1 / 3), fc.double({ min: 0, max: 1, noNaN: true }))),
+    utilization: maybe(
+      fc.oneof(fc.constantFrom(0, 1, 0.00005, 0.00015, 0.57895, 1 / 3), fc.double({ min: 0, max: 1, noNaN: true })),
+    ),
     mem_used_mb: maybe(fc.constantFrom(0, 3999, 4000, 70_000)),
     mem_total_mb: maybe(fc.constantFrom(0, 80_000)),
     power_w: maybe(fc.constantFrom(0, 71.5, 333.333, 700)),
@@ -177,12 +179,19 @@ const book = fc
     maxTenants: fc.constantFrom(1, 100),
     gapS: fc.constantFrom(90, 90, 31),
     defaults: fc.constantFrom([null], [null, T0 + 100_000]),
+    hosts: fc.constantFrom<PriceBookDocument['hosts'][]>(
+      undefined,
+      undefined,
+      [{ name: 'a', aliases: ['b'] }],
+      [{ name: 'd', aliases: ['c', 'a'] }],
+    ),
   })
   .map((all): PriceBookDocument => {
     const data: PriceBookDocument = {
       currency: 'USD',
       defaults: all.defaults.map((from_ms, i) => ({ from_ms, usd_per_hour: 0.85 + i })),
       ...(all.weights === undefined ? {} : { weights: all.weights }),
+      ...(all.hosts === undefined ? {} : { hosts: all.hosts }),
       limits: { max_sample_gap_s: all.gapS, max_models_per_cell: all.maxModels, max_tenants_per_cell: all.maxTenants },
       rules: [],
     }
@@ -200,6 +209,7 @@ function oracleBook(data: PriceBookDocument): OracleBook {
     gapMs: data.limits!.max_sample_gap_s! * 1000,
     maxModels: data.limits!.max_models_per_cell!,
     maxTenants: data.limits!.max_tenants_per_cell!,
+    hosts: Object.fromEntries((data.hosts ?? []).flatMap(({ name, aliases }) => aliases.map((alias) => [alias, name]))),
     rules: data.rules.map(
       ({ from, to, ...rest }) =>
         ({
@@ -274,11 +284,12 @@ test('any order of samples and events, grouped or one by one, gives the same cel
       const shuffled = { samples: shuffle(samples, random), usages: shuffle(usages, random) }
       assert.deepEqual(ledgerRows(shuffled, RANGE, priceBook), ledgerRows({ samples, usages }, RANGE, priceBook))
       const cell = { host: 'a', startMs: T0 }
+      const names = priceBook.hosts.namesOf('a')
       const inCell = cutAtMinutes(shuffled.usages).filter(
-        (one) => one.host === 'a' && one.ts.getTime() >= T0 && one.ts.getTime() < T0 + MINUTE_MS,
+        (one) => names.includes(one.host) && one.ts.getTime() >= T0 && one.ts.getTime() < T0 + MINUTE_MS,
       )
       const tokenTotals = inCell.map((one) => totalsOfEvent(one as TokenDocument))
-      const own = shuffled.samples.filter((one) => one.host === 'a')
+      const own = shuffled.samples.filter((one) => names.includes(one.host))
       const single = computeCell({ ...cell, samples: own, tokenTotals, book: priceBook })
       assert.deepEqual(single, cellOf({ samples, usages }, cell, priceBook))
     }),
@@ -301,9 +312,9 @@ test('sums of rows do not hang on order or grouping, and spreading idle keeps to
         sumRows(
           some.map((row) => ({ ...row, gpu_uuid: null, model: null, tenant: null, price_kind: 'default' as const })),
         )
-      const withoutParts = (some: typeof rows) =>
-        bySlot(some).map(({ input_nano_usd, cached_nano_usd, output_nano_usd, ...rest }) => rest)
-      assert.deepEqual(withoutParts(spread), withoutParts(whole))
+      assert.deepEqual(bySlot(spread), bySlot(whole))
+      // Rows of minutes, in any order, are spread as those of their hour.
+      assert.deepEqual(spreadNullIdle([...rows.slice(at), ...rows.slice(0, at)]), spread)
     }),
     { numRuns: 120 },
   )

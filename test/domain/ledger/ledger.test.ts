@@ -403,6 +403,23 @@ test('totals may come in parts, as BigInt, and with GPUs in any order', () => {
   assert.deepEqual(rows([group([0, 1], 3, 1, 1), group([1, 0], 5n, 2n, 1n)]), rows([group([0, 1], 8, 3, 2)]))
 })
 
+test('utilization is rounded to 1/10,000 as it is written, not as its double lies', () => {
+  // 36,000 USD/h: 10⁻⁴ of a minute is 0.06 USD.
+  const cases = [
+    [0.00015, 0.12],
+    [0.57895, 347.4],
+    [0.00014999, 0.06],
+  ] as const
+  for (const [utilization, busyUsd] of cases) {
+    const samples = [0, 60].map((s) => sample(s, { utilization, price_per_hour_usd: 36_000 }))
+    const rows = ledgerRows({ samples, usages: [] }, { fromMs: T0, toMs: T0 + MINUTE_MS }, bookOf())
+    assert.deepEqual(
+      rows.map((row) => usd(row.busy_nano_usd)),
+      [busyUsd],
+    )
+  }
+})
+
 test('--idle spread: the idle without a model goes to the hour’s models by busy money, totals stay', () => {
   const samples = [0, 60, 120, 180].map((s) =>
     sample(s, { mem_used_mb: 70_000, mem_total_mb: 80_000, utilization: s === 180 ? 0 : 0.5 }),
@@ -436,10 +453,8 @@ test('--idle spread: the idle without a model goes to the hour’s models by bus
       ['b', 't', 0.045],
     ],
   )
-  for (const row of spread) {
-    if (row.model !== null)
-      assert.equal(row.input_nano_usd + row.output_nano_usd, row.busy_nano_usd + row.loaded_idle_nano_usd)
-  }
+  const parts = (rows: typeof hour) => rows.map((row) => [row.input_nano_usd, row.output_nano_usd])
+  assert.deepEqual(parts(spread), parts(hour))
 })
 
 test('a null host is a host of its own and no host rule is for it', () => {

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import type { GpuDocument, TokenDocument } from '../../../src/domain/events/event.ts'
-import { SlidingWindow, spread } from '../../../src/domain/live/sliding-window.ts'
+import { SlidingWindow, type SlidingWindowOptions, spread } from '../../../src/domain/live/sliding-window.ts'
 
 const T0 = Date.UTC(2026, 10, 22, 12)
 
-function makeWindow(options: { maxRings?: number } = {}): SlidingWindow {
+function makeWindow(options: Partial<SlidingWindowOptions> = {}): SlidingWindow {
   return new SlidingWindow({
     windowSeconds: 30,
     allowedLatenessSeconds: 10,
@@ -180,4 +180,22 @@ test('the sum of panes equals the sum of the events, whatever their order within
       }
     }),
   )
+})
+
+test('tokens under another name of a host are those of its slot; names that are joined later leave no slot behind', () => {
+  let names: Record<string, string> = {}
+  const window = makeWindow({ nameOf: (host) => names[host ?? ''] ?? host })
+  window.observe(sample(0, { price_per_hour_usd: 3.6 }))
+  window.observe(sample(0, { host: 'H', price_per_hour_usd: 9 }))
+  assert.equal(priced(window, token(1, { host: 'H' })).price_per_hour_usd, 9)
+  names = { H: 'h' }
+  window.forgetJoined()
+  assert.equal(window.slotCount, 1)
+  assert.equal(priced(window, token(2, { host: 'H' })).cost_per_token, (3.6 * 30) / 3600 / 100)
+  assert.equal(priced(window, token(3)).cost_per_token, (3.6 * 30) / 3600 / 200)
+  assert.deepEqual(
+    window.live(T0 + 3000).slots.map(({ host, tokens_per_second }) => [host, tokens_per_second]),
+    [['h', 200 / 30]],
+  )
+  assert.equal(window.onlyHostWith(0, T0 + 3000, 60_000), 'h')
 })

@@ -13,7 +13,7 @@ import { SqliteLog } from '../../../src/log/sqlite/sqlite-log.ts'
 import { redrive } from '../../../src/processor/ingest/dead-letters.ts'
 import { LivePrices } from '../../../src/processor/ingest/live-prices.ts'
 import { Processor, type ProcessorOptions } from '../../../src/processor/ingest/processor.ts'
-import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions, setBook } from '../../../src/processor/prices/price-book-versions.ts'
 import { SqliteStore } from '../../../src/store/sqlite/sqlite-store.ts'
 import { goodSample, goodToken } from '../../bad-records.ts'
 
@@ -105,6 +105,26 @@ test('a token event without host gets the only host that has a GPU of that index
       [null, undefined],
       ['c', undefined],
     ],
+  )
+})
+
+test('tokens under another name of a host take the price of its samples, and keep the name that they came with', async (t) => {
+  const bench = new Bench(t)
+  const hosts = [{ name: 'a', aliases: ['a.example.com'] }]
+  await bench.store.prepare()
+  await setBook(bench.store.ledger, { currency: 'USD', hosts, rules: [] }, { origin: 'test', nowMs: T0 })
+  await bench.send('gpu', [goodSample(T0, { host: 'a', gpu_index: 0, price_per_hour_usd: 9 })])
+  await bench.process()
+  // Another process: its window is rebuilt from the store.
+  await bench.send('token', [goodToken(T0 + 1, { host: 'a.example.com', gpu_index: 0 })])
+  await bench.process()
+  assert.deepEqual(
+    (await bench.tokens()).map(({ host, host_inferred, price_per_hour_usd }) => [
+      host,
+      host_inferred,
+      price_per_hour_usd,
+    ]),
+    [['a.example.com', undefined, 9]],
   )
 })
 

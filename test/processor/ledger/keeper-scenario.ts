@@ -81,8 +81,13 @@ export function eventOf(one: {
   return { token: { ...document, gpu_index: gpu } }
 }
 
-/** The batch oracle, which shares no code with src/. */
-export async function assertOracle(place: LedgerPlace, samples: GpuDocument[], tokens: TokenDocument[]): Promise<void> {
+/** The batch oracle, which shares no code with src/. `hosts`: the one name of each joined one. */
+export async function assertOracle(
+  place: LedgerPlace,
+  samples: GpuDocument[],
+  tokens: TokenDocument[],
+  hosts: Record<string, string> = {},
+): Promise<void> {
   const range = { fromMs: edge - 15 * MINUTE, toMs: edge + 20 * MINUTE }
   const oracle = batchLedger(samples as never, tokens as never, {
     book: {
@@ -91,6 +96,7 @@ export async function assertOracle(place: LedgerPlace, samples: GpuDocument[], t
       gapMs: 90_000,
       maxModels: 32,
       maxTenants: 100,
+      hosts,
       rules: [],
     },
     ...range,

@@ -8,13 +8,12 @@ import { totalNanoUsd } from '../../../src/domain/ledger/rows.ts'
 import { Keeper } from '../../../src/processor/ledger/keeper.ts'
 import { PriceBookVersions, setBook } from '../../../src/processor/prices/price-book-versions.ts'
 import { FrozenDaysError, ledgerAsOf } from '../../../src/processor/recompute/ledger-as-of.ts'
-import { whatIf } from '../../../src/processor/recompute/price-change.ts'
+import { priceChange } from '../../../src/processor/recompute/price-change.ts'
 import { reprice } from '../../../src/processor/recompute/reprice.ts'
 import { StoreError } from '../../../src/store/event-store.ts'
 import type { LedgerStore } from '../../../src/store/ledger-store.ts'
 import { LedgerPlace, MINUTE, openSqlite, sample, T0, token } from '../ledger/ledger-place.ts'
 
-const twice = { currency: 'USD', default_usd_per_hour: 1.2, rules: [] }
 const doubled = { currency: 'USD', rules: [{ id: 'r', match: { host: 'a' }, kind: 'spot', usd_per_hour: 1.2 }] }
 
 async function onPlace(run: (place: LedgerPlace) => Promise<void>): Promise<void> {
@@ -81,13 +80,28 @@ test('totals move by exactly the price difference, by model; old revisions can b
     )
   }))
 
-test('what a book would have changed is reported and nothing is written', () =>
+test('what a version would change is reported, and nothing is written; repricing to it changes just that', () =>
   onPlace(async (place) => {
     const range = { fromMs: T0 - HOUR_MS, toMs: T0 + HOUR_MS }
-    const change = await whatIf({ ledger: place.ledger, book: twice, ...range })
-    assert.deepEqual([change.before_nano_usd, change.after_nano_usd], ['600000000', '1200000000'])
-    assert.equal((await place.ledger.readBooks()).length, 1)
-    assert.equal((await place.ledger.dirtyBuckets('minute', 10)).length, 0)
+    const books = [
+      // A default that is written alone counts from the version's start: the past keeps its own.
+      [{ currency: 'USD', default_usd_per_hour: 1.2, rules: [] }, '600000000'],
+      [{ currency: 'USD', defaults: [{ from_ms: null, usd_per_hour: 1.2 }], rules: [] }, '1200000000'],
+      [{ ...doubled, weights: { output: 4 } }, '1200000000'],
+    ] as const
+    for (const [book, after] of books) {
+      const { version } = await setBook(place.ledger, book, { origin: 'test', nowMs: place.nowMs })
+      const asked = { ledger: place.ledger, ...range, bookVersion: version.version }
+      const change = await priceChange(asked)
+      assert.equal(change.after_nano_usd, after)
+      assert.equal((await place.ledger.dirtyBuckets('minute', 10)).length, 0)
+      const { summary } = await reprice({ ...asked, nowMs: place.nowMs })
+      assert.deepEqual({ ...summary, done: undefined }, { ...change, done: undefined })
+      await place.settle()
+      const spans = await place.spans('minute', range.fromMs, range.toMs)
+      const paid = [...spans.values()].flat().reduce((sum, row) => sum + totalNanoUsd(row), 0n)
+      assert.equal(String(paid), after)
+    }
   }))
 
 test('a crash at any call of reprice leaves what a keeper finishes, or nothing', () =>
