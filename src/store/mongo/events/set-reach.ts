@@ -2,9 +2,10 @@
 // their `ts` whatever they sum over. Where one is counted in other minutes now, these are marked, so that the keeper
 // computes them. One pass over all token usage, once; it may be repeated, and made by two processes at once.
 
-import type { Document } from 'mongodb'
+import { type Document, MongoServerError } from 'mongodb'
 import { type DirtyMinute, TouchedCells } from '../../../domain/ledger/buckets.ts'
 import type { LedgerToken } from '../../../domain/ledger/types.ts'
+import { StoreError } from '../../event-store.ts'
 import { COLLECTION_OF_KIND } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { OWN_IDS } from '../reading/ordered-scan.ts'
@@ -12,6 +13,7 @@ import { REACH, reachOf } from './reach.ts'
 import { bulkError, faultsOf } from './writes.ts'
 
 const PAGE_DOCUMENTS = 1_000
+const UNAUTHORIZED = 13
 
 /** `mark` inserts marks of minutes; it is called after the events of these are set. */
 export async function setReach(
@@ -37,15 +39,23 @@ export async function setReach(
         cells.touch(event.host, event.ts.getTime())
       }
       if (updates.length === 0) continue
-      const reply = await connection.command({
-        update: name,
-        updates,
-        ordered: false,
-        writeConcern: connection.writeConcern,
-      })
-      const faults = faultsOf(reply)
-      if (faults.length > 0) throw bulkError(name, faults, updates.length)
+      await update(connection, name, updates)
       await mark(cells.dirtyMinutes())
     }
   })
+}
+
+async function update(connection: MongoConnection, collection: string, updates: readonly Document[]): Promise<void> {
+  const { writeConcern } = connection
+  try {
+    const faults = faultsOf(await connection.command({ update: collection, updates, ordered: false, writeConcern }))
+    if (faults.length > 0) throw bulkError(collection, faults, updates.length)
+  } catch (error) {
+    if (!(error instanceof MongoServerError && error.code === UNAUTHORIZED)) throw error
+    // The role of deploy/ has no such right, since nothing else changes an event.
+    const text =
+      `Cannot prepare ${connection.description}: events of an earlier version that sum over time need a new field, and ` +
+      `the user may not update ${collection}: grant it "update" there until pertoken has started`
+    throw new StoreError(text, { retriable: true, hasRemedy: true, cause: error })
+  }
 }
