@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import type { FastifyInstance } from 'fastify'
 import type { LiveModel, LiveSlot } from '../../src/domain/live/live-figures.ts'
+import { liveTotals } from '../../src/domain/live/live-totals.ts'
 import type { HttpDependencies } from '../../src/http/dependencies.ts'
 import { buildServer } from '../../src/http/server.ts'
 import type { NewRecord } from '../../src/log/event-log.ts'
@@ -49,7 +50,12 @@ export async function openServer(
     processor: {
       outcomes: new Outcomes(),
       health: () => state.health,
-      live: () => ({ as_of: new Date(NOW_MS).toISOString(), window_s: 30, ...state.live }),
+      live: () => ({
+        as_of: new Date(NOW_MS).toISOString(),
+        window_s: 30,
+        totals: liveTotals(state.live.slots),
+        ...state.live,
+      }),
     },
     store,
     log: recording(log, appended),
@@ -114,6 +120,7 @@ export function liveSlot(host: string | null, gpuIndex: number, change: Partial<
     tokens_per_second: 10,
     cost_per_token: 2e-5,
     last_sample: new Date(NOW_MS).toISOString(),
+    monitored: true,
     ...change,
   }
 }

@@ -57,19 +57,25 @@ test('the page shows live figures, in order, follows them, and fits a phone', { 
   const fixture = await openServer(t)
   const { state } = fixture
   state.live.models = [liveModel('qwen', 30, 4), liveModel(NASTY, 10, 2), liveModel('idle', 0, null)]
+  const idle = { utilization: 0, tokens_per_second: 0, cost_per_token: null, price_per_hour_usd: 2.1 }
   state.live.slots = [
-    liveSlot('node-b', 0, { utilization: 0.25 }),
-    liveSlot('node-a', 1, { utilization: null, cost_per_token: null, price_per_hour_usd: 2.1 }),
+    liveSlot('node-b', 0, { utilization: 0.25, tokens_per_second: 40, cost_per_token: 5.5556e-6 }),
+    liveSlot('node-a', 1, idle),
+    liveSlot('node-c', 0, { ...idle, monitored: false }),
   ]
   const outcomes = { ...healthyHealth().outcomes, rejected: 1234 }
   state.health = { ...healthyHealth(), lag: 1_000_000, outcomes }
   const { page, complaints, asked } = await open(fixture)
 
   await shows(page, '#state', 'live')
-  await shows(page, '#cost', '$3.500')
+  // All the money, the idle GPU's too, ÷ all tokens: 2.9 ÷ 144,000 an hour, which the models' mean is not.
+  await shows(page, '#cost', '$20.139')
   await shows(page, '#speed', '40')
   await shows(page, '#price', '$2.90')
-  await shows(page, '#utilization', '25 %')
+  await shows(page, '#idle', '$2.70')
+  await shows(page, '#busy-cost', '$1.389')
+  await shows(page, '#uncovered', '+ $2.10 not monitored')
+  await shows(page, '#utilization', '13 %')
   await shows(page, '#lag', '1,000,000')
   await shows(page, '#dead-letters', '1,234')
   const first = await page.locator('#models tbody th').allInnerTexts()
@@ -78,17 +84,31 @@ test('the page shows live figures, in order, follows them, and fits a phone', { 
   assert.deepEqual(
     (await rowsOf(page, '#slots')).map((row) => row.split(/\s*\t\s*/)),
     [
-      ['node-a · 1', '–', '$2.10', '–'],
-      ['node-b · 0', '25 %', '$0.80', '$20.000'],
+      ['node-a · 1', '0 %', '$2.10', '–'],
+      ['node-b · 0', '25 %', '$0.80', '$5.556'],
+      ['node-c · 0', 'not monitored', '$2.10', '–'],
     ],
   )
   const width = await page.evaluate('document.documentElement.scrollWidth')
   assert.ok((width as number) <= 360, `the page is ${width} px wide`)
 
+  for (const [speed, usdPerHour] of [
+    [3.218, 0.4321],
+    [77.77, 12.3456],
+    [1234.56, 3.2],
+    [250_000, 0.85],
+  ] as const) {
+    state.live.slots = [liveSlot('node-b', 0, { tokens_per_second: speed, price_per_hour_usd: usdPerHour })]
+    await shows(page, '#price', `$${usdPerHour.toFixed(Math.max(2, String(usdPerHour).split('.')[1]!.length))}`)
+    const texts = await page.locator('#cost, #price, #speed').allInnerTexts()
+    const [cost, price, tokens] = texts.map((text) => Number(text.replaceAll(/[$,]/g, '')))
+    const quotient = (price! / (tokens! * 3600)) * 1e6
+    assert.ok(Math.abs(cost! / quotient - 1) < 0.006, `${texts}: the first is not the quotient of the others`)
+  }
   state.live.models = [liveModel('qwen', 50, 0.123456)]
-  await shows(page, '#cost', '$0.123')
-  assert.equal((await rowsOf(page, '#models')).length, 1)
+  await page.locator('#models tbody tr').nth(1).waitFor({ state: 'detached' })
   state.live.models = []
+  state.live.slots = [liveSlot('node-b', 0, { tokens_per_second: 0 })]
   await shows(page, '#models tbody', 'No tokens in the last 30 s')
   await shows(page, '#cost', '–')
   assert.deepEqual(complaints, [])
@@ -124,7 +144,7 @@ test('the page shows what the last hour cost by model, idle included', { skip },
 test('the page says stale, with what is wrong, when the server says so and when it is gone', { skip }, async (t) => {
   const fixture = await openServer(t)
   const { state, app } = fixture
-  state.live.models = [liveModel('qwen', 30, 4)]
+  state.live.slots = [liveSlot('node-b', 0, { tokens_per_second: 100, price_per_hour_usd: 1.44 })]
   const { page } = await open(fixture)
   await shows(page, '#state', 'live')
   assert.equal(await page.locator('#problems').isVisible(), false)

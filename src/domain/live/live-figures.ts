@@ -1,7 +1,9 @@
-// The read side of the live window: tokens per second and price of each slot and model over the window that ends at a
-// wall-clock instant. The event time of an idle slot advances with the wall clock, so that its window empties.
+// The read side of the live window: tokens per second and price of each slot and model, and of the fleet, over the
+// window that ends at a wall-clock instant. The event time of an idle slot advances with the wall clock, so that its
+// window empties.
 
 import type { GpuDocument } from '../events/event.ts'
+import { type LiveTotals, liveTotals } from './live-totals.ts'
 import type { Slot } from './panes.ts'
 
 /** Price of a slot at an instant, USD per hour; `sample` is its newest sample, if any. */
@@ -22,6 +24,8 @@ export interface LiveSlot {
   tokens_per_second: number
   cost_per_token: number | null
   last_sample: string | null
+  /** False where neither a recent sample nor a token of the window shows the GPU. */
+  monitored: boolean
 }
 
 export interface LiveModel {
@@ -34,22 +38,39 @@ export interface LiveModel {
   usd_per_million_tokens: number | null
 }
 
+/** The live view at an instant. */
+export interface LiveFigures {
+  totals: LiveTotals
+  models: LiveModel[]
+  slots: LiveSlot[]
+}
+
 /**
- * Live figures of all slots and models. `windowSeconds` is the length of the window, `nowMs` its end by the wall clock.
+ * Live figures of all slots and models. `windowSeconds` is the length of the window, `nowMs` its end by the wall clock;
+ * a slot is monitored as long as the ledger lets a sample stand for the time after it, `maxSampleGapMs`.
  */
 export function liveFigures(
-  allSlots: Iterable<Slot>,
-  { windowSeconds, priceOf }: { windowSeconds: number; priceOf: PriceOfSlot },
+  allSlots: readonly Slot[],
+  { windowSeconds, priceOf, maxSampleGapMs }: { windowSeconds: number; priceOf: PriceOfSlot; maxSampleGapMs: number },
   nowMs: number,
-): { models: LiveModel[]; slots: LiveSlot[] } {
+): LiveFigures {
   const models = new Map<string, { prompt: number; completion: number; usd: number }>()
   const slots: LiveSlot[] = []
+  // By the event time of the fleet, so that a replay of the past has a fleet; a clock ahead makes no one else silent.
+  const newestMs = allSlots.reduce((newest, slot) => Math.max(newest, sampleMs(slot)), Number.NEGATIVE_INFINITY)
+  const silentBeforeMs = Math.min(nowMs, newestMs) - maxSampleGapMs
   for (const slot of allSlots) {
     const last = slot.newestSecond + Math.max(0, Math.floor((nowMs - slot.newestSeenMs) / 1000))
     const tokens = slot.newestSecond < 0 ? 0 : slot.total.sum(last, windowSeconds)
     const hourlyUsd = priceOf(slot, slot.sample, nowMs)
     const windowUsd = (hourlyUsd * windowSeconds) / 3600
-    slots.push(describe(slot, hourlyUsd, tokens / windowSeconds, tokens === 0 ? null : windowUsd / tokens))
+    slots.push({
+      ...describe(slot),
+      price_per_hour_usd: hourlyUsd,
+      tokens_per_second: tokens / windowSeconds,
+      cost_per_token: tokens === 0 ? null : windowUsd / tokens,
+      monitored: tokens > 0 || (slot.sample !== null && sampleMs(slot) >= silentBeforeMs),
+    })
     if (tokens === 0) continue
     for (const [model, ring] of slot.models) {
       const all = ring.sum(last, windowSeconds)
@@ -63,20 +84,25 @@ export function liveFigures(
       models.set(model, sum)
     }
   }
-  return { models: [...models].map(([model, sum]) => liveModel(model, sum, windowSeconds)), slots }
+  return {
+    totals: liveTotals(slots),
+    models: [...models].map(([model, sum]) => liveModel(model, sum, windowSeconds)),
+    slots,
+  }
 }
 
-function describe(slot: Slot, hourlyUsd: number, tokensPerSecond: number, costPerToken: number | null): LiveSlot {
-  const sample = slot.sample
+function sampleMs({ sample }: Slot): number {
+  return sample?.ts.getTime() ?? Number.NEGATIVE_INFINITY
+}
+
+/** What the newest sample of a slot shows. */
+function describe({ host, gpuIndex, sample }: Slot) {
   return {
-    host: slot.host,
-    gpu_index: slot.gpuIndex,
+    host,
+    gpu_index: gpuIndex,
     gpu_uuid: sample?.uuid ?? null,
     name: sample?.name ?? null,
     utilization: sample?.utilization ?? null,
-    price_per_hour_usd: hourlyUsd,
-    tokens_per_second: tokensPerSecond,
-    cost_per_token: costPerToken,
     last_sample: sample === null ? null : sample.ts.toISOString(),
   }
 }

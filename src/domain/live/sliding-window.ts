@@ -10,7 +10,7 @@
 // for each slot and for each model on it: the least recently used slots are evicted.
 
 import { type GpuDocument, gpuIndexesOf, type TokenDocument } from '../events/event.ts'
-import { type LiveModel, type LiveSlot, liveFigures, type PriceOfSlot } from './live-figures.ts'
+import { type LiveFigures, liveFigures, type PriceOfSlot } from './live-figures.ts'
 import { lastSecond, PaneRing, type Slot } from './panes.ts'
 
 export interface SlidingWindowOptions {
@@ -100,9 +100,9 @@ export class SlidingWindow {
     return found
   }
 
-  /** Live figures at a wall-clock instant. */
-  live(nowMs: number): { models: LiveModel[]; slots: LiveSlot[] } {
-    return liveFigures(this.#allSlots(), this.#options, nowMs)
+  /** Live figures at a wall-clock instant; a sample stands for its slot as long as the ledger lets it. */
+  live(nowMs: number, maxSampleGapMs: number): LiveFigures {
+    return liveFigures([...this.#allSlots()], { ...this.#options, maxSampleGapMs }, nowMs)
   }
 
   /** Forgets the slots of names that stand for another host from now on: their next events are that host's. */

@@ -8,8 +8,11 @@
  * @typedef {{ model: string, tokens_per_second: number, prompt_tokens_per_second: number,
  *   completion_tokens_per_second: number, cost_per_token: number | null, usd_per_million_tokens: number | null }} Model
  * @typedef {{ host: string | null, gpu_index: number, name: string | null, utilization: number | null,
- *   price_per_hour_usd: number, tokens_per_second: number, cost_per_token: number | null }} Slot
- * @typedef {{ as_of: string, stale: boolean, window_s: number, models: Model[], slots: Slot[] }} Live
+ *   price_per_hour_usd: number, tokens_per_second: number, cost_per_token: number | null, monitored: boolean }} Slot
+ * @typedef {{ usd_per_hour: number, idle_usd_per_hour: number, uncovered_usd_per_hour: number,
+ *   tokens_per_second: number, usd_per_million_tokens: number | null,
+ *   usd_per_million_tokens_busy: number | null }} Totals
+ * @typedef {{ as_of: string, stale: boolean, window_s: number, totals: Totals, models: Model[], slots: Slot[] }} Live
  * @typedef {{ status: string, problems: { message: string, since?: string }[], lag: number | null,
  *   last_event: string | null, outcomes: { stored: number, rejected: number }, log: string, store: string,
  *   version: string }} Health
@@ -76,8 +79,8 @@ function cost(value) {
 /** A price per hour. @param {number} value */
 const price = (value) => dollars(value, { minimumFractionDigits: 2, maximumFractionDigits: 4 })
 
-/** @param {number} value */
-const speed = (value) => count(value, value < 100 ? 1 : 0)
+/** Whole tokens, or three digits: as exact as the money beside it. @param {number} value */
+const speed = (value) => (value < 100 ? value.toLocaleString('en-US', { maximumSignificantDigits: 3 }) : count(value))
 
 /** @param {string} iso */
 const clock = (iso) => iso.slice(11, 19)
@@ -154,15 +157,12 @@ function modelRow(model) {
 
 /** @param {Slot} slot @returns {Cell[]} */
 function slotRow(slot) {
-  const { utilization } = slot
+  const { utilization, monitored } = slot
+  const share = utilization === null ? NONE : `${Math.round(utilization * 100)} %`
   return [
     { text: `${slot.host ?? '(no host)'} · ${slot.gpu_index}` },
     { text: slot.name ?? NONE, className: 'wide' },
-    {
-      text: utilization === null ? NONE : `${Math.round(utilization * 100)} %`,
-      className: 'number',
-      share: utilization,
-    },
+    { text: monitored ? share : 'not monitored', className: 'number', share: monitored ? utilization : null },
     { text: price(slot.price_per_hour_usd), className: 'number' },
     { text: speed(slot.tokens_per_second), className: 'number wide' },
     { text: cost(slot.cost_per_token === null ? null : slot.cost_per_token * 1e6), className: 'number' },
@@ -179,20 +179,25 @@ function showLive(live) {
   const { models, slots } = live
   fill('models', models.slice(0, MAX_ROWS).map(modelRow), `No tokens in the last ${live.window_s} s`)
   fill('slots', slots.slice(0, MAX_ROWS).map(slotRow), 'No GPU has been seen yet')
-  setText(byId('models-hint'), hint(models.length, `over the last ${live.window_s} s`))
+  setText(byId('models-hint'), hint(models.length, `last ${live.window_s} s, the GPUs that they ran on`))
   setText(byId('slots-hint'), hint(slots.length, 'newest sample of each'))
 
-  const tokens = models.reduce((sum, model) => sum + model.tokens_per_second, 0)
-  const usd = models.reduce((sum, model) => sum + model.tokens_per_second * (model.cost_per_token ?? 0), 0)
-  const known = slots.flatMap(({ utilization }) => (utilization === null ? [] : [utilization]))
+  showTotals(live)
+  const known = slots.flatMap(({ utilization, monitored }) => (utilization === null || !monitored ? [] : [utilization]))
   const mean = known.reduce((sum, utilization) => sum + utilization, 0) / known.length
-  setText(byId('cost'), tokens === 0 ? NONE : cost((usd / tokens) * 1e6))
-  setText(byId('speed'), speed(tokens))
-  setText(
-    byId('price'),
-    slots.length === 0 ? NONE : price(slots.reduce((sum, slot) => sum + slot.price_per_hour_usd, 0)),
-  )
   setText(byId('utilization'), known.length === 0 ? NONE : `${Math.round(mean * 100)} %`)
+}
+
+/** The fleet: the first figure is the quotient of the two beside it. @param {Live} live */
+function showTotals({ totals, slots }) {
+  const { usd_per_hour, idle_usd_per_hour, uncovered_usd_per_hour, tokens_per_second } = totals
+  const hourly = (/** @type {number} */ value) => (slots.length === 0 ? NONE : price(value))
+  setText(byId('cost'), cost(totals.usd_per_million_tokens))
+  setText(byId('busy-cost'), cost(totals.usd_per_million_tokens_busy))
+  setText(byId('speed'), speed(tokens_per_second))
+  setText(byId('price'), hourly(usd_per_hour))
+  setText(byId('idle'), hourly(idle_usd_per_hour))
+  setText(byId('uncovered'), uncovered_usd_per_hour === 0 ? '' : `+ ${price(uncovered_usd_per_hour)} not monitored`)
 }
 
 /** Money: cents, more where they would be zeros. @param {number} value */

@@ -24,6 +24,7 @@ const LiveSlotSchema = object({
   tokens_per_second: { type: 'number' },
   cost_per_token: nullable('number', 'USD; null without tokens'),
   last_sample: nullable('string', 'Event time of the newest sample'),
+  monitored: { type: 'boolean', description: 'Shown by a recent sample, or by tokens in the window' },
 })
 const LiveModelSchema = object({
   model: { type: 'string' },
@@ -32,6 +33,15 @@ const LiveModelSchema = object({
   completion_tokens_per_second: { type: 'number' },
   cost_per_token: nullable('number', 'USD; null without tokens'),
   usd_per_million_tokens: nullable('number', 'USD; null without tokens'),
+})
+const LiveTotalsSchema = object({
+  usd_per_hour: { type: 'number', description: 'Price of all monitored GPUs: busy and idle' },
+  busy_usd_per_hour: { type: 'number' },
+  idle_usd_per_hour: { type: 'number', description: 'Idle with a model loaded and with nothing loaded' },
+  uncovered_usd_per_hour: { type: 'number', description: 'Price of GPUs that are not monitored, beside usd_per_hour' },
+  tokens_per_second: { type: 'number' },
+  usd_per_million_tokens: nullable('number', 'Fully loaded: usd_per_hour ÷ tokens per hour; null without tokens'),
+  usd_per_million_tokens_busy: nullable('number', 'Busy only; null without tokens'),
 })
 const liveHead = {
   as_of: { type: 'string', format: 'date-time' },
@@ -107,13 +117,14 @@ function addSlots(app: FastifyInstance, { processor, store }: HttpDependencies):
 function addLive(app: FastifyInstance, { processor }: HttpDependencies): void {
   const schema = {
     tags: ['live'],
-    summary: 'The current windows: cost and speed by model and by GPU slot',
+    summary: 'The current windows: cost and speed of the fleet, by model and by GPU slot',
     querystring: NO_QUERY.schema,
     response: {
       200: jsonResponse(
         object({
           ...liveHead,
           window_s: { type: 'integer' },
+          totals: LiveTotalsSchema,
           models: { type: 'array', items: LiveModelSchema },
           slots: { type: 'array', items: LiveSlotSchema },
         }),

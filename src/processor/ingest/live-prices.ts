@@ -4,8 +4,8 @@
 // the store already: they are remembered by id and not counted twice. The record is the ledger, never these figures.
 
 import type { GpuDocument, TokenDocument } from '../../domain/events/event.ts'
-import { CELL_MS } from '../../domain/ledger/buckets.ts'
-import type { LiveModel, LiveSlot } from '../../domain/live/live-figures.ts'
+import { CELL_MS, MAX_SAMPLE_GAP_MS } from '../../domain/ledger/buckets.ts'
+import type { LiveFigures } from '../../domain/live/live-figures.ts'
 import { SlidingWindow } from '../../domain/live/sliding-window.ts'
 import type { HostNames } from '../../domain/prices/host-names.ts'
 import { nanoUsd } from '../../domain/prices/money.ts'
@@ -77,9 +77,10 @@ export class LivePrices {
     this.#window.price(event, nowMs)
   }
 
-  /** Live figures by model and by slot at a wall-clock instant. */
-  live(nowMs: number): { window_s: number; models: LiveModel[]; slots: LiveSlot[] } {
-    return { window_s: this.#options.windowSeconds, ...this.#window.live(nowMs) }
+  /** Live figures of the fleet, by model and by slot at a wall-clock instant. */
+  live(nowMs: number): LiveFigures & { window_s: number } {
+    const maxSampleGapMs = this.#book?.maxSampleGapMs ?? MAX_SAMPLE_GAP_MS
+    return { window_s: this.#options.windowSeconds, ...this.#window.live(nowMs, maxSampleGapMs) }
   }
 
   get slotCount(): number {

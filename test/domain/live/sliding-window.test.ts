@@ -74,7 +74,7 @@ test('an event over several GPUs spreads its tokens as integers, the remainder t
   const event = token(0, { gpus: [5, 2], prompt_tokens: 7, completion_tokens: 0 })
   delete event.gpu_index
   assert.equal(priced(window, event).cost_per_token, (6 * 30) / 3600 / 7)
-  const slots = window.live(T0).slots
+  const slots = window.live(T0, 90_000).slots
   assert.deepEqual(slots.map((slot) => [slot.gpu_index, slot.tokens_per_second * 30]).sort(), [
     [2, 4],
     [5, 3],
@@ -94,8 +94,8 @@ test('an event that sums over an interval counts with its share of the window, a
   }
   const window = makeWindow()
   assert.equal(priced(window, token(10, { interval_s: 5 })).tokens_per_second, 100 / 30, 'all within the window')
-  assert.equal(window.live(T0 + 10_000).models[0]!.tokens_per_second, 100 / 30)
-  assert.equal(window.live(T0 + 36_000).models[0]!.tokens_per_second, 80 / 30, 'second 5 has left')
+  assert.equal(window.live(T0 + 10_000, 90_000).models[0]!.tokens_per_second, 100 / 30)
+  assert.equal(window.live(T0 + 36_000, 90_000).models[0]!.tokens_per_second, 80 / 30, 'second 5 has left')
   assert.equal(priced(window, token(20, { interval_s: 3600, prompt_tokens: 0, completion_tokens: 0 })).late, undefined)
 })
 
@@ -103,7 +103,7 @@ test('what an interval adds to the past takes no second away that is newer', () 
   const window = makeWindow()
   for (let second = 0; second <= 40; second++) priced(window, token(second))
   priced(window, token(31, { interval_s: 3600, model: 'long', prompt_tokens: 3600, completion_tokens: 0 }))
-  const { models, slots } = window.live(T0 + 40_000)
+  const { models, slots } = window.live(T0 + 40_000, 90_000)
   const inWindow = (one: { tokens_per_second: number }) => Math.round(one.tokens_per_second * 30)
   assert.deepEqual(
     new Map(models.map((one) => [one.model, inWindow(one)])),
@@ -124,7 +124,7 @@ test('the live view runs empty with the wall clock and splits a slot between its
   window.observe(sample(0, { price_per_hour_usd: 3.6 }))
   priced(window, token(0, { model: 'a' }))
   priced(window, token(1, { model: 'b', prompt_tokens: 290 }))
-  const { models } = window.live(T0 + 1000)
+  const { models } = window.live(T0 + 1000, 90_000)
   assert.deepEqual(
     models.map(({ model, tokens_per_second }) => [model, tokens_per_second * 30]),
     [
@@ -133,7 +133,42 @@ test('the live view runs empty with the wall clock and splits a slot between its
     ],
   )
   assert.equal(models[0]!.cost_per_token, (3.6 * 30) / 3600 / 400)
-  assert.equal(window.live(T0 + 32_000).models.length, 0)
+  assert.equal(window.live(T0 + 32_000, 90_000).models.length, 0)
+})
+
+test('the totals are all the money of the fleet over all its tokens: idle GPUs count, silent ones stand beside', () => {
+  const window = makeWindow()
+  for (const atSeconds of [0, 60]) {
+    window.observe(sample(atSeconds, { price_per_hour_usd: 3.6, utilization: 0.75 }))
+    window.observe(sample(atSeconds, { gpu_index: 1, price_per_hour_usd: 2, utilization: 0 }))
+    window.observe(sample(atSeconds, { gpu_index: 2, price_per_hour_usd: 1 }))
+  }
+  window.observe(sample(0, { gpu_index: 3, price_per_hour_usd: 8, utilization: 0 }))
+  // The clock of this host is an hour ahead.
+  window.observe(sample(3660, { host: 'ahead', price_per_hour_usd: 0.4, utilization: 1 }))
+  priced(window, token(91, { prompt_tokens: 2990 }))
+  const { totals, slots } = window.live(T0 + 91_000, 90_000)
+  assert.deepEqual(
+    slots.map(({ monitored }) => monitored),
+    [true, true, true, false, true],
+  )
+  const rounded = Object.fromEntries(Object.entries(totals).map(([name, value]) => [name, Number(value!.toFixed(9))]))
+  assert.deepEqual(rounded, {
+    usd_per_hour: 7,
+    busy_usd_per_hour: 4.1,
+    idle_usd_per_hour: 2.9,
+    uncovered_usd_per_hour: 8,
+    tokens_per_second: 100,
+    usd_per_million_tokens: Number((7 / 0.36).toFixed(9)),
+    usd_per_million_tokens_busy: Number((4.1 / 0.36).toFixed(9)),
+  })
+  const later = window.live(T0 + 160_000, 90_000)
+  assert.equal(later.totals.uncovered_usd_per_hour, 14.6, 'the newest samples are 100 s old')
+  assert.deepEqual([later.totals.usd_per_million_tokens, later.totals.usd_per_million_tokens_busy], [null, null])
+  // A replay of a year ago has its fleet.
+  const past = makeWindow()
+  past.observe(sample(0, { price_per_hour_usd: 3.6, utilization: 0 }))
+  assert.equal(past.live(T0 + 3e10, 90_000).totals.idle_usd_per_hour, 3.6)
 })
 
 test('a window that was rebuilt only from some second on says so on figures that reach further back', () => {
@@ -194,7 +229,7 @@ test('tokens under another name of a host are those of its slot; names that are 
   assert.equal(priced(window, token(2, { host: 'H' })).cost_per_token, (3.6 * 30) / 3600 / 100)
   assert.equal(priced(window, token(3)).cost_per_token, (3.6 * 30) / 3600 / 200)
   assert.deepEqual(
-    window.live(T0 + 3000).slots.map(({ host, tokens_per_second }) => [host, tokens_per_second]),
+    window.live(T0 + 3000, 90_000).slots.map(({ host, tokens_per_second }) => [host, tokens_per_second]),
     [['h', 200 / 30]],
   )
   assert.equal(window.onlyHostWith(0, T0 + 3000, 60_000), 'h')
