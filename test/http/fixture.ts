@@ -117,6 +117,7 @@ export function liveSlot(host: string | null, gpuIndex: number, change: Partial<
     name: 'NVIDIA L4',
     utilization: 0.5,
     price_per_hour_usd: 0.8,
+    price_basis: 'default',
     tokens_per_second: 10,
     cost_per_token: 2e-5,
     last_sample: new Date(NOW_MS).toISOString(),

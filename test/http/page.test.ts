@@ -61,7 +61,7 @@ test('the page shows live figures, in order, follows them, and fits a phone', { 
   state.live.slots = [
     liveSlot('node-b', 0, { utilization: 0.25, tokens_per_second: 40, cost_per_token: 5.5556e-6 }),
     liveSlot('node-a', 1, idle),
-    liveSlot('node-c', 0, { ...idle, monitored: false }),
+    liveSlot('node-c', 0, { ...idle, monitored: false, price_basis: 'rule_without_power' }),
   ]
   const outcomes = { ...healthyHealth().outcomes, rejected: 1234 }
   state.health = { ...healthyHealth(), lag: 1_000_000, outcomes }
@@ -86,7 +86,7 @@ test('the page shows live figures, in order, follows them, and fits a phone', { 
     [
       ['node-a · 1', '0 %', '$2.10', '–'],
       ['node-b · 0', '25 %', '$0.80', '$5.556'],
-      ['node-c · 0', 'not monitored', '$2.10', '–'],
+      ['node-c · 0', 'not monitored', '$2.10, power unknown', '–'],
     ],
   )
   const width = await page.evaluate('document.documentElement.scrollWidth')

@@ -6,12 +6,23 @@ import type { GpuDocument } from '../events/event.ts'
 import { type LiveTotals, liveTotals } from './live-totals.ts'
 import type { Slot } from './panes.ts'
 
-/** Price of a slot at an instant, USD per hour; `sample` is its newest sample, if any. */
+/**
+ * What a live price rests on: a rule; the rule of an owned GPU with what it draws now, or without where that is not
+ * known; the sample's own price; the price book's default.
+ */
+export const PRICE_BASES = ['rule', 'rule_with_power', 'rule_without_power', 'sample', 'default'] as const
+
+export interface LivePrice {
+  usdPerHour: number
+  basis: (typeof PRICE_BASES)[number]
+}
+
+/** Price of a slot at an instant; `sample` is its newest sample, if any. */
 export type PriceOfSlot = (
   slot: { host: string | null; gpuIndex: number },
   sample: GpuDocument | null,
   atMs: number,
-) => number
+) => LivePrice
 
 /** The live figures of one slot or model, over the window that ends now. */
 export interface LiveSlot {
@@ -21,6 +32,7 @@ export interface LiveSlot {
   name: string | null
   utilization: number | null
   price_per_hour_usd: number
+  price_basis: LivePrice['basis']
   tokens_per_second: number
   cost_per_token: number | null
   last_sample: string | null
@@ -62,11 +74,12 @@ export function liveFigures(
   for (const slot of allSlots) {
     const last = slot.newestSecond + Math.max(0, Math.floor((nowMs - slot.newestSeenMs) / 1000))
     const tokens = slot.newestSecond < 0 ? 0 : slot.total.sum(last, windowSeconds)
-    const hourlyUsd = priceOf(slot, slot.sample, nowMs)
-    const windowUsd = (hourlyUsd * windowSeconds) / 3600
+    const { usdPerHour, basis } = priceOf(slot, slot.sample, nowMs)
+    const windowUsd = (usdPerHour * windowSeconds) / 3600
     slots.push({
       ...describe(slot),
-      price_per_hour_usd: hourlyUsd,
+      price_per_hour_usd: usdPerHour,
+      price_basis: basis,
       tokens_per_second: tokens / windowSeconds,
       cost_per_token: tokens === 0 ? null : windowUsd / tokens,
       monitored: tokens > 0 || (slot.sample !== null && sampleMs(slot) >= silentBeforeMs),

@@ -64,7 +64,7 @@ export class SlidingWindow {
     if (event.gpus === undefined) {
       const slot = this.#slot(event.host, event.gpu_index!)
       late = this.#count(slot, event, second, event.prompt_tokens, event.completion_tokens, nowMs)
-      hourlyUsd = this.#options.priceOf(slot, slot.sample, tsMs)
+      hourlyUsd = this.#options.priceOf(slot, slot.sample, tsMs).usdPerHour
       tokens = slot.total.sum(second, windowSeconds)
     } else {
       const indexes = gpuIndexesOf(event)
@@ -72,7 +72,7 @@ export class SlidingWindow {
       indexes.forEach((gpuIndex, i) => {
         const slot = this.#slot(event.host, gpuIndex)
         late = this.#count(slot, event, second, share.prompt[i]!, share.completion[i]!, nowMs) || late
-        hourlyUsd += this.#options.priceOf(slot, slot.sample, tsMs)
+        hourlyUsd += this.#options.priceOf(slot, slot.sample, tsMs).usdPerHour
         tokens += slot.total.sum(second, windowSeconds)
       })
     }

@@ -5,7 +5,7 @@
 // host, pattern.
 
 import { parseInstantMs } from '../events/timestamp.ts'
-import { divideRounded, NANO_PER_USD, nanoUsd, usd } from './money.ts'
+import { decimalUnits, divideRounded, NANO_PER_USD, nanoUsd, usd } from './money.ts'
 import { NamePattern } from './name-pattern.ts'
 import type { PriceMatch, PriceRuleData } from './price-book-schema.ts'
 
@@ -126,6 +126,16 @@ export class PriceRule {
   priceWithEnergy(microjoules: bigint, overMs: number): bigint {
     if (this.#energyFactor === 0n) return this.nanoUsdPerHour
     return this.nanoUsdPerHour + divideRounded(microjoules * this.#energyFactor, ENERGY_DIVISOR * BigInt(overMs))
+  }
+
+  /** Whether the price has a part that follows the power. */
+  get followsPower(): boolean {
+    return this.#energyFactor > 0n
+  }
+
+  /** Price while the GPU draws so many watts, 10⁻⁹ USD per hour: 10⁻³ W for a millisecond are 10⁻⁶ J. */
+  priceAtPower(watts: number): bigint {
+    return this.priceWithEnergy(decimalUnits(watts, 3), 1)
   }
 
   isEffective(atMs: number): boolean {

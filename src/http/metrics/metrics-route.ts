@@ -48,7 +48,11 @@ class Metrics {
   )
   readonly #speed = this.#gauge('pertoken_tokens_per_second', 'Live tokens per second', ['model'])
   readonly #utilization = this.#gauge('pertoken_gpu_utilization_ratio', 'Share of time that the GPU was busy', SLOT)
-  readonly #price = this.#gauge('pertoken_gpu_price_per_hour_usd', 'Price of the GPU, USD per hour', SLOT)
+  readonly #price = this.#gauge(
+    'pertoken_gpu_price_per_hour_usd',
+    'Price of the GPU now, with what it draws where it is owned, USD per hour',
+    SLOT,
+  )
   readonly #fleetCost = this.#gauge(
     'pertoken_fleet_cost_per_million_tokens_usd',
     'Live cost of a million tokens, USD: all the money of the fleet, idle GPUs included, over all its tokens; busy: without idle',

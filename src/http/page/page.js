@@ -8,7 +8,8 @@
  * @typedef {{ model: string, tokens_per_second: number, prompt_tokens_per_second: number,
  *   completion_tokens_per_second: number, cost_per_token: number | null, usd_per_million_tokens: number | null }} Model
  * @typedef {{ host: string | null, gpu_index: number, name: string | null, utilization: number | null,
- *   price_per_hour_usd: number, tokens_per_second: number, cost_per_token: number | null, monitored: boolean }} Slot
+ *   price_per_hour_usd: number, tokens_per_second: number, cost_per_token: number | null, monitored: boolean,
+ *   price_basis: string }} Slot
  * @typedef {{ usd_per_hour: number, idle_usd_per_hour: number, uncovered_usd_per_hour: number,
  *   tokens_per_second: number, usd_per_million_tokens: number | null,
  *   usd_per_million_tokens_busy: number | null }} Totals
@@ -155,6 +156,10 @@ function modelRow(model) {
   ]
 }
 
+/** The price of an owned GPU has what it draws now, where that is known. @param {Slot} slot */
+const slotPrice = ({ price_per_hour_usd, price_basis }) =>
+  price(price_per_hour_usd) + (price_basis === 'rule_without_power' ? ', power unknown' : '')
+
 /** @param {Slot} slot @returns {Cell[]} */
 function slotRow(slot) {
   const { utilization, monitored } = slot
@@ -163,7 +168,7 @@ function slotRow(slot) {
     { text: `${slot.host ?? '(no host)'} · ${slot.gpu_index}` },
     { text: slot.name ?? NONE, className: 'wide' },
     { text: monitored ? share : 'not monitored', className: 'number', share: monitored ? utilization : null },
-    { text: price(slot.price_per_hour_usd), className: 'number' },
+    { text: slotPrice(slot), className: 'number' },
     { text: speed(slot.tokens_per_second), className: 'number wide' },
     { text: cost(slot.cost_per_token === null ? null : slot.cost_per_token * 1e6), className: 'number' },
   ]

@@ -4,7 +4,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { GpuDocument } from '../../domain/events/event.ts'
 import { bySlot } from '../../domain/ledger/gpu-conflicts.ts'
-import type { LiveSlot } from '../../domain/live/live-figures.ts'
+import { type LiveSlot, PRICE_BASES } from '../../domain/live/live-figures.ts'
 import { PriceBookVersions } from '../../processor/prices/price-book-versions.ts'
 import { readRecentGpus } from '../../processor/recent-gpus.ts'
 import type { HttpDependencies } from '../dependencies.ts'
@@ -20,7 +20,8 @@ const LiveSlotSchema = object({
   gpu_uuid: nullable('string', 'UUID of the newest sample'),
   name: nullable('string', 'Name of the newest sample'),
   utilization: nullable('number', '0 to 1'),
-  price_per_hour_usd: { type: 'number' },
+  price_per_hour_usd: { type: 'number', description: 'Of an owned GPU: fixed part and what it draws now' },
+  price_basis: { enum: PRICE_BASES, description: 'What the price rests on; rule_without_power: the fixed part alone' },
   tokens_per_second: { type: 'number' },
   cost_per_token: nullable('number', 'USD; null without tokens'),
   last_sample: nullable('string', 'Event time of the newest sample'),

@@ -5,10 +5,10 @@
 
 import type { GpuDocument, TokenDocument } from '../../domain/events/event.ts'
 import { CELL_MS, MAX_SAMPLE_GAP_MS } from '../../domain/ledger/buckets.ts'
-import type { LiveFigures } from '../../domain/live/live-figures.ts'
+import type { LiveFigures, LivePrice } from '../../domain/live/live-figures.ts'
 import { SlidingWindow } from '../../domain/live/sliding-window.ts'
 import type { HostNames } from '../../domain/prices/host-names.ts'
-import { nanoUsd } from '../../domain/prices/money.ts'
+import { nanoUsd, usd } from '../../domain/prices/money.ts'
 import type { PriceBook } from '../../domain/prices/price-book.ts'
 import { effectivePrice } from '../../domain/prices/price-rule.ts'
 import type { EventStore } from '../../store/event-store.ts'
@@ -133,25 +133,32 @@ export class LivePrices {
   #emptyWindow(): SlidingWindow {
     const { windowSeconds, allowedLatenessSeconds } = this.#options
     const nameOf = (host: string | null) => this.#hosts.nameOf(host)
-    return new SlidingWindow({ windowSeconds, allowedLatenessSeconds, nameOf, priceOf: this.#effectiveUsdPerHour })
+    return new SlidingWindow({ windowSeconds, allowedLatenessSeconds, nameOf, priceOf: this.#priceOf })
   }
 
   /**
-   * USD per hour of a slot at an instant: the effective rule, else the sample's own price, else the book's default.
-   * Without energy: what a GPU draws is known only afterwards. A book without rules is the common case and makes no
-   * BigInt.
+   * Price of a slot at an instant: the effective rule, else the sample's own price, else the book's default. An owned
+   * GPU costs its fixed part and what it draws by its newest sample, as long as that stands for the time after it. A
+   * book without rules is the common case and makes no BigInt.
    */
-  readonly #effectiveUsdPerHour = (
+  readonly #priceOf = (
     { host, gpuIndex }: { host: string | null; gpuIndex: number },
     sample: GpuDocument | null,
     atMs: number,
-  ): number => {
+  ): LivePrice => {
     const minute = Math.floor(atMs / CELL_MS)
     if (minute !== this.#minute || this.#versions !== this.#books.versions) this.#selectBook(minute)
-    const { uuid = null, name = null, price_per_hour_usd = null } = sample ?? {}
+    const { uuid = null, name = null, price_per_hour_usd = null, power_w = null } = sample ?? {}
     const hasRules = this.#book !== null && this.#book.rules.length > 0
     const rule = hasRules ? this.#book!.ruleAt({ host, gpuIndex, uuid, name }, atMs) : null
-    return effectivePrice(rule, price_per_hour_usd, this.#defaultNanoUsdPerHour).usdPerHour
+    if (rule?.followsPower) {
+      const isPresent = sample !== null && atMs < sample.ts.getTime() + this.#book!.maxSampleGapMs
+      return isPresent && power_w !== null
+        ? { usdPerHour: usd(rule.priceAtPower(power_w)), basis: 'rule_with_power' }
+        : { usdPerHour: usd(rule.nanoUsdPerHour), basis: 'rule_without_power' }
+    }
+    const { kind, usdPerHour } = effectivePrice(rule, price_per_hour_usd, this.#defaultNanoUsdPerHour)
+    return { usdPerHour, basis: kind === 'sample' || kind === 'default' ? kind : 'rule' }
   }
 
   #selectBook(minute: number): void {

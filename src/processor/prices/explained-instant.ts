@@ -4,11 +4,10 @@
 
 import type { GpuDocument } from '../../domain/events/event.ts'
 import { isOwnId } from '../../domain/events/event-id.ts'
-import { CELL_MS, DAY_MS, floorTo, HOUR_MS, MAX_SAMPLE_GAP_MS } from '../../domain/ledger/buckets.ts'
+import { CELL_MS, DAY_MS, floorTo, MAX_SAMPLE_GAP_MS } from '../../domain/ledger/buckets.ts'
 import { firstPerInstant, type PricedInterval, SlotCoverage } from '../../domain/ledger/coverage.ts'
 import { isUsage } from '../../domain/ledger/token-totals.ts'
 import type { LedgerSample } from '../../domain/ledger/types.ts'
-import { decimalUnits } from '../../domain/prices/money.ts'
 import type { PriceBook } from '../../domain/prices/price-book.ts'
 import { effectivePrice, type PricedSlot, type PriceKind } from '../../domain/prices/price-rule.ts'
 import type { EventStore } from '../../store/event-store.ts'
@@ -103,11 +102,10 @@ function knownBy(
 ): ExplainedInstant {
   const slot = withGpu({ uuid: null, host, gpuIndex, name: null }, newest ?? {})
   const price = effectivePrice(book.ruleAt(slot, atMs), newest?.price_per_hour_usd ?? null, book.defaultAt(atMs))
-  const powerW = newest?.power_w ?? null
-  const nanoUsdPerHour =
-    powerW === null || price.rule === null
-      ? price.nanoUsdPerHour
-      : price.rule.priceWithEnergy(decimalUnits(powerW, 3) * BigInt(HOUR_MS), HOUR_MS)
+  // Longer ago it shows no more that the GPU still draws this: the ledger would take the fixed part alone.
+  const isPresent = newest !== null && atMs < newest.ts.getTime() + book.maxSampleGapMs
+  const powerW = isPresent ? (newest.power_w ?? null) : null
+  const nanoUsdPerHour = powerW === null || price.rule === null ? price.nanoUsdPerHour : price.rule.priceAtPower(powerW)
   const by =
     newest === null ? 'no sample of the day before is known' : `known by the sample of ${newest.ts.toISOString()}`
   return { time, note: `${NOTES[time]}; ${by}`, slot, sample: newest, kind: price.kind, nanoUsdPerHour, powerW }

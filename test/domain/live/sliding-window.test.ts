@@ -10,7 +10,7 @@ function makeWindow(options: Partial<SlidingWindowOptions> = {}): SlidingWindow 
   return new SlidingWindow({
     windowSeconds: 30,
     allowedLatenessSeconds: 10,
-    priceOf: (_slot, sample) => sample?.price_per_hour_usd ?? 0.85,
+    priceOf: (_slot, sample) => ({ usdPerHour: sample?.price_per_hour_usd ?? 0.85, basis: 'sample' }),
     ...options,
   })
 }
