@@ -3,7 +3,7 @@
 // why. Fully loaded and busy stand side by side, so that neither is taken for the other. Names are the published
 // contract.
 
-import { isNothingToReport, noAmounts, totalNanoUsd } from '../domain/ledger/rows.ts'
+import { isNothingToReport, noAmounts, splitByTokens, totalNanoUsd } from '../domain/ledger/rows.ts'
 import type { Basis, LedgerAmounts, Method } from '../domain/ledger/types.ts'
 import { usd } from '../domain/prices/money.ts'
 import { type CostKey, type CostRow, EMPTY_KEY } from './cost-grouping.ts'
@@ -32,7 +32,7 @@ export interface CostFigures extends CostKey {
   /** Fully loaded: the total ÷ prompt and completion tokens. */
   usd_per_million_tokens: number | null
   usd_per_million_tokens_busy: number | null
-  /** The input's part of busy and loaded idle, cached tokens included, ÷ prompt tokens. */
+  /** The input's part of the total, cached tokens included, ÷ prompt tokens; with the output's part it is the total. */
   usd_per_million_input_tokens: number | null
   usd_per_million_output_tokens: number | null
   basis: Basis
@@ -77,16 +77,14 @@ type Quotient = Extract<keyof CostFigures, `usd_per_${string}`>
 function quotients(
   amounts: LedgerAmounts,
 ): Pick<CostFigures, Quotient | 'basis' | 'method' | 'measured_token_share' | 'reason'> {
-  const { busy_nano_usd, loaded_idle_nano_usd, prompt_tokens, completion_tokens, basis, method } = amounts
+  const { busy_nano_usd, prompt_tokens, completion_tokens, basis, method } = amounts
   const tokens = prompt_tokens + completion_tokens
-  const input = amounts.input_nano_usd + amounts.cached_nano_usd
-  // Components that are all 0 beside money mean that it was not split by tokens, not that tokens are free.
-  const isSplit = input + amounts.output_nano_usd > 0n || busy_nano_usd + loaded_idle_nano_usd === 0n
+  const parts = splitByTokens(totalNanoUsd(amounts), amounts)
   return {
     usd_per_million_tokens: usdPerMillion(totalNanoUsd(amounts), tokens),
     usd_per_million_tokens_busy: usdPerMillion(busy_nano_usd, tokens),
-    usd_per_million_input_tokens: isSplit ? usdPerMillion(input, prompt_tokens) : null,
-    usd_per_million_output_tokens: isSplit ? usdPerMillion(amounts.output_nano_usd, completion_tokens) : null,
+    usd_per_million_input_tokens: parts && usdPerMillion(parts[0], prompt_tokens),
+    usd_per_million_output_tokens: parts && usdPerMillion(parts[1], completion_tokens),
     basis,
     method,
     measured_token_share: tokens === 0n ? null : Number(amounts.measured_tokens) / Number(tokens),

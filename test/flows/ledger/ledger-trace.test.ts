@@ -134,6 +134,8 @@ function assertTotals({ totals }: CostAnswer, lines: readonly Line[]): void {
   near(totals.total_usd, busy + idle + unallocated)
   near(totals.usd_per_million_tokens, ((busy + idle + unallocated) / tokens) * 1e6)
   near(totals.usd_per_million_tokens_busy, (busy / tokens) * 1e6)
+  const inputUsd = totals.usd_per_million_input_tokens! * totals.prompt_tokens
+  near((inputUsd + totals.usd_per_million_output_tokens! * totals.completion_tokens) / 1e6, busy + idle + unallocated)
   assert.equal(totals.prompt_tokens + totals.completion_tokens, tokens)
 }
 
