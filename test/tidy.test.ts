@@ -52,7 +52,7 @@ const ROOMS: Record<string, readonly string[]> = {
   'store/mongo/events': ['domain/**', 'store', 'store/mongo', 'store/mongo/reading', LOG_PORT],
   'store/mongo/ledger': ['domain/**', 'store', 'store/mongo', 'store/mongo/reading', 'store/mongo/events'],
   'store/sqlite': ['domain/**', 'store', 'sqlite', LOG_PORT],
-  report: ['domain/ledger', 'domain/prices'],
+  report: ['domain/ledger', 'domain/live', 'domain/prices'],
   processor: ['domain/events', 'domain/ledger', 'runtime', ...STORE_PORTS],
   'processor/prices': ['domain/**', ...STORE_PORTS],
   'processor/ingest': ['domain/**', 'processor', 'processor/prices', 'runtime', LOG_PORT, ...STORE_PORTS],

@@ -5,6 +5,7 @@
 
 import { isNothingToReport, noAmounts, splitByTokens, totalNanoUsd } from '../domain/ledger/rows.ts'
 import type { Basis, LedgerAmounts, Method } from '../domain/ledger/types.ts'
+import { areTooFew } from '../domain/live/few-tokens.ts'
 import { usd } from '../domain/prices/money.ts'
 import { type CostKey, type CostRow, EMPTY_KEY } from './cost-grouping.ts'
 import type { CostQuery } from './cost-query.ts'
@@ -41,6 +42,8 @@ export interface CostFigures extends CostKey {
   measured_token_share: number | null
   /** Why the cost of a million tokens is null; null where it is not. */
   reason: string | null
+  /** The costs of a million tokens are over fewer than 1,000 tokens: exact, and no prices to compare. */
+  too_few_tokens: boolean
 }
 
 /** The figures of a row, in the published order of CSV columns: append only. */
@@ -76,7 +79,7 @@ type Quotient = Extract<keyof CostFigures, `usd_per_${string}`>
 
 function quotients(
   amounts: LedgerAmounts,
-): Pick<CostFigures, Quotient | 'basis' | 'method' | 'measured_token_share' | 'reason'> {
+): Pick<CostFigures, Quotient | 'basis' | 'method' | 'measured_token_share' | 'reason' | 'too_few_tokens'> {
   const { busy_nano_usd, prompt_tokens, completion_tokens, basis, method } = amounts
   const tokens = prompt_tokens + completion_tokens
   const parts = splitByTokens(totalNanoUsd(amounts), amounts)
@@ -89,6 +92,7 @@ function quotients(
     method,
     measured_token_share: tokens === 0n ? null : Number(amounts.measured_tokens) / Number(tokens),
     reason: reasonOf(amounts, tokens),
+    too_few_tokens: areTooFew(tokens),
   }
 }
 

@@ -1,6 +1,7 @@
 // Rows of cost as a table for a terminal: only the groupings of the question, numbers right-aligned, the totals last.
 // Names are untrusted input, so control characters (which could move the cursor or set a title) are shown as escapes.
 
+import { TOO_FEW_TOKENS } from '../domain/live/few-tokens.ts'
 import type { CostFigures } from './cost-figures.ts'
 import type { CostQuery } from './cost-query.ts'
 
@@ -27,8 +28,8 @@ const FIGURE_COLUMNS: Column[] = [
   figure('unallocated $', ({ unallocated_usd }) => money(unallocated_usd)),
   figure('total $', ({ total_usd }) => money(total_usd)),
   figure('uncovered $', ({ uncovered_usd }) => money(uncovered_usd)),
-  figure('$/1M', ({ usd_per_million_tokens }) => money(usd_per_million_tokens)),
-  figure('$/1M busy', ({ usd_per_million_tokens_busy }) => money(usd_per_million_tokens_busy)),
+  figure('$/1M', (row) => price(row, row.usd_per_million_tokens)),
+  figure('$/1M busy', (row) => price(row, row.usd_per_million_tokens_busy)),
   figure('measured', ({ measured_token_share: share }) => (share === null ? '-' : `${Math.round(share * 100)} %`)),
 ]
 
@@ -76,6 +77,11 @@ function money(value: number | null): string {
   if (value === null) return '-'
   const digits = value !== 0 && Math.abs(value) < 0.001 ? 9 : 4
   return value.toLocaleString('en-US', { minimumFractionDigits: 4, maximumFractionDigits: digits })
+}
+
+/** A cost of a million tokens. */
+function price({ too_few_tokens }: CostFigures, value: number | null): string {
+  return too_few_tokens ? TOO_FEW_TOKENS : money(value)
 }
 
 /** Control characters, those of text direction too, as escapes. */

@@ -53,7 +53,7 @@ export async function openServer(
       live: () => ({
         as_of: new Date(NOW_MS).toISOString(),
         window_s: 30,
-        totals: liveTotals(state.live.slots),
+        totals: liveTotals(state.live.slots, 30),
         ...state.live,
       }),
     },
@@ -106,6 +106,7 @@ export function liveModel(model: string, tokensPerSecond: number, usdPerMillion:
     completion_tokens_per_second: tokensPerSecond * 0.25,
     cost_per_token: usdPerMillion === null ? null : usdPerMillion / 1e6,
     usd_per_million_tokens: usdPerMillion,
+    too_few_tokens: false,
   }
 }
 
@@ -120,6 +121,7 @@ export function liveSlot(host: string | null, gpuIndex: number, change: Partial<
     price_basis: 'default',
     tokens_per_second: 10,
     cost_per_token: 2e-5,
+    too_few_tokens: false,
     last_sample: new Date(NOW_MS).toISOString(),
     monitored: true,
     ...change,

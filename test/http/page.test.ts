@@ -93,7 +93,7 @@ test('the page shows live figures, in order, follows them, and fits a phone', { 
   assert.ok((width as number) <= 360, `the page is ${width} px wide`)
 
   for (const [speed, usdPerHour] of [
-    [3.218, 0.4321],
+    [33.48, 0.4321],
     [77.77, 12.3456],
     [1234.56, 3.2],
     [250_000, 0.85],
@@ -105,8 +105,14 @@ test('the page shows live figures, in order, follows them, and fits a phone', { 
     const quotient = (price! / (tokens! * 3600)) * 1e6
     assert.ok(Math.abs(cost! / quotient - 1) < 0.006, `${texts}: the first is not the quotient of the others`)
   }
-  state.live.models = [liveModel('qwen', 50, 0.123456)]
+  state.live.slots = [liveSlot('node-b', 0, { tokens_per_second: 33.3, too_few_tokens: true })]
+  await shows(page, '#cost', 'too few tokens')
+  await shows(page, '#busy-cost', 'too few tokens')
+  await shows(page, '#speed', '33.3')
+  assert.match((await rowsOf(page, '#slots'))[0]!, /too few tokens$/)
+  state.live.models = [{ ...liveModel('qwen', 50, 0.123456), too_few_tokens: true }]
   await page.locator('#models tbody tr').nth(1).waitFor({ state: 'detached' })
+  assert.match((await rowsOf(page, '#models'))[0]!, /^qwen\s+too few tokens\s/)
   state.live.models = []
   state.live.slots = [liveSlot('node-b', 0, { tokens_per_second: 0 })]
   await shows(page, '#models tbody', 'No tokens in the last 30 s')
@@ -120,18 +126,20 @@ test('the page shows what the last hour cost by model, idle included', { skip },
   const fixture = await openServer(t)
   const startMs = Math.floor(Date.now() / 60_000) * 60_000 - 30 * 60_000
   const span = { startMs, host: 'h1', rev: 0, bookVersions: [1], totals: null, capped: 0, computedMs: startMs }
-  const rows = [usedRow({ model: NASTY }), row({ covered_ms: 60_000n, unallocated_nano_usd: 2_000_000_000n })]
+  const many = usedRow({ model: 'qwen', prompt_tokens: 1800n })
+  const rows = [usedRow({ model: NASTY }), many, row({ covered_ms: 60_000n, unallocated_nano_usd: 2_000_000_000n })]
   // The hour's sum as well: which of the two is read depends on the clock.
   const hour = Math.floor(startMs / HOUR_MS) * HOUR_MS
   const hours = [{ ...span, level: 'hour' as const, startMs: hour, rows }]
   await fixture.store.ledger.replaceBuckets([{ ...span, level: 'minute', rows }, ...hours])
   const { page, complaints } = await open(fixture)
-  await page.locator('#hour tbody th').nth(2).waitFor()
+  await page.locator('#hour tbody th').nth(3).waitFor()
   const shown = (await rowsOf(page, '#hour')).map((each) => each.split(/\s*\t\s*/))
   assert.deepEqual(shown, [
     ['(nobody)', '–', '$0.00', '$2.00'],
-    [NASTY, '$75.000', '$0.03', '$0.03'],
-    ['All', '$2,575.000', '$0.03', '$2.03'],
+    [NASTY, 'too few tokens', '$0.03', '$0.03'],
+    ['qwen', '$30.000', '$0.03', '$0.03'],
+    ['All', '$757.143', '$0.06', '$2.06'],
   ])
   assert.match(await page.locator('#hour-hint').innerText(), /^to \d\d:\d\d:00 UTC, idle included, not final$/)
   assert.equal(await page.locator('#hour img').count(), 0)

@@ -265,6 +265,15 @@ test('input and output are parts of the same total as the figure beside them, id
   assert.equal(onlyIdle.usd_per_million_input_tokens, null, 'tokens without weight beside money')
 })
 
+test('a figure over fewer than 1,000 tokens keeps its exact number and is marked', () => {
+  const of = (tokens: bigint) => figures(usedRow({ prompt_tokens: tokens, completion_tokens: 0n }))
+  assert.deepEqual([of(12n).usd_per_million_tokens, of(12n).reason], [5000, null])
+  assert.deepEqual(
+    [0n, 1n, 999n, 1000n].map((tokens) => of(tokens).too_few_tokens),
+    [false, true, true, false],
+  )
+})
+
 test('a quotient of nothing is null with a reason, never 0, ∞ or NaN', () => {
   const cases: [Partial<CostRow['amounts']>, RegExp][] = [
     [{}, /Nothing in this range/],

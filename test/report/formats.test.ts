@@ -67,7 +67,7 @@ test('a CSV of cost reads back as the figures', async () => {
       const value = expected[i]![name as keyof CostFigures]
       if (name === 'model' && value !== null) assert.equal(line[j], `'${value}`)
       else if (typeof value === 'number') assert.equal(Number(line[j]), value, name)
-      else assert.equal(line[j], value ?? '', name)
+      else assert.equal(line[j], String(value ?? ''), name)
     }
   }
 })
@@ -78,14 +78,16 @@ test('a table shows the groupings that were asked for and the totals, and sends 
     query,
     spanOf([usedRow({ model: 'a\x1b[2Jb' }), row({ unallocated_nano_usd: 20_000_000n })]),
   )
-  const all = figuresOf({ ...rows[0]!, amounts: groupBuckets(query, spanOf([usedRow()])).totals })
+  const many = usedRow({ prompt_tokens: 1800n })
+  const all = figuresOf({ ...rows[0]!, amounts: groupBuckets(query, spanOf([many])).totals })
   const table = costTable(query, rows.map(figuresOf), all)
   const lines = table.trimEnd().split('\n')
   assert.equal(lines.length, 4)
   assert.match(lines[0]!, /^model\s+requests\s+input\s+output\s+busy \$.*\$\/1M\s+\$\/1M busy\s+measured$/)
   assert.match(lines[1]!, /^-\s.*\s-\s+-\s+-$/)
   assert.match(lines[2]!, /^a\\u001b\[2Jb\s/)
-  assert.match(lines[3]!, /^total\s/)
+  assert.match(lines[2]!, /\s0\.0600\s.*\stoo few tokens\s+too few tokens\s+100 %$/, 'not 75 $/1M; the money stays')
+  assert.match(lines[3]!, /^total\s.*\s30\.0000\s+15\.0000\s/)
   assert.ok(!table.includes('\x1b'))
 })
 

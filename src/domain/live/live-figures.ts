@@ -3,6 +3,7 @@
 // window empties.
 
 import type { GpuDocument } from '../events/event.ts'
+import { areTooFew } from './few-tokens.ts'
 import { type LiveTotals, liveTotals } from './live-totals.ts'
 import type { Slot } from './panes.ts'
 
@@ -35,6 +36,8 @@ export interface LiveSlot {
   price_basis: LivePrice['basis']
   tokens_per_second: number
   cost_per_token: number | null
+  /** Fewer than 1,000 tokens in the window. */
+  too_few_tokens: boolean
   last_sample: string | null
   /** False where neither a recent sample nor a token of the window shows the GPU. */
   monitored: boolean
@@ -48,6 +51,7 @@ export interface LiveModel {
   /** USD per token; null without tokens. */
   cost_per_token: number | null
   usd_per_million_tokens: number | null
+  too_few_tokens: boolean
 }
 
 /** The live view at an instant. */
@@ -82,6 +86,7 @@ export function liveFigures(
       price_basis: basis,
       tokens_per_second: tokens / windowSeconds,
       cost_per_token: tokens === 0 ? null : windowUsd / tokens,
+      too_few_tokens: areTooFew(tokens),
       monitored: tokens > 0 || (slot.sample !== null && sampleMs(slot) >= silentBeforeMs),
     })
     if (tokens === 0) continue
@@ -98,7 +103,7 @@ export function liveFigures(
     }
   }
   return {
-    totals: liveTotals(slots),
+    totals: liveTotals(slots, windowSeconds),
     models: [...models].map(([model, sum]) => liveModel(model, sum, windowSeconds)),
     slots,
   }
@@ -133,5 +138,6 @@ function liveModel(
     completion_tokens_per_second: sum.completion / seconds,
     cost_per_token: sum.usd / tokens,
     usd_per_million_tokens: (sum.usd / tokens) * 1e6,
+    too_few_tokens: areTooFew(tokens),
   }
 }

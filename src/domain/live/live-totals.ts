@@ -2,6 +2,8 @@
 // fully loaded: USD per hour ÷ (tokens per second × 3600). A GPU of which neither samples nor tokens come is not
 // monitored: like the ledger's uncovered time it stands beside the total, not in it.
 
+import { areTooFew } from './few-tokens.ts'
+
 /** What of a slot goes into the totals. */
 interface SlotFigures {
   utilization: number | null
@@ -24,10 +26,12 @@ export interface LiveTotals {
   /** Fully loaded: `usd_per_hour` ÷ tokens per hour × 10⁶; null without tokens. */
   usd_per_million_tokens: number | null
   usd_per_million_tokens_busy: number | null
+  /** Fewer than 1,000 tokens in the window. */
+  too_few_tokens: boolean
 }
 
 /** Sums over slots. As in the ledger, a GPU whose utilisation is unknown counts as busy. */
-export function liveTotals(slots: readonly SlotFigures[]): LiveTotals {
+export function liveTotals(slots: readonly SlotFigures[], windowSeconds: number): LiveTotals {
   let [busy, idle, uncovered, tokens] = [0, 0, 0, 0]
   for (const slot of slots) {
     const share = slot.utilization ?? 1
@@ -46,5 +50,6 @@ export function liveTotals(slots: readonly SlotFigures[]): LiveTotals {
     tokens_per_second: tokens,
     usd_per_million_tokens: perMillion(busy + idle),
     usd_per_million_tokens_busy: perMillion(busy),
+    too_few_tokens: areTooFew(Math.round(tokens * windowSeconds)),
   }
 }

@@ -6,20 +6,21 @@
 
 /**
  * @typedef {{ model: string, tokens_per_second: number, prompt_tokens_per_second: number,
- *   completion_tokens_per_second: number, cost_per_token: number | null, usd_per_million_tokens: number | null }} Model
+ *   completion_tokens_per_second: number, cost_per_token: number | null, usd_per_million_tokens: number | null,
+ *   too_few_tokens: boolean }} Model
  * @typedef {{ host: string | null, gpu_index: number, name: string | null, utilization: number | null,
  *   price_per_hour_usd: number, tokens_per_second: number, cost_per_token: number | null, monitored: boolean,
- *   price_basis: string }} Slot
+ *   price_basis: string, too_few_tokens: boolean }} Slot
  * @typedef {{ usd_per_hour: number, idle_usd_per_hour: number, uncovered_usd_per_hour: number,
  *   tokens_per_second: number, usd_per_million_tokens: number | null,
- *   usd_per_million_tokens_busy: number | null }} Totals
+ *   usd_per_million_tokens_busy: number | null, too_few_tokens: boolean }} Totals
  * @typedef {{ as_of: string, stale: boolean, window_s: number, totals: Totals, models: Model[], slots: Slot[] }} Live
  * @typedef {{ status: string, problems: { message: string, since?: string }[], lag: number | null,
  *   last_event: string | null, outcomes: { stored: number, rejected: number }, log: string, store: string,
  *   version: string }} Health
  * @typedef {{ model: string | null, prompt_tokens: number, completion_tokens: number, busy_usd: number,
  *   loaded_idle_usd: number, unallocated_usd: number, usd_per_million_tokens: number | null,
- *   usd_per_million_tokens_busy: number | null }} Cost
+ *   usd_per_million_tokens_busy: number | null, too_few_tokens: boolean }} Cost
  * @typedef {{ to: string, final: boolean, rows: Cost[], totals: Cost }} CostAnswer
  */
 
@@ -76,6 +77,9 @@ function cost(value) {
   if (value > 0 && value < 0.01) return dollars(value, { maximumSignificantDigits: 3 })
   return dollars(value, { minimumFractionDigits: 3, maximumFractionDigits: 3 })
 }
+
+/** The cost of a million tokens, where there are tokens enough for one. @param {number | null} value @param {boolean} few */
+const perMillion = (value, few) => (few ? 'too few tokens' : cost(value))
 
 /** A price per hour. @param {number} value */
 const price = (value) => dollars(value, { minimumFractionDigits: 2, maximumFractionDigits: 4 })
@@ -149,7 +153,7 @@ function setCell(cell, { text, share }) {
 function modelRow(model) {
   return [
     { text: model.model },
-    { text: cost(model.usd_per_million_tokens), className: 'number' },
+    { text: perMillion(model.usd_per_million_tokens, model.too_few_tokens), className: 'number' },
     { text: speed(model.tokens_per_second), className: 'number' },
     { text: speed(model.prompt_tokens_per_second), className: 'number wide' },
     { text: speed(model.completion_tokens_per_second), className: 'number wide' },
@@ -170,7 +174,10 @@ function slotRow(slot) {
     { text: monitored ? share : 'not monitored', className: 'number', share: monitored ? utilization : null },
     { text: slotPrice(slot), className: 'number' },
     { text: speed(slot.tokens_per_second), className: 'number wide' },
-    { text: cost(slot.cost_per_token === null ? null : slot.cost_per_token * 1e6), className: 'number' },
+    {
+      text: perMillion(slot.cost_per_token === null ? null : slot.cost_per_token * 1e6, slot.too_few_tokens),
+      className: 'number',
+    },
   ]
 }
 
@@ -197,8 +204,8 @@ function showLive(live) {
 function showTotals({ totals, slots }) {
   const { usd_per_hour, idle_usd_per_hour, uncovered_usd_per_hour, tokens_per_second } = totals
   const hourly = (/** @type {number} */ value) => (slots.length === 0 ? NONE : price(value))
-  setText(byId('cost'), cost(totals.usd_per_million_tokens))
-  setText(byId('busy-cost'), cost(totals.usd_per_million_tokens_busy))
+  setText(byId('cost'), perMillion(totals.usd_per_million_tokens, totals.too_few_tokens))
+  setText(byId('busy-cost'), perMillion(totals.usd_per_million_tokens_busy, totals.too_few_tokens))
   setText(byId('speed'), speed(tokens_per_second))
   setText(byId('price'), hourly(usd_per_hour))
   setText(byId('idle'), hourly(idle_usd_per_hour))
@@ -212,8 +219,8 @@ const usd = (value) => dollars(value, { minimumFractionDigits: 2, maximumFractio
 function hourRow(row, name) {
   return [
     { text: name },
-    { text: cost(row.usd_per_million_tokens), className: 'number' },
-    { text: cost(row.usd_per_million_tokens_busy), className: 'number wide' },
+    { text: perMillion(row.usd_per_million_tokens, row.too_few_tokens), className: 'number' },
+    { text: perMillion(row.usd_per_million_tokens_busy, row.too_few_tokens), className: 'number wide' },
     { text: count(row.prompt_tokens + row.completion_tokens), className: 'number wide' },
     { text: usd(row.busy_usd), className: 'number' },
     { text: usd(row.loaded_idle_usd + row.unallocated_usd), className: 'number' },

@@ -17,6 +17,7 @@ const TEXTS: Record<string, object> = {
   method: { enum: ['weighted-tokens', 'requests', 'events', 'model-loaded', 'memory', 'mixed', 'none'] },
   measured_token_share: nullable('number', 'Part of the tokens that fell on time with measured utilisation'),
   reason: nullable('string', 'Why the cost of a million tokens is null'),
+  too_few_tokens: { type: 'boolean', description: 'Its costs of a million tokens are over fewer than 1,000 tokens' },
 }
 
 const RowSchema = object(

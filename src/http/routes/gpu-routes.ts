@@ -14,6 +14,7 @@ import { gpuIndexParameter, hostParameter } from '../parameters.ts'
 import { HttpProblem } from '../problem.ts'
 import { defined, NO_QUERY, optional, Query } from '../query.ts'
 
+const tooFewTokens = { type: 'boolean', description: 'The cost is over fewer than 1,000 tokens of the window' }
 const slotName = { host: nullable('string', 'Host'), gpu_index: { type: 'integer' } }
 const LiveSlotSchema = object({
   ...slotName,
@@ -24,6 +25,7 @@ const LiveSlotSchema = object({
   price_basis: { enum: PRICE_BASES, description: 'What the price rests on; rule_without_power: the fixed part alone' },
   tokens_per_second: { type: 'number' },
   cost_per_token: nullable('number', 'USD; null without tokens'),
+  too_few_tokens: tooFewTokens,
   last_sample: nullable('string', 'Event time of the newest sample'),
   monitored: { type: 'boolean', description: 'Shown by a recent sample, or by tokens in the window' },
 })
@@ -34,6 +36,7 @@ const LiveModelSchema = object({
   completion_tokens_per_second: { type: 'number' },
   cost_per_token: nullable('number', 'USD; null without tokens'),
   usd_per_million_tokens: nullable('number', 'USD; null without tokens'),
+  too_few_tokens: tooFewTokens,
 })
 const LiveTotalsSchema = object({
   usd_per_hour: { type: 'number', description: 'Price of all monitored GPUs: busy and idle' },
@@ -43,6 +46,7 @@ const LiveTotalsSchema = object({
   tokens_per_second: { type: 'number' },
   usd_per_million_tokens: nullable('number', 'Fully loaded: usd_per_hour ÷ tokens per hour; null without tokens'),
   usd_per_million_tokens_busy: nullable('number', 'Busy only; null without tokens'),
+  too_few_tokens: tooFewTokens,
 })
 const liveHead = {
   as_of: { type: 'string', format: 'date-time' },

@@ -111,7 +111,7 @@ export async function queryAll(
       health: () => {
         throw new Error('Health is not requested here')
       },
-      live: () => ({ as_of: '', window_s: 30, stale: true, totals: liveTotals([]), models: [], slots: [] }),
+      live: () => ({ as_of: '', window_s: 30, stale: true, totals: liveTotals([], 30), models: [], slots: [] }),
     },
     store,
     // Queries of cost never touch the log.

@@ -152,7 +152,9 @@ test('the totals are all the money of the fleet over all its tokens: idle GPUs c
     slots.map(({ monitored }) => monitored),
     [true, true, true, false, true],
   )
-  const rounded = Object.fromEntries(Object.entries(totals).map(([name, value]) => [name, Number(value!.toFixed(9))]))
+  const rounded = Object.fromEntries(
+    Object.entries(totals).map(([name, value]) => [name, typeof value === 'number' ? Number(value.toFixed(9)) : value]),
+  )
   assert.deepEqual(rounded, {
     usd_per_hour: 7,
     busy_usd_per_hour: 4.1,
@@ -161,6 +163,7 @@ test('the totals are all the money of the fleet over all its tokens: idle GPUs c
     tokens_per_second: 100,
     usd_per_million_tokens: Number((7 / 0.36).toFixed(9)),
     usd_per_million_tokens_busy: Number((4.1 / 0.36).toFixed(9)),
+    too_few_tokens: false,
   })
   const later = window.live(T0 + 160_000, 90_000)
   assert.equal(later.totals.uncovered_usd_per_hour, 14.6, 'the newest samples are 100 s old')
@@ -169,6 +172,23 @@ test('the totals are all the money of the fleet over all its tokens: idle GPUs c
   const past = makeWindow()
   past.observe(sample(0, { price_per_hour_usd: 3.6, utilization: 0 }))
   assert.equal(past.live(T0 + 3e10, 90_000).totals.idle_usd_per_hour, 3.6)
+})
+
+test('fewer than 1,000 tokens in the window are too few for a price, of a slot, a model and the fleet', () => {
+  const few = (tokens: number) => {
+    const window = makeWindow()
+    // Over two slots that have half of it each: the fleet and the model have all.
+    const event = token(0, { gpus: [0, 1], prompt_tokens: tokens, completion_tokens: 0 })
+    delete event.gpu_index
+    priced(window, event)
+    const { totals, models, slots } = window.live(T0, 90_000)
+    return [...slots, ...models, totals].map(({ too_few_tokens }) => too_few_tokens)
+  }
+  assert.deepEqual(few(999), [true, true, true, true])
+  assert.deepEqual(few(1000), [true, true, false, false])
+  assert.deepEqual(few(2000), [false, false, false, false])
+  const { totals, slots } = makeWindow().live(T0, 90_000)
+  assert.deepEqual([totals.too_few_tokens, slots], [false, []], 'without tokens there is no figure')
 })
 
 test('a window that was rebuilt only from some second on says so on figures that reach further back', () => {
