@@ -18,9 +18,9 @@ type ChargeKind = 'busy' | 'loaded_idle' | 'unallocated' | 'uncovered'
 
 const DESCRIPTIONS: Record<ChargeKind, string> = {
   busy: 'GPU time in use',
-  loaded_idle: 'GPU time idle with a model loaded',
-  unallocated: 'GPU time idle with nothing loaded',
-  uncovered: 'GPU time paid for, of which nothing was heard',
+  loaded_idle: 'GPU time idle, model loaded',
+  unallocated: 'GPU time idle, nothing loaded',
+  uncovered: 'GPU time paid for and not monitored',
 }
 
 /**

@@ -11,11 +11,14 @@ interface Column {
   isNumber: boolean
 }
 
+/** Who or what it was for, unknown: null in JSON. */
+const NO_OWNER = '(none)'
+
 const GROUPING_COLUMNS: Record<CostQuery['by'][number], Column> = {
-  model: column('model', ({ model }) => model ?? '-'),
-  tenant: column('tenant', ({ tenant }) => tenant ?? '-'),
-  host: column('host', ({ host }) => host ?? '-'),
-  gpu: column('gpu', ({ host, gpu_index }) => (gpu_index === null ? '-' : `${host ?? '-'}/${gpu_index}`)),
+  model: column('model', ({ model }) => model ?? NO_OWNER),
+  tenant: column('tenant', ({ tenant }) => tenant ?? NO_OWNER),
+  host: column('host', ({ host }) => host ?? NO_OWNER),
+  gpu: column('gpu', ({ host, gpu_index }) => (gpu_index === null ? '-' : `${host ?? NO_OWNER}/${gpu_index}`)),
   price_kind: column('price', ({ price_kind }) => price_kind ?? '-'),
 }
 
@@ -24,10 +27,10 @@ const FIGURE_COLUMNS: Column[] = [
   figure('input', ({ prompt_tokens }) => grouped(prompt_tokens)),
   figure('output', ({ completion_tokens }) => grouped(completion_tokens)),
   figure('busy $', ({ busy_usd }) => money(busy_usd)),
-  figure('idle $', ({ loaded_idle_usd }) => money(loaded_idle_usd)),
-  figure('unallocated $', ({ unallocated_usd }) => money(unallocated_usd)),
+  figure('idle, model loaded $', ({ loaded_idle_usd }) => money(loaded_idle_usd)),
+  figure('idle, nothing loaded $', ({ unallocated_usd }) => money(unallocated_usd)),
   figure('total $', ({ total_usd }) => money(total_usd)),
-  figure('uncovered $', ({ uncovered_usd }) => money(uncovered_usd)),
+  figure('not monitored $', ({ uncovered_usd }) => money(uncovered_usd)),
   figure('$/1M', (row) => price(row, row.usd_per_million_tokens)),
   figure('$/1M busy', (row) => price(row, row.usd_per_million_tokens_busy)),
   figure('measured', ({ measured_token_share: share }) => (share === null ? '-' : `${Math.round(share * 100)} %`)),

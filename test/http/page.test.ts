@@ -136,7 +136,7 @@ test('the page shows what the last hour cost by model, idle included', { skip },
   await page.locator('#hour tbody th').nth(3).waitFor()
   const shown = (await rowsOf(page, '#hour')).map((each) => each.split(/\s*\t\s*/))
   assert.deepEqual(shown, [
-    ['(nobody)', '–', '$0.00', '$2.00'],
+    ['(none)', '–', '$0.00', '$2.00'],
     [NASTY, 'too few tokens', '$0.03', '$0.03'],
     ['qwen', '$30.000', '$0.03', '$0.03'],
     ['All', '$757.143', '$0.06', '$2.06'],

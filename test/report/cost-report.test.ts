@@ -281,7 +281,7 @@ test('a quotient of nothing is null with a reason, never 0, ∞ or NaN', () => {
     [{ requests: 1n }, /Requests without tokens/],
     [{ busy_nano_usd: 5n }, /No tokens/],
     [{ busy_nano_usd: 5n, requests: 1n }, /Requests without tokens/],
-    [{ uncovered_nano_usd: 5n }, /paid for and dark/],
+    [{ uncovered_nano_usd: 5n }, /paid for and not monitored/],
   ]
   for (const [amounts, reason] of cases) {
     const found = figures(amounts)

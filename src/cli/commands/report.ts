@@ -30,7 +30,10 @@ export const report: Command = {
     to: { value: 'TIME', help: 'First instant after the range (now)' },
     by: { value: 'NAMES', help: `Any of ${GROUPINGS.join(', ')}, with commas between (model)` },
     step: { value: 'STEP', help: 'Length of a row: 1m, 1h, 1d or all (all)' },
-    idle: { value: 'WAY', help: 'Loaded idle of nobody: own (a row) or spread (over each slot-hour) (own)' },
+    idle: {
+      value: 'WAY',
+      help: 'Idle, model loaded, of no known model: own (a row) or spread (over each slot-hour) (own)',
+    },
     model: { value: 'NAME', help: 'Only this model' },
     tenant: { value: 'NAME', help: 'Only this tenant' },
     host: { value: 'NAME', help: 'Only this host' },

@@ -63,9 +63,9 @@ export class LedgerGauges {
     const gauge = <T extends string>(name: string, help: string, labelNames: readonly T[]) =>
       new Gauge<T>({ name, help, labelNames, registers: [registry] })
     const hour = 'in the last full hour of the ledger, USD'
-    this.#hourly = gauge('pertoken_hourly_cost_usd', `Fully loaded cost ${hour}; model "": nobody`, ['model'])
+    this.#hourly = gauge('pertoken_hourly_cost_usd', `Fully loaded cost ${hour}; model "": none`, ['model'])
     this.#idle = gauge('pertoken_idle_usd', `Idle cost ${hour}`, ['model', 'kind'])
-    this.#uncovered = gauge('pertoken_uncovered_usd', `Cost of GPUs paid for and not heard of ${hour}`, [])
+    this.#uncovered = gauge('pertoken_uncovered_usd', `Cost of GPUs paid for and not monitored ${hour}`, [])
     this.#hourStart = gauge('pertoken_ledger_hour_start_seconds', 'Start of the last full hour of the ledger, Unix', [])
     this.#openCostTotal = gauge(
       'llm_total_hourly_cost',

@@ -169,7 +169,7 @@ function slotRow(slot) {
   const { utilization, monitored } = slot
   const share = utilization === null ? NONE : `${Math.round(utilization * 100)} %`
   return [
-    { text: `${slot.host ?? '(no host)'} · ${slot.gpu_index}` },
+    { text: `${slot.host ?? '(none)'} · ${slot.gpu_index}` },
     { text: slot.name ?? NONE, className: 'wide' },
     { text: monitored ? share : 'not monitored', className: 'number', share: monitored ? utilization : null },
     { text: slotPrice(slot), className: 'number' },
@@ -229,7 +229,7 @@ function hourRow(row, name) {
 
 /** @param {CostAnswer} answer */
 function showHour({ rows, totals, to, final }) {
-  const named = rows.slice(0, MAX_ROWS).map((row) => hourRow(row, row.model ?? '(nobody)'))
+  const named = rows.slice(0, MAX_ROWS).map((row) => hourRow(row, row.model ?? '(none)'))
   const all = rows.length > 1 ? [...named, hourRow(totals, 'All')] : named
   fill('hour', all, 'The ledger has nothing of the last hour yet')
   setText(byId('hour-hint'), hint(rows.length, `to ${clock(to)} UTC, idle included${final ? '' : ', not final'}`))

@@ -64,7 +64,10 @@ const query = new Query({
   model: optional(text(256, 'Only this model')),
   tenant: optional(text(256, 'Only this tenant')),
   host: optional(hostParameter),
-  idle: withDefault(choice(IDLE_WAYS, 'Loaded idle of nobody: a row of its own, or spread over each slot-hour'), 'own'),
+  idle: withDefault(
+    choice(IDLE_WAYS, 'Idle, model loaded, of no known model: a row of its own, or spread over each slot-hour'),
+    'own',
+  ),
   format: withDefault(choice(FORMATS, 'json in pages; csv and focus (FOCUS 1.2) whole'), 'json'),
   revision: optional(integer(0, 1e9, 'The ledger as it was with the revisions up to this one; 0: with none')),
   limit: withDefault(integer(1, MAX_LIMIT, 'Most rows of a page; json only'), DEFAULT_LIMIT),
@@ -163,7 +166,7 @@ const schema = {
   tags: ['cost'],
   summary: 'What a range cost: rows by model, tenant, host, GPU, price kind; in steps; fully loaded and busy',
   description:
-    'The range is widened to whole minutes; from and to of the answer say so. Unallocated cost is a row with model and ' +
+    'The range is widened to whole minutes; from and to of the answer say so. Idle, nothing loaded, is a row with model and ' +
     'tenant null. final: nothing of the range will change but by later corrections; of csv and focus it is the header ' +
     'X-Pertoken-Final.',
   querystring: query.schema,

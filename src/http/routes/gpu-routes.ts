@@ -41,7 +41,7 @@ const LiveModelSchema = object({
 const LiveTotalsSchema = object({
   usd_per_hour: { type: 'number', description: 'Price of all monitored GPUs: busy and idle' },
   busy_usd_per_hour: { type: 'number' },
-  idle_usd_per_hour: { type: 'number', description: 'Idle with a model loaded and with nothing loaded' },
+  idle_usd_per_hour: { type: 'number', description: 'Idle, model loaded, and idle, nothing loaded' },
   uncovered_usd_per_hour: { type: 'number', description: 'Price of GPUs that are not monitored, beside usd_per_hour' },
   tokens_per_second: { type: 'number' },
   usd_per_million_tokens: nullable('number', 'Fully loaded: usd_per_hour ÷ tokens per hour; null without tokens'),
