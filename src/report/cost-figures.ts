@@ -104,7 +104,7 @@ export function usdPerMillion(nanoUsd: bigint, tokens: bigint): number | null {
 function reasonOf(amounts: LedgerAmounts, tokens: bigint): string | null {
   if (tokens > 0n) return null
   if (amounts.requests > 0n) return 'Requests without tokens'
-  if (totalNanoUsd(amounts) > 0n) return 'No tokens: the cost is of none'
+  if (totalNanoUsd(amounts) > 0n) return 'No tokens: only cost'
   if (amounts.uncovered_nano_usd > 0n) return 'No tokens and no samples: paid for and not monitored'
   return isNothingToReport(amounts) ? 'Nothing in this range' : 'No tokens, and time that costs nothing'
 }

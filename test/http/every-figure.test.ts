@@ -185,6 +185,8 @@ test('the cost API and JSON, CSV, FOCUS and the table of the report', async (t) 
     shows('FOCUS', { total: busyUsd + loaded + free })
     const used = charges.filter((line) => cell(line, 'ConsumedUnit') === 'Tokens')
     shows('FOCUS', { tokens: used.reduce((sum, line) => sum + Number(cell(line, 'ConsumedQuantity')), 0) })
+    const commitments = charges.map((line) => [cell(line, 'x_PriceKind'), cell(line, 'CommitmentDiscountId')].join(' '))
+    assert.deepEqual([...new Set(commitments)].sort(), ['on-demand ', 'owned ', 'reserved silent'])
     // The model's row: what it cost on its GPU.
     assert.deepEqual(
       used.map((line) => Number(cell(line, 'x_CostPerMillionTokens')).toFixed(9)),

@@ -252,7 +252,7 @@ const CASES: Record<string, Check> = {
     const place = await keep(t, [files.text(file)], ownedBook(files))
     const reading = new CostReading(sourceOf(place), focusQuery(queryOf(['model', 'tenant', 'host', 'gpu'])))
     let csv = ''
-    for await (const piece of focusFile(reading.rows(), false)) csv += piece
+    for await (const piece of focusFile(reading.rows(), { isFinal: false, commitmentOf: () => null })) csv += piece
     const [header, ...rows] = parseCsv(csv)
     const of = (name: string) => [...new Set(rows.map((row) => row[header!.indexOf(name)]))]
     assert.deepEqual([of('x_Model'), of('SubAccountId')], [[event.model], [event.tenant]])

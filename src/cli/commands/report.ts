@@ -5,6 +5,7 @@
 
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
 import { CostReading, storedProgress } from '../../processor/cost/cost-reading.ts'
+import { Commitments } from '../../processor/prices/commitments.ts'
 import { type CostAnswer, type CostFigures, figuresOf, streamedJson } from '../../report/cost-figures.ts'
 import { type CostRow, TooManyRows } from '../../report/cost-grouping.ts'
 import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS } from '../../report/cost-query.ts'
@@ -142,7 +143,7 @@ async function write(
   const found = withProgress(reading)
   if (format === 'csv' || format === 'focus') {
     const { final } = await reading.outlook()
-    await writeAll(context, format === 'csv' ? costCsv(found) : focusFile(found, final))
+    await writeAll(context, format === 'csv' ? costCsv(found) : await focusOf(found, { store, revision, final }))
     const tail = await reading.tail()
     return context.say(`The file is ${stateText(tail.final)}\n${notesOf(tail)}`)
   }
@@ -155,6 +156,15 @@ async function write(
   for await (const row of found) if (count++ < MAX_TABLE_ROWS) rows.push(figuresOf(row))
   const answer = { ...reading.head, ...(await reading.tail()), rows }
   print(tableText(query, answer, count))
+}
+
+/** The FOCUS file, whose reserved rows name their commitment. */
+async function focusOf(
+  rows: AsyncIterable<CostRow>,
+  { store, revision, final }: { store: EventStore; revision: number | null; final: boolean },
+): Promise<AsyncIterable<string>> {
+  const commitments = await Commitments.of(store.ledger, revision)
+  return focusFile(rows, { isFinal: final, commitmentOf: (row) => commitments.idOf(row) })
 }
 
 /** The rows; progress is shown on standard error unless the report itself goes to a terminal. */

@@ -7,8 +7,9 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 import { parseInstantMs } from '../../domain/events/timestamp.ts'
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
 import { CostReading, type CostSource, costPage } from '../../processor/cost/cost-reading.ts'
+import { Commitments } from '../../processor/prices/commitments.ts'
 import { FrozenDaysError } from '../../processor/recompute/ledger-as-of.ts'
-import { parseCursor, TooManyRows } from '../../report/cost-grouping.ts'
+import { type CostRow, parseCursor, TooManyRows } from '../../report/cost-grouping.ts'
 import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS } from '../../report/cost-query.ts'
 import { costCsv, PIECE_CHARS } from '../../report/csv.ts'
 import { focusFile, focusQuery } from '../../report/focus.ts'
@@ -104,8 +105,11 @@ export function addCostRoutes(app: FastifyInstance, dependencies: HttpDependenci
       const { final, watermark } = await reading.outlook()
       reply.header('x-pertoken-final', String(final))
       if (watermark !== null) reply.header('x-pertoken-watermark', watermark)
-      const lines = format === 'focus' ? focusFile(reading.rows(), final) : costCsv(reading.rows())
-      return stream(reply, lines, `${format === 'focus' ? 'focus' : 'cost'}-${reading.head.from.slice(0, 10)}.csv`)
+      const day = reading.head.from.slice(0, 10)
+      if (format === 'csv') return stream(reply, costCsv(reading.rows()), `cost-${day}.csv`)
+      const commitments = await Commitments.of(source.ledger, revision)
+      const commitmentOf = (row: CostRow) => commitments.idOf(row)
+      return stream(reply, focusFile(reading.rows(), { isFinal: final, commitmentOf }), `focus-${day}.csv`)
     },
   })
 }
