@@ -11,7 +11,7 @@ import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts
 import type { LedgerStore } from '../../store/ledger-store.ts'
 import { ClosedDays } from '../closed-days.ts'
 import { InvalidPriceBook, PriceBookVersions } from '../prices/price-book-versions.ts'
-import { minutesOf, rangesWithEvents } from './minutes-of.ts'
+import { minutesOf, recomputedRanges } from './minutes-of.ts'
 
 /** Called now and then while a range is worked through; times are epoch milliseconds of event time. */
 export type OnRangeProgress = (progress: { doneToMs: number; fromMs: number; toMs: number; cells: number }) => void
@@ -42,6 +42,8 @@ interface ChangeRange {
   /** Whole minutes, epoch milliseconds, `toMs` exclusive. */
   fromMs: number
   toMs: number
+  /** The clock's time, up to which unreported commitments count. */
+  nowMs?: number
   onProgress?: OnRangeProgress | undefined
 }
 
@@ -72,12 +74,12 @@ export async function whatIf(options: ChangeRange & { book: unknown }): Promise<
 export async function priceChange(
   options: ChangeRange & { before: (minuteMs: number) => PriceBook; after: (minuteMs: number) => PriceBook },
 ): Promise<PriceChange> {
-  const { ledger, fromMs, toMs, before, after, onProgress } = options
+  const { ledger, fromMs, toMs, nowMs = Date.now(), before, after, onProgress } = options
   const days = await ClosedDays.read(ledger)
   const changes = new Changes()
   let cells = 0
-  for (const range of await rangesWithEvents(ledger, days, { fromMs, toMs })) {
-    const minutes = minutesOf(ledger, range, (minuteMs) => [before(minuteMs), after(minuteMs)])
+  for (const range of await recomputedRanges(ledger, days, { fromMs, toMs, nowMs })) {
+    const minutes = minutesOf(ledger, { ...range, nowMs }, (minuteMs) => [before(minuteMs), after(minuteMs)])
     for await (const { startMs, hosts, inputs } of minutes) {
       const books = { before: before(startMs), after: after(startMs) }
       for (const host of hosts) {
