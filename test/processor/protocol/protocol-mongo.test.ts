@@ -10,7 +10,6 @@ import { Keeper } from '../../../src/processor/ledger/keeper.ts'
 import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import { MongoStore } from '../../../src/store/mongo/mongo-store.ts'
 import { mongoForTests, uniqueName, withDatabase } from '../../servers/servers-for-tests.ts'
-import { commitmentsContract } from '../ledger/commitments.contract.ts'
 import { keeperContract } from '../ledger/keeper.contract.ts'
 import {
   DEFAULT_USD,
@@ -35,7 +34,6 @@ const open = async () => {
 }
 
 if (skip === false) keeperContract('mongodb', open, { runs: 6 })
-if (skip === false) commitmentsContract('mongodb', open)
 
 /** Numbers from 0 to 1, the same for the same seed. */
 function randomOf(seed: number): () => number {
