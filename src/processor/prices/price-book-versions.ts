@@ -117,7 +117,7 @@ export class PriceBookVersions {
  * cells a day: a rule from 2015 would make five million. It is counted from the version's own time, not from now, so
  * that it is the same for every reader at any time.
  */
-export const MAX_COMMITTED_DAYS = 92
+export const MAX_COMMITTED_DAYS = 400
 
 /** Where the commitments of a version begin at the earliest: a whole day. */
 function commitmentsReachMs({ atMs }: PriceBookVersion): number {

@@ -52,7 +52,8 @@ async function sweep(place: LedgerPlace, keeper: Keeper, fromMs: number): Promis
   assert.fail('The keeper does not come to an end')
 }
 
-export function commitmentsContract(name: string, open: OpenStore): void {
+/** `days`: how long before the first sample the rule begins. */
+export function commitmentsContract(name: string, open: OpenStore, { days }: { days: number }): void {
   const onStore = (sentence: string, rules: object[], run: (place: LedgerPlace) => Promise<void>) =>
     test(`${name}: ${sentence}`, { timeout: 120_000 }, async () => {
       const { store, dispose } = await open()
@@ -69,8 +70,8 @@ export function commitmentsContract(name: string, open: OpenStore): void {
       }
     })
 
-  const fromMs = T0 - 31 * DAY_MS
-  onStore('a month before the first sample is paid for, at each level', [rule(slot, fromMs)], async (place) => {
+  const fromMs = T0 - days * DAY_MS
+  onStore(`${days} days before the first sample are paid for, at each level`, [rule(slot, fromMs)], async (place) => {
     const keeper = place.keeper()
     await keeper.pass()
     // A sender with a backlog comes after the keeper has begun, with another host.
@@ -85,7 +86,7 @@ export function commitmentsContract(name: string, open: OpenStore): void {
     const query = queryOf(firstDayMs, todayMs)
     const source = { ledger: place.ledger, progress: await storedProgress(place.store, T0), latenessMs: 0 }
     const { rows, totals } = await costPage(new CostReading(source, query), { limit: 100, after: null })
-    assert.equal(rows.length, 32 - 1)
+    assert.equal(rows.length, days)
     assert.equal(Number(totals.uncovered_usd), (((todayMs - fromMs) / HOUR_MS) * 3600) / 1000)
     assert.equal(await sumAsOf(place, 0, fromMs - DAY_MS, T0), minutes * MINUTE_NANO)
     const checked = await place.verify({ fromMs: firstDayMs, toMs: T0, nowMs: T0 })
@@ -194,20 +195,27 @@ export function commitmentsContract(name: string, open: OpenStore): void {
   })
 
   const longAgoMs = Date.UTC(2015, 0, 1)
-  onStore(
-    'a rule of long ago reaches a bounded time back, a bounded part a pass',
-    [rule(slot, longAgoMs)],
-    async (place) => {
-      const keeper = place.keeper()
-      await keeper.pass()
-      assert.ok(keeper.counters.cellsComputed <= 1440 + 60)
-      const books = new PriceBookVersions(place.ledger)
-      await books.refresh()
-      const floorMs = floorTo(DAY_MS, T0) - MAX_COMMITTED_DAYS * DAY_MS
-      assert.equal(books.committedFromMs, floorMs)
-      await sweep(place, keeper, longAgoMs)
-      assert.equal(keeper.counters.cellsComputed, (floorTo(MINUTE, T0 - LAG_MS) - floorMs) / MINUTE)
-      assert.equal(await sumAsOf(place, 0, floorMs - DAY_MS, floorMs), 0n)
-    },
-  )
+  const floorMs = floorTo(DAY_MS, T0) - MAX_COMMITTED_DAYS * DAY_MS
+  const ended = { ...rule(slot, longAgoMs), to: iso(floorMs + DAY_MS) }
+  onStore('a rule of long ago reaches a bounded time back', [ended], async (place) => {
+    const books = new PriceBookVersions(place.ledger)
+    await books.refresh()
+    assert.equal(books.committedFromMs, floorMs)
+    const keeper = place.keeper()
+    await sweep(place, keeper, longAgoMs)
+    assert.equal(keeper.counters.cellsComputed, 1440)
+    assert.equal(await sumAsOf(place, 0, longAgoMs, floorMs + 2 * DAY_MS), 1440n * MINUTE_NANO)
+    const set = { currency: 'USD', rules: [{ ...ended, id: 'again' }] }
+    const { warnings } = await setBook(place.ledger, set, { origin: 'test', nowMs: T0 })
+    assert.deepEqual(
+      warnings.map(({ path }) => path),
+      ['/rules/0/from'],
+    )
+  })
+
+  onStore('a pass goes back a bounded part', [rule(slot, longAgoMs)], async (place) => {
+    const keeper = place.keeper()
+    await keeper.pass()
+    assert.ok(keeper.counters.cellsComputed > 0 && keeper.counters.cellsComputed <= 1440)
+  })
 }

@@ -3,4 +3,4 @@
 import { commitmentsContract } from './commitments.contract.ts'
 import { openSqlite } from './ledger-place.ts'
 
-commitmentsContract('sqlite', async () => openSqlite())
+commitmentsContract('sqlite', async () => openSqlite(), { days: 31 })

@@ -11,7 +11,6 @@ import { Keeper } from '../../../src/processor/ledger/keeper.ts'
 import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import { MongoStore } from '../../../src/store/mongo/mongo-store.ts'
 import { mongoForTests, uniqueName, withDatabase } from '../../servers/servers-for-tests.ts'
-import { commitmentsContract } from '../ledger/commitments.contract.ts'
 import { joinedHostsContract } from '../ledger/joined-hosts.contract.ts'
 import { keeperContract } from '../ledger/keeper.contract.ts'
 import {
@@ -38,7 +37,6 @@ const open = async () => {
 
 if (skip === false) keeperContract('mongodb', open, { runs: 6 })
 if (skip === false) joinedHostsContract('mongodb', open, { runs: 6 })
-if (skip === false) commitmentsContract('mongodb', open)
 
 /** Numbers from 0 to 1, the same for the same seed. */
 function randomOf(seed: number): () => number {
