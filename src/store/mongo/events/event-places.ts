@@ -41,11 +41,15 @@ export async function placesOf(
   return places
 }
 
+/** The ids take the place of the collection's first document; $documents would need a right on the whole database. */
 function lookup(from: string, ids: readonly string[]): Document {
+  const idsAlone = { $project: { _id: 0, id: { $literal: ids } } }
   const found = { from, localField: 'id', foreignField: '_id', pipeline: [{ $project: FIELDS }], as: 'found' }
-  const documents = ids.map((id) => ({ id }))
   return {
-    aggregate: 1,
-    pipeline: [{ $documents: documents }, { $lookup: found }, { $unwind: '$found' }, { $replaceWith: '$found' }],
+    aggregate: from,
+    pipeline: [
+      ...[{ $limit: 1 }, idsAlone, { $unwind: '$id' }],
+      ...[{ $lookup: found }, { $unwind: '$found' }, { $replaceWith: '$found' }],
+    ],
   }
 }
