@@ -66,10 +66,14 @@ export class SlotCoverage {
     this.gpuIndex = slot.gpuIndex
     this.#book = book
     const place = { startMs, gapMs: book.maxSampleGapMs }
-    this.uuid = nearestOf(samples, 'uuid', place)
+    const [reachFromMs, reachToMs] = [startMs - book.maxSampleGapMs, startMs + CELL_MS + book.maxSampleGapMs]
+    const isSilent = !samples.some(({ ts }) => ts.getTime() >= reachFromMs && ts.getTime() < reachToMs)
+    // Silence has no uuid: a rule that names the slot beside it states which GPU is paid for.
+    this.uuid = isSilent ? book.silentUuid(slot, startMs, startMs + CELL_MS) : nearestOf(samples, 'uuid', place)
     this.name = nearestOf(samples, 'name', place)
     this.#nearestUsdPerHour = nearestOf(samples, 'price_per_hour_usd', place)
-    this.slot = { uuid: this.uuid, host: slot.host, gpuIndex: slot.gpuIndex, name: this.name }
+    const { host, gpuIndex } = slot
+    this.slot = { uuid: isSilent ? null : this.uuid, host, gpuIndex, name: this.name, isSilent }
     this.#cover(samples, startMs)
   }
 

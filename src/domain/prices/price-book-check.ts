@@ -18,9 +18,6 @@ export interface PriceBookCheck {
   warnings: Problem[]
 }
 
-/** Line of a JSON pointer in the text that the value was parsed from, undefined where it is not known. */
-type LineOf = (path: string) => number | undefined
-
 interface Validity {
   rule: PriceRuleData
   index: number
@@ -32,7 +29,7 @@ interface Validity {
  * Checks a parsed price book (from YAML, JSON or the API). Never throws, whatever the value. Problems are in the
  * order of their paths: fields of the book, then rule by rule.
  */
-export function checkPriceBook(value: unknown, lineOf: LineOf = () => undefined): PriceBookCheck {
+export function checkPriceBook(value: unknown): PriceBookCheck {
   const problems = checkValue(PriceBookSchema, value, '')
   const warnings: Problem[] = []
   if (isObject(value)) {
@@ -46,12 +43,11 @@ export function checkPriceBook(value: unknown, lineOf: LineOf = () => undefined)
     const rules = Array.isArray(value['rules']) ? value['rules'] : []
     checkRules(rules, { problems, warnings, hosts })
   }
-  const placed = (found: Problem[]): Problem[] =>
-    found.map((issue) => ({ ...issue, line: lineOf(issue.path) ?? null })).sort((a, b) => ruleIndex(a) - ruleIndex(b))
+  const inOrder = (found: Problem[]): Problem[] => found.toSorted((a, b) => ruleIndex(a) - ruleIndex(b))
   return {
     book: problems.length === 0 ? (value as PriceBookDocument) : null,
-    problems: placed(problems),
-    warnings: placed(warnings),
+    problems: inOrder(problems),
+    warnings: inOrder(warnings),
   }
 }
 

@@ -18,6 +18,8 @@ export interface PricedSlot {
   host: string | null
   gpuIndex: number
   name: string | null
+  /** No sample is near, so the uuid cannot be known: rules that name the slot and a uuid fit by their slot. */
+  isSilent?: boolean
 }
 
 /** Price of a GPU at an instant, without energy. */

@@ -2,7 +2,7 @@
 // the version of the price book that the stored cell records; hours and days are sums of the stored cells and hours. A
 // bucket that differed while a keeper worked is compared again, on its own, before it is reported.
 
-import { type BucketLevel, CELL_MS, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
+import { type BucketLevel, CELL_MS, HOUR_MS, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
 import { AMOUNT_FIELDS, rowTotalsOf } from '../../domain/ledger/rows.ts'
 import type { CellRow, RowTotals } from '../../domain/ledger/types.ts'
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
@@ -90,6 +90,9 @@ interface RecheckOptions {
   signal?: AbortSignal
 }
 
+/** A keeper has marked all commitments of a new version or revision by then, milliseconds. */
+const SWEEP_MS = HOUR_MS / 2
+
 /** Buckets that wait to be compared again. */
 const MAX_WAITING = 200
 /** Differences that are kept with their texts. */
@@ -132,7 +135,7 @@ export class MismatchRecheck {
   }
 
   async #settleOne(key: BucketKey): Promise<void> {
-    const { ledger, repair, nowMs } = this.#options
+    const { ledger, repair } = this.#options
     const { level, startMs, host } = key
     if (await this.#isMarked(key)) {
       this.pending++
@@ -145,13 +148,30 @@ export class MismatchRecheck {
       this.pending++
       return
     }
+    if (mismatch.what === 'missing' && this.#isBeingSwept(key)) {
+      this.pending++
+      if (repair === true) await this.#mark(key)
+      return
+    }
     this.differenceCount++
     if (this.differences.length < MAX_NAMED) {
       this.differences.push({ level, start: new Date(startMs).toISOString(), host, ...mismatch })
     }
-    if (repair !== true) return
+    if (repair === true) await this.#mark(key)
+  }
+
+  async #mark({ level, startMs, host }: BucketKey): Promise<void> {
+    const { ledger, nowMs } = this.#options
     await ledger.insertMarks(level, [{ startMs, hosts: [host] }], nowMs)
     this.repaired++
+  }
+
+  /** A keeper goes back over the commitments of a new version or revision, a day at a time. */
+  #isBeingSwept({ level, startMs, host }: BucketKey): boolean {
+    if (level !== 'minute' || host === null) return false
+    const book = this.#books.bookFor(startMs)
+    const isCommitted = book.committedHosts(startMs, startMs + CELL_MS).includes(host)
+    return isCommitted && this.#books.pricedSinceMs(startMs) > this.#options.nowMs - SWEEP_MS
   }
 
   /** Whether a keeper is going to compute the bucket, or one of those that it is the sum of. */

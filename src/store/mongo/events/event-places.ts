@@ -6,7 +6,7 @@
 import type { Document } from 'mongodb'
 import type { EventKind } from '../../../domain/events/event.ts'
 import type { EventPlace } from '../../event-store.ts'
-import { COLLECTION_OF_KIND } from '../collections.ts'
+import { COLLECTION_OF_KIND, META } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 
 /** Ids of one command: with the longest ids and hosts, command and reply stay below 4 MB. */
@@ -29,21 +29,26 @@ export async function placesOf(
   const isClustered = info !== undefined && 'options' in info && info.options?.['clusteredIndex'] !== undefined
   for (let start = 0; start < ids.length; start += MAX_IDS) {
     const chunk = ids.slice(start, start + MAX_IDS)
-    const command = isClustered
-      ? lookup(name, chunk)
-      : { find: name, filter: { _id: { $in: chunk } }, projection: FIELDS }
-    const size = isClustered ? { cursor: { batchSize: MAX_IDS } } : { batchSize: MAX_IDS, singleBatch: true }
-    const reply = await connection.command({ ...command, ...size, maxTimeMS: connection.queryTimeMs })
-    places.push(...(reply['cursor'].firstBatch as EventPlace[]))
+    const found = isClustered ? await firstBatch(connection, lookup(name, chunk)) : []
+    // None: all were deleted, or there is no document to look up from. Who asks must not take one for the other.
+    places.push(...(found.length > 0 ? found : await firstBatch(connection, listed(name, chunk))))
   }
   return places
 }
 
+async function firstBatch(connection: MongoConnection, command: Document): Promise<EventPlace[]> {
+  const reply = await connection.command({ ...command, maxTimeMS: connection.queryTimeMs })
+  return reply['cursor'].firstBatch
+}
+
+function listed(find: string, ids: readonly string[]): Document {
+  return { find, filter: { _id: { $in: ids } }, projection: FIELDS, batchSize: MAX_IDS, singleBatch: true }
+}
+
+/** The ids are put beside a document that there is: `$documents`, without one, takes rights on the whole database. */
 function lookup(from: string, ids: readonly string[]): Document {
   const found = { from, localField: 'id', foreignField: '_id', pipeline: [{ $project: FIELDS }], as: 'found' }
-  const documents = ids.map((id) => ({ id }))
-  return {
-    aggregate: 1,
-    pipeline: [{ $documents: documents }, { $lookup: found }, { $unwind: '$found' }, { $replaceWith: '$found' }],
-  }
+  const given = [{ $limit: 1 }, { $project: { _id: 0, id: { $literal: ids } } }, { $unwind: '$id' }]
+  const pipeline = [...given, { $lookup: found }, { $unwind: '$found' }, { $replaceWith: '$found' }]
+  return { aggregate: META, pipeline, cursor: { batchSize: MAX_IDS } }
 }
