@@ -1,14 +1,12 @@
-// The figures of a row as they are published, and the JSON document that holds them: components as USD, seconds and
-// counts, quotients computed last. A quotient without a denominator is null, never 0, ∞ or NaN; `reason` then states
-// why. Fully loaded and busy stand side by side, so that neither is taken for the other. Names are the published
-// contract.
+// The figures of a row as they are published: components as USD, seconds and counts, quotients computed last. A
+// quotient without a denominator is null, never 0, ∞ or NaN; `reason` then states why. Fully loaded and busy stand side
+// by side, so that neither is taken for the other. Names are the published contract.
 
 import { isNothingToReport, noAmounts, splitByTokens, totalNanoUsd } from '../domain/ledger/rows.ts'
 import type { Basis, LedgerAmounts, Method } from '../domain/ledger/types.ts'
 import { areTooFew } from '../domain/live/few-tokens.ts'
 import { usd } from '../domain/prices/money.ts'
 import { type CostKey, type CostRow, EMPTY_KEY } from './cost-grouping.ts'
-import type { CostQuery } from './cost-query.ts'
 
 /** A row of an answer, and its totals. */
 export interface CostFigures extends CostKey {
@@ -107,50 +105,4 @@ function reasonOf(amounts: LedgerAmounts, tokens: bigint): string | null {
   if (totalNanoUsd(amounts) > 0n) return 'No tokens: only cost'
   if (amounts.uncovered_nano_usd > 0n) return 'No tokens and no samples: paid for and not monitored'
   return isNothingToReport(amounts) ? 'Nothing in this range' : 'No tokens, and time that costs nothing'
-}
-
-/** The fields of an answer that are known before its rows. */
-export interface CostHead {
-  from: string
-  to: string
-  step: CostQuery['step']
-  by: readonly string[]
-  idle: CostQuery['idle']
-  /** The revision asked for, null for the ledger as it is. */
-  revision: number | null
-}
-
-/** The fields that are known once all rows have been read. */
-export interface CostTail {
-  /** Nothing in the range will change except by events that are later than allowed, or by a correction. */
-  final: boolean
-  /** Record time up to which every current partition has been read; null where unknown. */
-  watermark: string | null
-  totals: CostFigures
-  /** Parts of the range without figures, and why; absent when there are none. */
-  missing?: readonly { from: string; to: string; reason: string }[]
-  /** What costs money in the range and should not; absent when nothing is known. */
-  notes?: readonly string[]
-}
-
-export type CostAnswer = CostHead & CostTail & { rows: CostFigures[] }
-
-export function headOf(query: CostQuery, revision: number | null): CostHead {
-  const { fromMs, toMs, step, by, idle } = query
-  return { from: new Date(fromMs).toISOString(), to: new Date(toMs).toISOString(), step, by, idle, revision }
-}
-
-/** An answer as JSON, streamed: rows before the fields that are known only after them. */
-export async function* streamedJson(
-  head: CostHead,
-  rows: AsyncIterable<CostRow>,
-  tail: () => CostTail | Promise<CostTail>,
-): AsyncGenerator<string> {
-  yield `${JSON.stringify(head).slice(0, -1)},"rows":[`
-  let isFirst = true
-  for await (const row of rows) {
-    yield `${isFirst ? '\n' : ',\n'}${JSON.stringify(figuresOf(row))}`
-    isFirst = false
-  }
-  yield `\n],${JSON.stringify(await tail()).slice(1)}\n`
 }

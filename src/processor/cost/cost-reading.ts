@@ -4,7 +4,8 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { DAY_MS, HOUR_MS } from '../../domain/ledger/buckets.ts'
-import { type CostAnswer, type CostHead, type CostTail, figuresOf, headOf } from '../../report/cost-figures.ts'
+import { type CostAnswer, type CostHead, type CostTail, headOf } from '../../report/cost-answer.ts'
+import { figuresOf } from '../../report/cost-figures.ts'
 import {
   CostGrouping,
   type CostRow,
