@@ -1,7 +1,7 @@
 // The live figures in a fixed order, as the API, the page and the metrics show them: models by name, slots by host and
 // index. The processor returns them in the order of first appearance, which differs between processes.
 
-import { bySlot } from '../domain/ledger/gpu-conflicts.ts'
+import { bySlot } from '../domain/fleet/gpu-conflicts.ts'
 import type { LiveFigures } from '../domain/live/live-figures.ts'
 import type { HttpDependencies } from './dependencies.ts'
 

@@ -2,9 +2,9 @@
 // under one, a host that tokens spell otherwise than samples, an energy counter that is not believed. `doctor` lists
 // them, and /health beside its problems: they cost money, and restarting the process would not help.
 
+import type { GpuConflict } from '../domain/fleet/gpu-conflicts.ts'
+import { type HostSpelling, hostSpellings, spellingText } from '../domain/fleet/host-spellings.ts'
 import type { CounterDoubt } from '../domain/ledger/energy.ts'
-import type { GpuConflict } from '../domain/ledger/gpu-conflicts.ts'
-import { type HostSpelling, hostSpellings, spellingText } from '../domain/ledger/host-spellings.ts'
 import type { EventStore } from '../store/event-store.ts'
 import { type DoubtedCounter, readRecentGpus, readUsedSlots } from './recent-gpus.ts'
 

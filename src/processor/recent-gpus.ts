@@ -3,11 +3,11 @@
 // replayed past shows its own GPUs.
 
 import type { GpuDocument } from '../domain/events/event.ts'
+import { type GpuConflict, GpuConflicts } from '../domain/fleet/gpu-conflicts.ts'
+import type { UsedSlot } from '../domain/fleet/host-spellings.ts'
 import { HOUR_MS, MAX_SAMPLE_GAP_MS } from '../domain/ledger/buckets.ts'
 import { firstPerInstant } from '../domain/ledger/coverage.ts'
 import { type CounterDoubt, EnergyCounter } from '../domain/ledger/energy.ts'
-import { type GpuConflict, GpuConflicts } from '../domain/ledger/gpu-conflicts.ts'
-import type { UsedSlot } from '../domain/ledger/host-spellings.ts'
 import type { EventStore } from '../store/event-store.ts'
 
 const MAX_SLOTS = 10_000

@@ -3,7 +3,7 @@
 
 import type { FastifyInstance } from 'fastify'
 import type { GpuDocument } from '../../domain/events/event.ts'
-import { bySlot } from '../../domain/ledger/gpu-conflicts.ts'
+import { bySlot } from '../../domain/fleet/gpu-conflicts.ts'
 import { type LiveSlot, PRICE_BASES } from '../../domain/live/live-figures.ts'
 import { PriceBookVersions } from '../../processor/prices/price-book-versions.ts'
 import { readRecentGpus } from '../../processor/recent-gpus.ts'

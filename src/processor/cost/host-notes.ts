@@ -3,8 +3,8 @@
 // first, and no more than MAX_ROWS rows, so that a long range costs no more than a short one. What a note costs is
 // stated in dollars: the time that was assumed.
 
+import { hostSpellings, spellingText, type UsedSlot } from '../../domain/fleet/host-spellings.ts'
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
-import { hostSpellings, spellingText, type UsedSlot } from '../../domain/ledger/host-spellings.ts'
 import { HostNames } from '../../domain/prices/host-names.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import { type CostQuery, planOf } from '../../report/cost-query.ts'
