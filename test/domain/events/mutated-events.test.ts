@@ -121,11 +121,11 @@ class Downstream {
     await this.#opened.store.prepare()
   }
 
-  take(document: GpuDocument | TokenDocument): void {
+  take(kind: EventKind, document: GpuDocument | TokenDocument): void {
     const host = document.host
     const startMs = Math.floor(document.ts.getTime() / 60_000) * 60_000
     const at = { startMs, host, book: this.#book }
-    if ('prompt_tokens' in document && 'model' in document) {
+    if (kind === 'token') {
       const token = document as TokenDocument
       this.#window.price(token, NOW)
       computeCell({ ...at, samples: [], tokenTotals: [totalsOfEvent(token)] })
@@ -195,7 +195,7 @@ test(`${RUNS} mutated events end as a document or a rejection (FAST_CHECK_SEED=$
         assert.ok(outcome.ts.getTime() >= Date.UTC(2015, 0, 1) && outcome.ts.getTime() <= NOW + 3_600_000)
         assert.match(outcome._id, /^pt1/)
         for (const field of Object.values(outcome)) assert.ok(typeof field !== 'number' || Number.isFinite(field))
-        downstream.take(outcome)
+        downstream.take(kind, outcome)
       }
       const name = outcome instanceof Rejection ? outcome.reason : 'document'
       seen.set(name, (seen.get(name) ?? 0) + 1)
