@@ -63,6 +63,7 @@ const ROOMS: Record<string, readonly string[]> = {
   'agent/exposition': [],
   'agent/gpu': ['domain/events', 'agent/exposition', 'producers/seed.ts', 'runtime'],
   'agent/finding': ['agent/exposition'],
+  'agent/engine': ['agent/exposition'],
   agent: ['domain/events', 'agent/gpu', 'runtime', LOG_PORT],
   http: ['domain/**', 'http/**', 'processor/**', 'runtime', LOG_PORT, ...STORE_PORTS],
   'http/access': ['domain/events', 'http', 'runtime'],
