@@ -27,6 +27,8 @@ export interface EnginePage {
   /** When its process started, epoch milliseconds; null: not on the page. */
   startMs: number | null
   series: EngineSeries[]
+  /** Keys of series that are there without a usable value. */
+  unusable: string[]
   /** By model. */
   gauges: Map<string | null, EngineGauges>
   /** The page ends within a line: counters may be missing, so it must not be compared with another. */
@@ -102,6 +104,7 @@ function speaker(
 
 class ProfileReader {
   readonly faults: string[] = []
+  readonly #unusable: string[] = []
   readonly #profile: EngineProfile
   readonly #prefix: string
   readonly #samples: ReadonlyMap<string, readonly ExpositionSample[]>
@@ -116,11 +119,11 @@ class ProfileReader {
     this.#samples = samples
   }
 
-  read(): Pick<EnginePage, 'engine' | 'series' | 'gauges'> {
+  read(): Pick<EnginePage, 'engine' | 'series' | 'unusable' | 'gauges'> {
     const meanings = Object.keys(this.#profile.counters) as Meaning[]
     const skipped = this.#skippedBySplit()
     const series = meanings.filter((meaning) => !skipped.includes(meaning)).flatMap((one) => this.#seriesOf(one))
-    return { engine: this.#profile.engine, series, gauges: this.#gauges() }
+    return { engine: this.#profile.engine, series, unusable: this.#unusable, gauges: this.#gauges() }
   }
 
   #seriesOf(meaning: Meaning): EngineSeries[] {
@@ -133,14 +136,17 @@ class ProfileReader {
     const exact = new Set<string>()
     for (const sample of this.#of(name)) {
       if (except !== undefined && sample.labels.get(except[0]) === except[1]) continue
-      if (!this.#isUsable(sample, type)) continue
+      const key = `${meaning} ${name}${labelText(sample.labels, REPEATING_RANKS)}`
+      if (!this.#isUsable(sample, type)) {
+        this.#unusable.push(key)
+        continue
+      }
       const whole = labelText(sample.labels, new Set())
       if (exact.has(whole)) {
         this.#report(`${sample.name}${whole} stands on the page more than once: the first is used`)
         continue
       }
       exact.add(whole)
-      const key = `${meaning} ${name}${labelText(sample.labels, REPEATING_RANKS)}`
       const before = found.get(key)
       if (before !== undefined) before.value = Math.max(before.value, sample.value)
       else found.set(key, { meaning, key, family: name, ...this.#modelOf(sample), value: sample.value })

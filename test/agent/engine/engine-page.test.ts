@@ -75,6 +75,7 @@ test('vLLM: ranks are summed, what states the same tokens again is not', () => {
   assert.deepEqual(rest, {
     engine: 'vllm',
     startMs: 1_700_000_000_000,
+    unusable: [],
     gauges: new Map([['quail-7b', { running: 5, waiting: 1, kvUse: 0.5 }]]),
     isCut: false,
     faults: [],
