@@ -10,7 +10,7 @@ import { type AgentState, createState } from '../../agent/agent-state.ts'
 import type { GpuSource } from '../../agent/gpu/gpu-source.ts'
 import type { AgentSample, SampleSettings } from '../../agent/gpu-sample.ts'
 import { sampleMaker } from '../../agent/sampler.ts'
-import { openSpool, SPOOL_TOPICS, type Spool } from '../../agent/spool.ts'
+import { DROPPED_TOPICS, openSpool, type Spool } from '../../agent/spool.ts'
 import { type Command, type CommandContext, UsageError } from '../command.ts'
 import type { Config } from '../options.ts'
 import { version } from '../version.ts'
@@ -144,7 +144,7 @@ async function openAgentSpool(config: Config, state: AgentState): Promise<Spool>
       keepBytes: KEEP_BYTES,
       leaseMs: SPOOL_LEASE_MS,
       dropOldest: {
-        topics: Object.values(SPOOL_TOPICS),
+        topics: DROPPED_TOPICS,
         onDropped: (_topic, records) => {
           state.counters.dropped += records
           state.report(
