@@ -48,7 +48,7 @@ export interface SpoolStatus {
 }
 
 /** Topics of the spool by kind. */
-export const SPOOL_TOPICS: Readonly<Record<EventKind, string>> = { gpu: 'gpu', token: 'token' }
+const SPOOL_TOPICS: Readonly<Record<EventKind, string>> = { gpu: 'gpu', token: 'token' }
 /** Topics that a full spool drops the oldest records of. */
 export const DROPPED_TOPICS: readonly string[] = [SPOOL_TOPICS.gpu]
 const STATE_TOPIC = 'engine-state'
