@@ -19,6 +19,8 @@ export interface EngineState {
   looks: number
   startMs: number | null
   series: Record<string, SeriesState>
+  /** The process has series that are not here: one that is not may be old, and does not count from zero. */
+  isPartial?: true
 }
 
 /** A series' difference. */
@@ -57,13 +59,14 @@ const MAX_NOTES = 10
 /** The first look at an engine is a baseline, unless it is known to have started while it was watched for. */
 export function engineDeltas(before: EngineState | null, page: EnginePage, time: LookTime): EngineDeltas {
   const { atMs } = time
-  const { series, notes } = followed(page)
+  const { series, notes, isCut } = followed(page)
   const state: EngineState = {
     engine: page.engine,
     lookMs: atMs,
     looks: (before?.looks ?? 0) + 1,
     startMs: page.startMs,
     series: {},
+    ...(isCut ? { isPartial: true } : {}),
   }
   const known = before?.engine === page.engine ? before : null
   if (known === null) {
@@ -77,6 +80,7 @@ export function engineDeltas(before: EngineState | null, page: EnginePage, time:
   const lookMs = Math.min(known.lookMs, atMs)
   const fromMs = restart.kind === 'none' ? lookMs : Math.max(lookMs, Math.min(page.startMs ?? 0, atMs))
   const isBaseline = restart.kind === 'other-process'
+  const isPartial = known.isPartial === true && restart.kind === 'none'
   const left = Object.entries(known.series).filter(([, [, , , look]]) => look > restart.untilLook)
   const remaining = new Map(isBaseline ? [] : left)
   // A series that fell is the same one, from zero.
@@ -86,6 +90,7 @@ export function engineDeltas(before: EngineState | null, page: EnginePage, time:
     if (isBaseline) return null
     const last = remaining.get(one.key)
     if (last === undefined && known.series[one.key] !== undefined) return 0
+    if (last === undefined && isPartial) return null
     if (last === undefined || relabelled.isTakenUp(one.key)) return relabelled.takeBase(one)
     if (one.value < last[0]) {
       if (!isRounding(last[0], one.value)) {
@@ -99,7 +104,7 @@ export function engineDeltas(before: EngineState | null, page: EnginePage, time:
   for (const [key, last] of remaining) {
     state.series[key] ??= relabelled.isReplaced(key) ? [last[0], last[1], last[2], last[3], true] : last
   }
-  bound(state, notes)
+  if (bound(state, notes) || isPartial) state.isPartial = true
   return { state, series: deltas, fromMs, hasRestarted: restart.kind !== 'none', notes }
 }
 
@@ -217,7 +222,7 @@ function isRounding(before: number, value: number): boolean {
   return before - value <= step * 1.001
 }
 
-function followed({ series, faults }: EnginePage): { series: EngineSeries[]; notes: string[] } {
+function followed({ series, faults }: EnginePage): { series: EngineSeries[]; notes: string[]; isCut: boolean } {
   const notes = [...faults]
   const short = series.filter(({ key }) => key.length <= MAX_KEY_CHARS)
   if (short.length < series.length) {
@@ -226,16 +231,18 @@ function followed({ series, faults }: EnginePage): { series: EngineSeries[]; not
   if (short.length > MAX_SERIES) {
     note(notes, `The page has ${short.length} series of tokens: the first ${MAX_SERIES} are counted`)
   }
-  return { series: short.slice(0, MAX_SERIES).map((one) => ({ ...one })), notes }
+  const kept = short.slice(0, MAX_SERIES).map((one) => ({ ...one }))
+  return { series: kept, notes, isCut: kept.length < short.length }
 }
 
-/** Forgets those that were not seen for the longest time. */
-function bound(state: EngineState, notes: string[]): void {
+/** Forgets those that were not seen for the longest time; returns whether there were any. */
+function bound(state: EngineState, notes: string[]): boolean {
   const all = Object.entries(state.series)
-  if (all.length <= MAX_SERIES) return
+  if (all.length <= MAX_SERIES) return false
   all.sort(([, [, , , a]], [, [, , , b]]) => b - a)
   state.series = Object.fromEntries(all.slice(0, MAX_SERIES))
-  note(notes, `Over ${MAX_SERIES} series came and went: the oldest are forgotten`)
+  note(notes, `Over ${MAX_SERIES} series came and went: the oldest are forgotten, and none counts from zero any more`)
+  return true
 }
 
 function note(notes: string[], message: string): void {

@@ -13,7 +13,7 @@ export interface KnownEngine {
 export type WatchState = ReadonlyMap<string, KnownEngine>
 
 const VERSION = 1
-const MAX_ENGINES = 64
+const MAX_ENGINES = 1000
 const MAX_AGE_MS = 31 * 86_400_000
 
 export function encodeWatchState(engines: WatchState, nowMs: number): Buffer {

@@ -293,3 +293,18 @@ test('captured pages in the order in which they were made give what their index 
   assert.deepEqual(counted(`${servers}/00-fresh.prom`, `${servers}/01-after.prom`), [[954, 166]])
   assert.deepEqual(counted('vllm-0.32.0-main/01-after.prom', `${servers}/00-fresh.prom`), [[0, 0]])
 })
+
+test('of more series than are followed none is counted twice, in whatever order a page has them', () => {
+  const all = Array.from({ length: 2500 }, (_, i) => [prompt(`m${i}`), 1000] as const)
+  const rotated = Array.from({ length: 6 }, (_, i) =>
+    pageOf(Object.fromEntries([...all.slice(i * 400), ...all.slice(0, i * 400)])),
+  )
+  assert.deepEqual(
+    looks(...rotated).map((look) => look.prompt),
+    [0, 0, 0, 0, 0, 0],
+  )
+  const halves = [all.slice(0, 1500), all.slice(1500), all.slice(0, 1500), all.slice(1500)]
+  const coming = looks(...halves.map((half) => pageOf(Object.fromEntries(half))))
+  assert.equal(coming[2]!.prompt, 0)
+  assert.equal(coming[3]!.prompt, 0)
+})
