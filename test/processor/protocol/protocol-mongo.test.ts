@@ -21,6 +21,7 @@ import {
   T0,
   token,
 } from '../ledger/ledger-place.ts'
+import { sameAnswerContract } from '../same-answer.contract.ts'
 import { makeCall, puppetStore } from './interleavings.ts'
 import { type Batch, deliver, MUTATIONS } from './protocol.ts'
 
@@ -33,7 +34,10 @@ const open = async () => {
   return { store, dispose: () => store.close() }
 }
 
-if (skip === false) keeperContract('mongodb', open, { runs: 6 })
+if (skip === false) {
+  keeperContract('mongodb', open, { runs: 6 })
+  sameAnswerContract('mongodb', open, { runs: 4 })
+}
 
 /** Numbers from 0 to 1, the same for the same seed. */
 function randomOf(seed: number): () => number {
