@@ -65,6 +65,7 @@ fmt: node_modules/.package-lock.json ## Formats all files
 
 soak: test-install ## Long doses of what `make test` gives in seconds: ten minutes of outages under the agent
 	@AGENT_SECONDS=600 node --test --test-timeout=1500000 test/flows/agent/agent.test.ts
+	@HOSTLESS_ROUNDS=100 node --test --test-timeout=4000000 test/flows/crash-hostless.test.ts
 
 bench: test-install ## Measures against a naive loop and Kafka Connect; prints targets and results. Options: BENCH="--quick"
 	@node test/bench/bench.ts $(BENCH)

@@ -17,8 +17,15 @@ export interface SampleSettings {
   pricePerHourUsd: number | null
 }
 
-/** A sample as the agent sends it, with the source of its figures. */
-export type AgentSample = GpuSample & { source: GpuSourceName }
+/** A sample as the agent sends it: with the source of its figures, and what a DCGM exporter alone knows. */
+export type AgentSample = GpuSample & {
+  source: GpuSourceName
+  sm_active?: number
+  dram_active?: number
+  gr_engine_active?: number
+  namespace?: string
+  pod?: string
+}
 
 /** Converts one reading. `nowMs` is the agent's wall clock, epoch milliseconds. */
 export function toSample(
@@ -41,6 +48,11 @@ export function toSample(
       mig_profile: reading.migProfile,
       price_per_hour_usd: pricePerHourUsd ?? reading.pricePerHourUsd,
       model_loaded: models(reading.gpuIndex),
+      sm_active: reading.dcgm?.smActive ?? null,
+      dram_active: reading.dcgm?.dramActive ?? null,
+      gr_engine_active: reading.dcgm?.grEngineActive ?? null,
+      namespace: reading.dcgm?.namespace ?? null,
+      pod: reading.dcgm?.pod ?? null,
     }),
     source,
     event_id: eventId,

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { untilAborted } from '../runtime/waiting.ts'
 import type { AgentState } from './agent-state.ts'
 import type { GpuReading, GpuSource } from './gpu/gpu-source.ts'
+import { repeatFilter } from './gpu/repeat-filter.ts'
 import { type AgentSample, type SampleSettings, toSample } from './gpu-sample.ts'
 import type { Spool } from './spool.ts'
 
@@ -36,12 +37,13 @@ const STEP_SHOWN_MS = 60_000
 export async function runSampler(options: SamplerOptions): Promise<void> {
   const { source, state, signal, intervalMs, clock = SYSTEM_CLOCK } = options
   const makeSamples = sampleMaker({ ...options.settings, source: source.name })
+  const isWorthSampling = source.repeats === true ? repeatFilter(() => clock.monotonicMs()) : () => true
   const watchClock = clockWatch(clock, state)
   const startedMs = clock.monotonicMs()
   while (!signal.aborted) {
     watchClock()
     const readings = await read(options)
-    if (readings !== null) await store(options, makeSamples(readings, clock.wallMs()))
+    if (readings !== null && isWorthSampling(readings)) await store(options, makeSamples(readings, clock.wallMs()))
     const elapsedMs = clock.monotonicMs() - startedMs
     const untilTickMs = intervalMs - (elapsedMs % intervalMs)
     await sleep(untilTickMs, undefined, { signal }).catch(() => {})

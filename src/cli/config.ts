@@ -3,6 +3,7 @@
 // comes in as an argument, from main.ts alone: what a program does follows from its Config.
 
 import { existsSync, readFileSync } from 'node:fs'
+import { parsePageUrl } from '../agent/exposition/page-url.ts'
 import { OWN_SEGMENTS } from '../http/base-path.ts'
 import { type NameKind, parseEnvFile } from './env-file.ts'
 import { type Config, OPTIONS, type Option, type OptionName } from './options.ts'
@@ -180,6 +181,9 @@ function checkTogether(config: Config, problems: string[]): void {
       const given = config.AGENT_TO.replace(/\/\/[^/]*@/, '//***@')
       problems.push(`AGENT_TO is "${given}": expected https://host[:port][/path], the token in API_TOKEN`)
     }
+  }
+  if (config.DCGM_URL !== null && parsePageUrl(config.DCGM_URL) === null) {
+    problems.push(`DCGM_URL is "${shown('DCGM_URL', config.DCGM_URL)}": expected http[s]://host[:port][/metrics]`)
   }
   if (config.API_TOKEN !== null && !/^[\x21-\x7e]+$/.test(config.API_TOKEN)) {
     problems.push(

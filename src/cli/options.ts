@@ -117,11 +117,17 @@ export const OPTIONS = {
   GPU_METRICS_SOURCE: {
     kind: 'choice',
     default: 'auto',
-    choices: ['auto', 'nvml', 'nvidia-smi', 'seed'],
-    help: 'Where GPU figures come from; auto: nvml, then nvidia-smi, then the seed file where one is named',
+    choices: ['auto', 'nvml', 'nvidia-smi', 'dcgm', 'seed'],
+    help: 'Where GPU figures come from; auto: DCGM_URL where set, else nvml, then nvidia-smi, then dcgm, then the seed file where one is named',
   },
   NVML_LIBRARY: { kind: 'text', default: 'libnvidia-ml.so.1', help: 'NVML library of the NVIDIA driver, name or path' },
   NVIDIA_SMI: { kind: 'text', default: 'nvidia-smi', help: 'The nvidia-smi command, name or path' },
+  DCGM_URL: {
+    kind: 'text',
+    default: null,
+    secret: true,
+    help: 'Page of a DCGM exporter, http[s]://[NAME:PASSWORD@]host[:port][/metrics]; unset: port 9400 of this host is tried',
+  },
   AGENT_TO: {
     kind: 'text',
     default: null,

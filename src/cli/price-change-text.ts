@@ -10,7 +10,7 @@ import { textTable } from '../report/table.ts'
 
 /** Text for a terminal. */
 export function priceChangeText(change: PriceChange): string {
-  const rows = change.by.map((row) => [row.model ?? '-', row.tenant ?? '-', ...moneyCells(row)])
+  const rows = change.by.map((row) => [row.model ?? '(none)', row.tenant ?? '(none)', ...moneyCells(row)])
   const header = ['model', 'tenant', 'before $', 'after $', 'difference $']
   const table = textTable(header, [...rows, ['total', '', ...moneyCells(change)]], [false, false, true, true, true])
   const uncovered = uncoveredText(change)

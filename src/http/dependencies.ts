@@ -4,6 +4,7 @@
 
 import type { EventLog } from '../log/event-log.ts'
 import { type CostSource, type Progress, UNKNOWN_PROGRESS } from '../processor/cost/cost-reading.ts'
+import type { Note } from '../processor/identity-notes.ts'
 import type { Health } from '../processor/ingest/health.ts'
 import type { Processor } from '../processor/ingest/processor.ts'
 import type { KeeperStatus } from '../processor/ledger/keeper.ts'
@@ -29,6 +30,8 @@ export interface HttpDependencies {
   progress?: Progress
   /** Status of the keeper in this process, if there is one. */
   keeper?: () => KeeperStatus
+  /** What contradicts in the identity of hosts and GPUs; none when absent. */
+  notes?: () => readonly Note[]
   /** Allowed lateness of events, milliseconds; 10 s when absent. */
   allowedLatenessMs?: number
   /** API tokens and limits; without them reads are open, and writes are allowed to programs on this machine. */

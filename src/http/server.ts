@@ -9,6 +9,7 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyServerOpt
 import type { WatchedFile } from '../runtime/watched-file.ts'
 import { addAuth } from './access/auth.ts'
 import type { Certificate } from './access/certificate.ts'
+import { limitInFlight } from './access/in-flight.ts'
 import { prefixRedirects, withoutBasePath } from './base-path.ts'
 import type { HttpDependencies } from './dependencies.ts'
 import { addMetricsRoute } from './metrics/metrics-route.ts'
@@ -97,6 +98,7 @@ export async function buildServer(dependencies: HttpDependencies): Promise<Fasti
   app.setValidatorCompiler(() => () => true)
   app.setSerializerCompiler(() => (body) => JSON.stringify(body))
   app.removeAllContentTypeParsers()
+  limitInFlight(app)
   app.addHook('onRequest', async (_request, reply) => void reply.headers(SECURITY_HEADERS))
   app.setErrorHandler(handleError(dependencies.logger))
   addAuth(app, dependencies)

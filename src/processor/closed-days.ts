@@ -5,6 +5,8 @@
 // hour before it freezes, so a list that is a minute old is still in time. A keeper reads the list after the marks that
 // it asks about: a day freezes only when no marks are pending, so such a mark belongs to an open day, or came too late.
 
+import { intervalMs } from '../domain/events/event-interval.ts'
+import { Rejection } from '../domain/events/rejection.ts'
 import { DAY_MS, floorTo } from '../domain/ledger/buckets.ts'
 import type { DayState, LedgerStore } from '../store/ledger-store.ts'
 
@@ -57,6 +59,20 @@ export class ClosedDays {
     return this.hasClosedDays ? (this.#days.get(floorTo(DAY_MS, tsMs)) ?? null) : null
   }
 
+  /**
+   * Why a document may not be stored any more; null when it may. A token event whose interval begins in a closed day is
+   * refused as a whole: that day's ledger would never have its part.
+   */
+  refusalOf(event: { ts: Date; interval_s?: number }): Rejection | null {
+    const tsMs = event.ts.getTime()
+    const day = this.closedDay(tsMs)
+    if (day !== null) return Rejection.of('day_closed', textOf(day), '/ts')
+    const begun = this.closedDay(tsMs - intervalMs(event))
+    if (begun === null) return null
+    const remedy = 'send what was made after that day as an event of its own'
+    return Rejection.of('day_closed', `Begins in a day that is over: ${textOf(begun)}; ${remedy}`, '/interval_s')
+  }
+
   /** Whether an instant of event time lies in a frozen or purged day. */
   isFrozen(atMs: number): boolean {
     const day = this.closedDay(atMs)
@@ -80,11 +96,10 @@ export class ClosedDays {
     if (openMs < toMs) ranges.push({ fromMs: openMs, toMs })
     return ranges
   }
+}
 
-  /** For the message of a rejection with reason `day_closed`. */
-  static refusalText(day: DayState): string {
-    return `${dayText(day.startMs)} is ${day.state} by retention, since ${new Date(day.sinceMs).toISOString()}`
-  }
+function textOf({ startMs, state, sinceMs }: DayState): string {
+  return `${dayText(startMs)} is ${state} by retention, since ${new Date(sinceMs).toISOString()}`
 }
 
 /** A day as 2026-01-31. */

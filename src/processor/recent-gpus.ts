@@ -3,11 +3,11 @@
 // replayed past shows its own GPUs.
 
 import type { GpuDocument } from '../domain/events/event.ts'
+import { type GpuConflict, GpuConflicts } from '../domain/fleet/gpu-conflicts.ts'
+import type { UsedSlot } from '../domain/fleet/host-spellings.ts'
 import { HOUR_MS, MAX_SAMPLE_GAP_MS } from '../domain/ledger/buckets.ts'
 import { firstPerInstant } from '../domain/ledger/coverage.ts'
 import { type CounterDoubt, EnergyCounter } from '../domain/ledger/energy.ts'
-import { type GpuConflict, GpuConflicts } from '../domain/ledger/gpu-conflicts.ts'
-import type { UsedSlot } from '../domain/ledger/host-spellings.ts'
 import type { EventStore } from '../store/event-store.ts'
 
 const MAX_SLOTS = 10_000
@@ -34,20 +34,24 @@ export interface RecentGpus {
   areConflictsComplete: boolean
 }
 
+/** `nameOf`: the one name of a host that has several; conflicts are those of the hosts, not of their names. */
 export async function readRecentGpus(
   store: Pick<EventStore, 'newestMs' | 'latestSamplePerSlot' | 'readEvents'>,
+  nameOf: (host: string | null) => string | null,
 ): Promise<RecentGpus> {
   const newestMs = await store.newestMs('gpu')
   if (newestMs === null) return { samples: [], conflicts: [], counters: [], areConflictsComplete: true }
   const samples = await store.latestSamplePerSlot(newestMs - HOUR_MS, MAX_SLOTS)
   const conflicts = new GpuConflicts()
-  for (const sample of samples) conflicts.add(sample)
+  const joined = (sample: GpuDocument): GpuDocument => ({ ...sample, host: nameOf(sample.host) })
+  for (const sample of samples) conflicts.add(joined(sample))
   let searched = 0
   const searchedSamples: GpuDocument[] = []
   for await (const sample of store.readEvents('gpu', newestMs - MAX_SAMPLE_GAP_MS, newestMs + 1)) {
     if (++searched > MAX_CONFLICT_SAMPLES) break
-    conflicts.add(sample)
-    searchedSamples.push(sample)
+    const own = joined(sample)
+    conflicts.add(own)
+    searchedSamples.push(own)
   }
   return {
     samples,
@@ -73,15 +77,20 @@ function doubtedCounters(samples: readonly GpuDocument[]): DoubtedCounter[] {
   })
 }
 
-/** The slots that the newest token events name, with a host, each once. */
-export async function readUsedSlots(store: Pick<EventStore, 'newestMs' | 'readEvents'>): Promise<UsedSlot[]> {
+/** The slots that the newest token events name, with a host, each once; under the one name of a host. */
+export async function readUsedSlots(
+  store: Pick<EventStore, 'newestMs' | 'readEvents'>,
+  nameOf: (host: string) => string,
+): Promise<UsedSlot[]> {
   const newestMs = await store.newestMs('token')
   if (newestMs === null) return []
   const slots = new Map<string, UsedSlot>()
   let searched = 0
-  for await (const { host, gpu_index, gpus } of store.readEvents('token', newestMs - TOKENS_MS, newestMs + 1)) {
+  for await (const event of store.readEvents('token', newestMs - TOKENS_MS, newestMs + 1)) {
     if (++searched > MAX_TOKENS) break
-    if (host === null) continue
+    if (event.host === null) continue
+    const { gpu_index, gpus } = event
+    const host = nameOf(event.host)
     for (const index of gpus ?? [gpu_index!]) slots.set(JSON.stringify([host, index]), { host, gpu_index: index })
   }
   return [...slots.values()]

@@ -1,13 +1,12 @@
-// The figures of a row as they are published, and the JSON document that holds them: components as USD, seconds and
-// counts, quotients computed last. A quotient without a denominator is null, never 0, ∞ or NaN; `reason` then states
-// why. Fully loaded and busy stand side by side, so that neither is taken for the other. Names are the published
-// contract.
+// The figures of a row as they are published: components as USD, seconds and counts, quotients computed last. A
+// quotient without a denominator is null, never 0, ∞ or NaN; `reason` then states why. Fully loaded and busy stand side
+// by side, so that neither is taken for the other. Names are the published contract.
 
-import { isNothingToReport, noAmounts, totalNanoUsd } from '../domain/ledger/rows.ts'
+import { isNothingToReport, noAmounts, splitByTokens, totalNanoUsd } from '../domain/ledger/rows.ts'
 import type { Basis, LedgerAmounts, Method } from '../domain/ledger/types.ts'
+import { areTooFew } from '../domain/live/few-tokens.ts'
 import { usd } from '../domain/prices/money.ts'
 import { type CostKey, type CostRow, EMPTY_KEY } from './cost-grouping.ts'
-import type { CostQuery } from './cost-query.ts'
 
 /** A row of an answer, and its totals. */
 export interface CostFigures extends CostKey {
@@ -32,7 +31,7 @@ export interface CostFigures extends CostKey {
   /** Fully loaded: the total ÷ prompt and completion tokens. */
   usd_per_million_tokens: number | null
   usd_per_million_tokens_busy: number | null
-  /** The input's part of busy and loaded idle, cached tokens included, ÷ prompt tokens. */
+  /** The input's part of the total, cached tokens included, ÷ prompt tokens; with the output's part it is the total. */
   usd_per_million_input_tokens: number | null
   usd_per_million_output_tokens: number | null
   basis: Basis
@@ -41,6 +40,8 @@ export interface CostFigures extends CostKey {
   measured_token_share: number | null
   /** Why the cost of a million tokens is null; null where it is not. */
   reason: string | null
+  /** The costs of a million tokens are over fewer than 1,000 tokens: exact, and no prices to compare. */
+  too_few_tokens: boolean
 }
 
 /** The figures of a row, in the published order of CSV columns: append only. */
@@ -76,21 +77,20 @@ type Quotient = Extract<keyof CostFigures, `usd_per_${string}`>
 
 function quotients(
   amounts: LedgerAmounts,
-): Pick<CostFigures, Quotient | 'basis' | 'method' | 'measured_token_share' | 'reason'> {
-  const { busy_nano_usd, loaded_idle_nano_usd, prompt_tokens, completion_tokens, basis, method } = amounts
+): Pick<CostFigures, Quotient | 'basis' | 'method' | 'measured_token_share' | 'reason' | 'too_few_tokens'> {
+  const { busy_nano_usd, prompt_tokens, completion_tokens, basis, method } = amounts
   const tokens = prompt_tokens + completion_tokens
-  const input = amounts.input_nano_usd + amounts.cached_nano_usd
-  // Components that are all 0 beside money mean that it was not split by tokens, not that tokens are free.
-  const isSplit = input + amounts.output_nano_usd > 0n || busy_nano_usd + loaded_idle_nano_usd === 0n
+  const parts = splitByTokens(totalNanoUsd(amounts), amounts)
   return {
     usd_per_million_tokens: usdPerMillion(totalNanoUsd(amounts), tokens),
     usd_per_million_tokens_busy: usdPerMillion(busy_nano_usd, tokens),
-    usd_per_million_input_tokens: isSplit ? usdPerMillion(input, prompt_tokens) : null,
-    usd_per_million_output_tokens: isSplit ? usdPerMillion(amounts.output_nano_usd, completion_tokens) : null,
+    usd_per_million_input_tokens: parts && usdPerMillion(parts[0], prompt_tokens),
+    usd_per_million_output_tokens: parts && usdPerMillion(parts[1], completion_tokens),
     basis,
     method,
     measured_token_share: tokens === 0n ? null : Number(amounts.measured_tokens) / Number(tokens),
     reason: reasonOf(amounts, tokens),
+    too_few_tokens: areTooFew(tokens),
   }
 }
 
@@ -102,51 +102,7 @@ export function usdPerMillion(nanoUsd: bigint, tokens: bigint): number | null {
 function reasonOf(amounts: LedgerAmounts, tokens: bigint): string | null {
   if (tokens > 0n) return null
   if (amounts.requests > 0n) return 'Requests without tokens'
-  if (totalNanoUsd(amounts) > 0n) return "No tokens: the cost is of nobody's tokens"
-  if (amounts.uncovered_nano_usd > 0n) return 'No tokens and no samples: paid for and dark'
+  if (totalNanoUsd(amounts) > 0n) return 'No tokens: only cost'
+  if (amounts.uncovered_nano_usd > 0n) return 'No tokens and no samples: paid for and not monitored'
   return isNothingToReport(amounts) ? 'Nothing in this range' : 'No tokens, and time that costs nothing'
-}
-
-/** The fields of an answer that are known before its rows. */
-export interface CostHead {
-  from: string
-  to: string
-  step: CostQuery['step']
-  by: readonly string[]
-  idle: CostQuery['idle']
-  /** The revision asked for, null for the ledger as it is. */
-  revision: number | null
-}
-
-/** The fields that are known once all rows have been read. */
-export interface CostTail {
-  /** Nothing in the range will change except by events that are later than allowed, or by a correction. */
-  final: boolean
-  /** Record time up to which every current partition has been read; null where unknown. */
-  watermark: string | null
-  totals: CostFigures
-  /** Parts of the range without figures, and why; absent when there are none. */
-  missing?: readonly { from: string; to: string; reason: string }[]
-}
-
-export type CostAnswer = CostHead & CostTail & { rows: CostFigures[] }
-
-export function headOf(query: CostQuery, revision: number | null): CostHead {
-  const { fromMs, toMs, step, by, idle } = query
-  return { from: new Date(fromMs).toISOString(), to: new Date(toMs).toISOString(), step, by, idle, revision }
-}
-
-/** An answer as JSON, streamed: rows before the fields that are known only after them. */
-export async function* streamedJson(
-  head: CostHead,
-  rows: AsyncIterable<CostRow>,
-  tail: () => CostTail | Promise<CostTail>,
-): AsyncGenerator<string> {
-  yield `${JSON.stringify(head).slice(0, -1)},"rows":[`
-  let isFirst = true
-  for await (const row of rows) {
-    yield `${isFirst ? '\n' : ',\n'}${JSON.stringify(figuresOf(row))}`
-    isFirst = false
-  }
-  yield `\n],${JSON.stringify(await tail()).slice(1)}\n`
 }

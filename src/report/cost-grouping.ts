@@ -5,14 +5,7 @@
 // meanwhile.
 
 import { floorTo, HOUR_MS } from '../domain/ledger/buckets.ts'
-import {
-  addAmounts,
-  compareText,
-  isNothingToReport,
-  noAmounts,
-  RowAccumulator,
-  spreadNullIdle,
-} from '../domain/ledger/rows.ts'
+import { addAmounts, compareText, isNothingToReport, noAmounts, spreadNullIdle } from '../domain/ledger/rows.ts'
 import type { CellRow, LedgerAmounts } from '../domain/ledger/types.ts'
 import type { PriceKind } from '../domain/prices/price-rule.ts'
 import { type CostQuery, type Grouping, stepEnd, stepStart } from './cost-query.ts'

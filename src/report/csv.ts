@@ -6,7 +6,7 @@
 import { FIGURE_NAMES, figuresOf } from './cost-figures.ts'
 import type { CostRow } from './cost-grouping.ts'
 
-export type CsvCell = string | number | null
+export type CsvCell = string | number | boolean | null
 
 /** A line of cells with their texts as they are, with its line end. */
 export function csvLine(cells: readonly CsvCell[]): string {
@@ -48,6 +48,7 @@ export async function* csvFile(
 function cellText(cell: CsvCell): string {
   if (cell === null) return ''
   if (typeof cell === 'number') return plainNumber(cell)
+  if (typeof cell === 'boolean') return String(cell)
   return /[",\r\n]/.test(cell) || cell.trim() !== cell ? `"${cell.replaceAll('"', '""')}"` : cell
 }
 

@@ -18,14 +18,14 @@ type ChargeKind = 'busy' | 'loaded_idle' | 'unallocated' | 'uncovered'
 
 const DESCRIPTIONS: Record<ChargeKind, string> = {
   busy: 'GPU time in use',
-  loaded_idle: 'GPU time idle with a model loaded',
-  unallocated: 'GPU time idle with nothing loaded',
-  uncovered: 'GPU time paid for, of which nothing was heard',
+  loaded_idle: 'GPU time idle, model loaded',
+  unallocated: 'GPU time idle, nothing loaded',
+  uncovered: 'GPU time paid for and not monitored',
 }
 
 /**
- * Pricing category by price kind; a price that the provider may change at any time is Dynamic. Committed would need a
- * CommitmentDiscountId, and a row, which may sum over several rules, has none: x_PriceKind states what is reserved.
+ * Pricing category by price kind; a price that the provider may change at any time is Dynamic. A reserved price is
+ * Committed where it is of a single commitment, since such a row has to name it.
  */
 const PRICING: Record<PriceKind, 'Standard' | 'Dynamic' | 'Other'> = {
   'on-demand': 'Standard',
@@ -45,8 +45,18 @@ interface Charge {
   kind: ChargeKind
   nanoUsd: bigint
   ms: bigint
+  /** Of a reserved row: its commitment's id, null where that is not a single one. */
+  commitment: string | null
   /** Whether the file is final. */
   isFinal: boolean
+}
+
+/** What a file states beside its rows. */
+export interface FocusOptions {
+  /** Nothing in the file will change. */
+  isFinal: boolean
+  /** The id of the commitment of a reserved row; null where it is not a single one. */
+  commitmentOf: (row: CostRow) => string | null
 }
 
 /** Every column with its value, in the order of the file: FOCUS columns by name, then custom ones. */
@@ -63,13 +73,21 @@ const COLUMNS: Readonly<Record<string, (charge: Charge) => CsvCell>> = {
   ChargeFrequency: () => 'Usage-Based',
   ChargePeriodEnd: ({ row }) => dateTime(row.endMs),
   ChargePeriodStart: ({ row }) => dateTime(row.startMs),
+  CommitmentDiscountCategory: ({ commitment }) => (commitment === null ? null : 'Usage'),
+  CommitmentDiscountId: ({ commitment }) => commitment,
+  CommitmentDiscountQuantity: (charge) => (charge.commitment === null ? null : hours(charge)),
+  // What is paid for and not monitored is taken as unused.
+  CommitmentDiscountStatus: ({ commitment, kind }) =>
+    commitment === null ? null : kind === 'uncovered' ? 'Unused' : 'Used',
+  CommitmentDiscountType: ({ commitment }) => (commitment === null ? null : 'Reservation'),
+  CommitmentDiscountUnit: ({ commitment }) => (commitment === null ? null : 'Hours'),
   ConsumedQuantity: (charge) => (countsTokens(charge) ? tokensOf(charge.row) : hours(charge)),
   ConsumedUnit: (charge) => (countsTokens(charge) ? 'Tokens' : 'Hours'),
   ContractedCost: ({ nanoUsd }) => decimal(nanoUsd),
   EffectiveCost: ({ nanoUsd }) => decimal(nanoUsd),
   InvoiceIssuerName: () => PROVIDER,
   ListCost: ({ nanoUsd }) => decimal(nanoUsd),
-  PricingCategory: ({ row }) => PRICING[row.key.price_kind!],
+  PricingCategory: ({ row, commitment }) => (commitment === null ? PRICING[row.key.price_kind!] : 'Committed'),
   PricingQuantity: (charge) => hours(charge),
   PricingUnit: () => 'Hours',
   ProviderName: () => PROVIDER,
@@ -110,29 +128,34 @@ export function focusQuery(query: CostQuery): CostQuery {
   return { ...query, by, step: query.step === 'all' ? 'month' : query.step }
 }
 
-/** Rows of cost, from a question of focusQuery, as a FOCUS file in pieces; `isFinal`: nothing in it will change. */
-export function focusFile(rows: AsyncIterable<CostRow>, isFinal: boolean): AsyncGenerator<string, void, undefined> {
-  return csvFile(rows, FOCUS_COLUMNS, (row) => focusLines(row, isFinal))
+/** Rows of cost, from a question of focusQuery, as a FOCUS file in pieces. */
+export function focusFile(
+  rows: AsyncIterable<CostRow>,
+  options: FocusOptions,
+): AsyncGenerator<string, void, undefined> {
+  return csvFile(rows, FOCUS_COLUMNS, (row) => focusLines(row, options))
 }
 
 /** The lines of one row of cost; none where it cost nothing and nothing was used. */
-function focusLines(row: CostRow, isFinal: boolean): string {
+function focusLines(row: CostRow, options: FocusOptions): string {
   const fill = Object.values(COLUMNS)
-  return chargesOf(row, isFinal)
+  return chargesOf(row, options)
     .map((charge) => csvLine(fill.map((cell) => cell(charge))))
     .join('')
 }
 
-function chargesOf(row: CostRow, isFinal: boolean): Charge[] {
+function chargesOf(row: CostRow, { isFinal, commitmentOf }: FocusOptions): Charge[] {
+  const commitment = row.key.price_kind === 'reserved' ? commitmentOf(row) : null
   const { amounts } = row
   const money = [amounts.busy_nano_usd, amounts.loaded_idle_nano_usd, amounts.unallocated_nano_usd]
   const presentMs = amounts.covered_ms + amounts.assumed_ms
   // A price of 0 does not show how the time was spent: then all of it goes with the usage.
   const times = totalNanoUsd(amounts) === 0n ? [presentMs, 0n, 0n] : apportion(presentMs, money)
   const charges = (['busy', 'loaded_idle', 'unallocated'] as const).map(
-    (kind, i): Charge => ({ row, kind, nanoUsd: money[i]!, ms: times[i]!, isFinal }),
+    (kind, i): Charge => ({ row, kind, nanoUsd: money[i]!, ms: times[i]!, commitment, isFinal }),
   )
-  charges.push({ row, kind: 'uncovered', nanoUsd: amounts.uncovered_nano_usd, ms: amounts.uncovered_ms, isFinal })
+  const uncovered = { nanoUsd: amounts.uncovered_nano_usd, ms: amounts.uncovered_ms }
+  charges.push({ row, kind: 'uncovered', ...uncovered, commitment, isFinal })
   return charges.filter(({ kind, nanoUsd, ms }) => nanoUsd > 0n || ms > 0n || (kind === 'busy' && hasUsage(row)))
 }
 

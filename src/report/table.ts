@@ -1,6 +1,7 @@
 // Rows of cost as a table for a terminal: only the groupings of the question, numbers right-aligned, the totals last.
 // Names are untrusted input, so control characters (which could move the cursor or set a title) are shown as escapes.
 
+import { TOO_FEW_TOKENS } from '../domain/live/few-tokens.ts'
 import type { CostFigures } from './cost-figures.ts'
 import type { CostQuery } from './cost-query.ts'
 
@@ -10,11 +11,14 @@ interface Column {
   isNumber: boolean
 }
 
+/** Who or what it was for, unknown: null in JSON. */
+const NO_OWNER = '(none)'
+
 const GROUPING_COLUMNS: Record<CostQuery['by'][number], Column> = {
-  model: column('model', ({ model }) => model ?? '-'),
-  tenant: column('tenant', ({ tenant }) => tenant ?? '-'),
-  host: column('host', ({ host }) => host ?? '-'),
-  gpu: column('gpu', ({ host, gpu_index }) => (gpu_index === null ? '-' : `${host ?? '-'}/${gpu_index}`)),
+  model: column('model', ({ model }) => model ?? NO_OWNER),
+  tenant: column('tenant', ({ tenant }) => tenant ?? NO_OWNER),
+  host: column('host', ({ host }) => host ?? NO_OWNER),
+  gpu: column('gpu', ({ host, gpu_index }) => (gpu_index === null ? '-' : `${host ?? NO_OWNER}/${gpu_index}`)),
   price_kind: column('price', ({ price_kind }) => price_kind ?? '-'),
 }
 
@@ -23,12 +27,12 @@ const FIGURE_COLUMNS: Column[] = [
   figure('input', ({ prompt_tokens }) => grouped(prompt_tokens)),
   figure('output', ({ completion_tokens }) => grouped(completion_tokens)),
   figure('busy $', ({ busy_usd }) => money(busy_usd)),
-  figure('idle $', ({ loaded_idle_usd }) => money(loaded_idle_usd)),
-  figure('unallocated $', ({ unallocated_usd }) => money(unallocated_usd)),
+  figure('idle, model loaded $', ({ loaded_idle_usd }) => money(loaded_idle_usd)),
+  figure('idle, nothing loaded $', ({ unallocated_usd }) => money(unallocated_usd)),
   figure('total $', ({ total_usd }) => money(total_usd)),
-  figure('uncovered $', ({ uncovered_usd }) => money(uncovered_usd)),
-  figure('$/1M', ({ usd_per_million_tokens }) => money(usd_per_million_tokens)),
-  figure('$/1M busy', ({ usd_per_million_tokens_busy }) => money(usd_per_million_tokens_busy)),
+  figure('not monitored $', ({ uncovered_usd }) => money(uncovered_usd)),
+  figure('$/1M', (row) => price(row, row.usd_per_million_tokens)),
+  figure('$/1M busy', (row) => price(row, row.usd_per_million_tokens_busy)),
   figure('measured', ({ measured_token_share: share }) => (share === null ? '-' : `${Math.round(share * 100)} %`)),
 ]
 
@@ -76,6 +80,11 @@ function money(value: number | null): string {
   if (value === null) return '-'
   const digits = value !== 0 && Math.abs(value) < 0.001 ? 9 : 4
   return value.toLocaleString('en-US', { minimumFractionDigits: 4, maximumFractionDigits: digits })
+}
+
+/** A cost of a million tokens. */
+function price({ too_few_tokens }: CostFigures, value: number | null): string {
+  return too_few_tokens ? TOO_FEW_TOKENS : money(value)
 }
 
 /** Control characters, those of text direction too, as escapes. */

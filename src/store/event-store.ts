@@ -14,10 +14,23 @@ import type { ReasonCode } from '../domain/events/rejection.ts'
 import type { Position } from '../log/event-log.ts'
 import type { LedgerStore } from './ledger-store.ts'
 
+/** Host and time of a document as it is stored: where the ledger has it. */
+export interface EventPlace {
+  host: string | null
+  ts: Date
+  interval_s?: number
+}
+
 /** How many documents of a write were new; the others existed already. */
 export interface WriteResult {
   stored: number
   duplicate: number
+  /**
+   * Of the documents that existed already, where the stored ones lie: what was passed may lie elsewhere, since hosts
+   * are inferred again at each delivery, and two events of one id may have two times. Read after the write, so it has
+   * the document that another processor has just written. One that was deleted meanwhile is left out.
+   */
+  existing: { samples: EventPlace[]; tokens: EventPlace[] }
 }
 
 /** The copy of a rejected record, for listings. `_id` is made of its position, so writing it again is a no-op. */
@@ -116,7 +129,8 @@ export interface EventStore {
   close(): Promise<void>
 
   /**
-   * Writes the documents of one step, both kinds concurrently. The documents must not be changed afterwards.
+   * Writes the documents of one step, both kinds concurrently. The documents must not be changed afterwards. What
+   * existed already is read back, which costs nothing where everything is new.
    * `jsonBytes`, if known, is their total length as JSON: it spares the store from measuring each of them.
    */
   writeDocuments(

@@ -140,8 +140,15 @@ export interface LedgerStore {
    */
   readLedgerTokens(fromMs: number, toMs: number): AsyncIterable<LedgerToken>
   /**
-   * Token usage of these hosts that pertoken wrote in [fromMs, toMs), grouped inside the store by minute, host, gpus,
-   * model and tenant; each group once, `gpus` ascending. All groups are held in memory: request an hour at most.
+   * The token usage that pertoken wrote whose interval reaches into minutes before that of its ts (`reachMinutes` > 0)
+   * and overlaps the minutes of [fromMs, toMs), event by event, in no particular order; streamed, with the ledger's
+   * fields. Costs what these events cost, whatever lies beside them; request an hour at most.
+   */
+  readReachingTokens(fromMs: number, toMs: number): AsyncIterable<LedgerToken>
+  /**
+   * Token usage of these hosts in [fromMs, toMs) that pertoken wrote, grouped by minute, host, gpus, model and tenant,
+   * inside the store but for events of several minutes, which are cut (`partsOf`); each group once, `gpus` ascending.
+   * All groups are held in memory: request an hour at most.
    */
   tokenTotals(
     fromMs: number,

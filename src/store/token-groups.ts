@@ -2,7 +2,10 @@
 // read in steps, and for MongoDB [0,1] and [1,0] are different sets of GPUs. Here equal keys are merged, with `gpus`
 // ascending, so two stores with the same events return the same groups. Sums are exact: BigInt where needed.
 
-import type { Count, TokenCounts, TokenTotals } from '../domain/ledger/types.ts'
+import { CELL_MS, floorTo } from '../domain/ledger/buckets.ts'
+import { partsOf } from '../domain/ledger/token-parts.ts'
+import { totalsOfEvent } from '../domain/ledger/token-totals.ts'
+import type { Count, LedgerToken, TokenCounts, TokenTotals } from '../domain/ledger/types.ts'
 
 /** Token usage of one minute, host, set of GPUs, model and tenant. */
 export type TokenGroup = TokenTotals & { startMs: number; host: string | null }
@@ -16,6 +19,15 @@ export class TokenGroups {
     const key = JSON.stringify([piece.startMs, piece.host, gpus, piece.model, piece.tenant])
     const group = this.#groups.get(key)
     this.#groups.set(key, group === undefined ? { ...piece, gpus } : merged(group, piece))
+  }
+
+  /** Adds those parts of an event that begin in [fromMs, toMs). */
+  addParts(event: LedgerToken, fromMs: number, toMs: number): void {
+    for (const part of partsOf(event)) {
+      const atMs = part.ts.getTime()
+      if (atMs < fromMs || atMs >= toMs) continue
+      this.add({ ...totalsOfEvent(part), startMs: floorTo(CELL_MS, atMs), host: part.host })
+    }
   }
 
   /** All groups, each once, in no particular order. */

@@ -2,6 +2,8 @@
 // GPUs; and the processor that publishes its own host's samples, which are never the seed's.
 
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { chmodSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
@@ -38,7 +40,10 @@ async function takenPort(t: TestContext): Promise<number> {
 test('without GPU and seed it says so in one line, why each source failed and what to do; exit 1', (t) => {
   const { status, stdout, stderr } = pertoken(['agent'], bare(temporaryDirectory(t)))
   assert.deepEqual([status, stdout], [1, ''])
-  assert.match(stderr, /^pertoken agent failed: No GPU can be read: nvml: .+; nvidia-smi: .+; seed: .+GPU_SEED.*\n$/)
+  assert.match(
+    stderr,
+    /^pertoken agent failed: No GPU can be read: nvml: .+; nvidia-smi: .+; dcgm: .+; seed: .+GPU_SEED.*\n$/,
+  )
   assert.equal(stderr.trim().split('\n').length, 1)
 })
 
@@ -51,7 +56,8 @@ test('wrong words and settings: exit 2, each named, with what is allowed, never 
     [['--interval', '0'], {}, /AGENT_INTERVAL_SEC is "0": expected a number from 0.05 to 60 \(s\)/],
     [['--spool-mb', '0'], {}, /AGENT_SPOOL_MB/],
     [['--ca', '/none.pem'], {}, /AGENT_CA is "\/none.pem"/],
-    [['--gpu-metrics-source', 'dcgm'], {}, /expected one of auto, nvml, nvidia-smi, seed/],
+    [['--gpu-metrics-source', 'rocm'], {}, /expected one of auto, nvml, nvidia-smi, dcgm, seed/],
+    [['--dcgm', 'ftp://me:pw1@box'], {}, /DCGM_URL is "\*\*\*": expected http\[s\]:\/\/host/],
     [['--token-file', '/none'], {}, /Token file "\/none" cannot be used/],
     [['http://box'], {}, /Unexpected word/],
     [[], { API_TOKEN: 'two pw1' }, /API_TOKEN holds spaces/],
@@ -87,6 +93,38 @@ test('--once prints what it would send and sends nothing; auto ends in the seed 
   )
 })
 
+test('--dcgm takes the figures of an exporter, also where a driver could be called', async (t) => {
+  const page = [
+    'DCGM_FI_DEV_GPU_UTIL{gpu="1",UUID="GPU-1",modelName="NVIDIA L4",Hostname="n",namespace="serving",pod="m-0"} 37',
+    'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{gpu="1",UUID="GPU-1"} 1500',
+    'DCGM_FI_PROF_SM_ACTIVE{gpu="1",UUID="GPU-1"} 0.250000',
+    'DCGM_FI_PROF_DRAM_ACTIVE{gpu="1",UUID="GPU-1"} 0.125000',
+  ]
+  // In a process of its own: this one waits for the agent.
+  const code = `require('http').createServer((q, r) => r.end(${JSON.stringify(`${page.join('\n')}\n`)})).listen(0, '127.0.0.1', function () { console.log(this.address().port) })`
+  const exporter = spawn(process.execPath, ['-e', code], { stdio: ['ignore', 'pipe', 'inherit'] })
+  t.after(() => exporter.kill())
+  const port = String((await once(exporter.stdout, 'data'))[0]).trim()
+  const env = { ...withGpu(temporaryDirectory(t)), HOSTNAME: 'box' }
+  const { status, stdout, stderr } = pertoken(['agent', '--once', '--json', '--dcgm', `http://127.0.0.1:${port}`], env)
+  assert.equal(status, 0, stderr)
+  assert.equal(stderr, 'DCGM\'s page is of host "n"; samples carry "box"\n')
+  const [{ ts: _ts, event_id: _id, ...event }] = JSON.parse(stdout)
+  assert.deepEqual(event, {
+    host: 'box',
+    gpu_index: 1,
+    uuid: 'GPU-1',
+    name: 'NVIDIA L4',
+    utilization: 0.37,
+    energy_j: 1.5,
+    sm_active: 0.25,
+    dram_active: 0.125,
+    namespace: 'serving',
+    pod: 'm-0',
+    source: 'dcgm',
+  })
+})
+
 test('a port that is taken, and a spool that cannot be used, are said with what to do; exit 1', async (t) => {
   const directory = temporaryDirectory(t)
   const env = withGpu(directory)
@@ -108,19 +146,30 @@ test('doctor has a line for each GPU source; one is wrong only where the setting
   const lines = (env: Env) => {
     const { stdout } = pertoken(['doctor'], { ...env, PORT: '1' })
     return Object.fromEntries(
-      [...stdout.matchAll(/^(ok|WRONG|-) +(nvml|nvidia-smi|seed) +(.+)$/gm)].map(([, state, name]) => [name, state]),
+      [...stdout.matchAll(/^(ok|WRONG|-) +(nvml|nvidia-smi|dcgm|seed) +(.+)$/gm)].map(([, state, name]) => [
+        name,
+        state,
+      ]),
     )
   }
-  assert.deepEqual(lines(bare(directory)), { nvml: '-', 'nvidia-smi': '-', seed: '-' })
+  assert.deepEqual(lines(bare(directory)), { nvml: '-', 'nvidia-smi': '-', dcgm: '-', seed: '-' })
+  assert.equal(lines({ ...bare(directory), DCGM_URL: 'http://127.0.0.1:1' })['dcgm'], 'WRONG')
   assert.deepEqual(lines({ ...bare(directory), GPU_METRICS_SOURCE: 'nvml' }), {
     nvml: 'WRONG',
     'nvidia-smi': '-',
+    dcgm: '-',
     seed: '-',
   })
-  assert.deepEqual(lines({ ...withGpu(directory), GPU_SEED: SEED }), { nvml: '-', 'nvidia-smi': 'ok', seed: 'ok' })
+  assert.deepEqual(lines({ ...withGpu(directory), GPU_SEED: SEED }), {
+    nvml: '-',
+    'nvidia-smi': 'ok',
+    dcgm: '-',
+    seed: 'ok',
+  })
   assert.deepEqual(lines({ ...withGpu(directory), GPU_SEED: '/none' }), {
     nvml: '-',
     'nvidia-smi': 'ok',
+    dcgm: '-',
     seed: 'WRONG',
   })
   const json = pertoken(['doctor', '--json'], { ...bare(directory), PORT: '1' })

@@ -11,13 +11,14 @@ import { quietLogger, reading, until } from './agent-fixture.ts'
 interface Run {
   read: (n: number) => Promise<GpuReading[]> | GpuReading[]
   faults?: () => string[]
+  repeats?: boolean
   add?: (n: number) => void
   clock?: Clock
   intervalMs?: number
 }
 
 /** A sampler that runs until `stop`, over a source and a spool that the test scripts. */
-function start({ read, faults = () => [], add = () => {}, clock, intervalMs = 2 }: Run) {
+function start({ read, faults = () => [], repeats = false, add = () => {}, clock, intervalMs = 2 }: Run) {
   const stop = new AbortController()
   const { lines, logger } = quietLogger()
   const state = createState(logger)
@@ -26,6 +27,7 @@ function start({ read, faults = () => [], add = () => {}, clock, intervalMs = 2 
   let adds = 0
   const source: GpuSource = {
     name: 'nvml',
+    repeats,
     read: async () => read(reads++),
     get faults() {
       return faults()
@@ -158,4 +160,17 @@ test('a clock that is set back is said and survived: ids stay unique, times are 
   assert.equal(run.state.counters.clockSteps, 1)
   assert.deepEqual(run.lines, ['warn The clock was set back by 600.0 s: samples carry the new time, none is lost'])
   assert.equal(run.state.faults[0]!.part, 'clock')
+})
+
+test('of a source that repeats, figures that rest are sampled now and then', async () => {
+  for (const [repeats, isSampled] of [
+    [true, (count: number) => count === 1],
+    [false, (count: number) => count >= 5],
+  ] as const) {
+    const run = start({ repeats, read: () => [reading({})] })
+    await until('five readings were made', () => run.reads() > 5)
+    await run.end()
+    assert.ok(isSampled(run.records.length), `${run.records.length} samples`)
+    assert.ok(run.state.counters.read >= 5)
+  }
 })

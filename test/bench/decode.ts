@@ -36,7 +36,7 @@ for (let round = 0; round < ROUNDS; round++) {
   const window = new SlidingWindow({
     windowSeconds: 30,
     allowedLatenessSeconds: 10,
-    priceOf: (_slot, sample) => sample?.price_per_hour_usd ?? 0.85,
+    priceOf: (_slot, sample) => ({ usdPerHour: sample?.price_per_hour_usd ?? 0.85, basis: 'sample' }),
   })
   const context = {
     kindOf: (topic: string): EventKind => (topic.startsWith('gpu') ? 'gpu' : 'token'),

@@ -161,7 +161,7 @@ test('a MongoDB URL that was cut is refused, and never shown in part', (t) => {
 })
 
 const RUNS = 10_000
-const seed = Number(process.env['FC_SEED'] ?? Date.now() % 2 ** 31)
+const seed = Number(process.env['FAST_CHECK_SEED'] ?? Date.now() % 2 ** 31)
 
 interface Mutation {
   at: number
@@ -198,7 +198,7 @@ const mutated = (text: string, mutations: readonly Mutation[]): string =>
   }, text)
 
 test('10,000 mutated .env files: no crash, an outcome for every setting, and no part of a password in a message', (t) => {
-  t.diagnostic(`seed ${seed}`)
+  t.diagnostic(`FAST_CHECK_SEED=${seed}`)
   const secret = 'Tr0ub4dor-and-Zebra'
   const file = [
     '# settings',

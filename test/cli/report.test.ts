@@ -101,8 +101,8 @@ test('report prints a table with busy, idle and total dollars, and says whether 
   assert.match(out, /^2026-06-01T00:00:00.000Z to 2026-06-02T00:00:00.000Z \((not )?final/)
   const lines = out.split('\n')
   // 600 s of GPU 1 without a model at 3.60 USD/h; GPU 0 the same, half busy, split over two tenants.
-  assert.match(lines.find((line) => line.startsWith('-'))!, /\s0\.6000\s+0\.6000\s/)
-  assert.match(lines.find((line) => line.startsWith('llama  batch'))!, /\s30\s+27,000\s+3,000\s+0\.1500\s+0\.1500\s/)
+  assert.match(lines.find((line) => line.startsWith('(none)'))!, /\s0\.6000\s+0\.6000\s/)
+  assert.match(lines.find((line) => /^llama +batch/.test(line))!, /\s30\s+27,000\s+3,000\s+0\.1500\s+0\.1500\s/)
   assert.match(lines.find((line) => line.startsWith('total'))!, /\s1\.2000\s+0\.0000\s+20\.0000\s+5\.0000\s+100 %/)
 })
 
@@ -152,7 +152,7 @@ test('wrong words end in exit code 2 with what is allowed', async () => {
     [['report', ...DAY, '--revision', '5'], /--revision is 5: there is none yet/],
     [['report', '--url', 'localhost'], /--url is "localhost": expected an address/],
     [['report', 'now'], /Unknown words/],
-    [['prices', 'set'], /Expected list, set FILE/],
+    [['prices', 'set'], /Expected list, show, set FILE/],
     [['prices', 'explain'], /needs --gpu INDEX/],
     [['reprice', '--from', '1h'], /Expected --from TIME and --to TIME/],
     [['reprice', ...DAY, '--version', '9'], /--version is 9/],
@@ -223,6 +223,8 @@ test('every command of docs/reports.md does what the page says', async (t) => {
   const of = (pattern: RegExp) => [...outputs].find(([command]) => pattern.test(command))![1]
   assert.match(of(/prices set/), /version 2 is set/)
   assert.match(of(/prices list/), /1 .*since ever.*environment/)
+  // A minute passes before the new version is in force.
+  assert.match(of(/prices show/), /^Price book version 1: no rules\n/)
   assert.match(of(/prices explain/), /h1\/0 \(NVIDIA H100, GPU-0\)/)
   // Both GPUs: from 3.60 to 2.50 USD/h on GPU 1, and to 0.856… + 0.13 of energy on GPU 0.
   assert.match(of(/reprice/), /^total\s+1\.2000\s+0\.\d+\s+-/m)
@@ -235,4 +237,49 @@ test('a book is set by its text alone: the same again makes no version', async (
   writeFileSync(path, '{"currency": "USD", "rules": []}')
   const { out } = await run(['prices', 'set', path])
   assert.match(out, new RegExp(`version ${first.version.version} says the same already`))
+})
+
+test('prices show has the rules in force with their prices, and a server returns the same', async (t) => {
+  const { app, store } = await openServer(t)
+  const own = { kind: 'owned', purchase_usd: 26_280, life_years: 3, usd_per_kwh: 0.2 }
+  const rules = [
+    { id: 'own', match: { host: 'h1', gpu_index: 0 }, from: '2026-01-01', ...own },
+    { id: 'h100', match: { name: '*H100*' }, kind: 'spot', usd_per_hour: 2.5 },
+  ]
+  await setBook(store.ledger, { currency: 'USD', rules }, { origin: 'test', nowMs: START_MS })
+  await store.writeDocuments([sample(0, 0, 0.5)], [])
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const url = `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`
+  const { code, out } = await run(['prices', 'show', '--url', url])
+  assert.equal(code, 0)
+  assert.match(out, /^Price book version 1\n/)
+  assert.match(out, /^own +owned +host h1, gpu_index 0 +1 +2026-01-01 +-$/m)
+  assert.match(out, /^h100 +spot +name \*H100\* +2\.5 +- +-$/m)
+  const { in_force: effective, fit } = JSON.parse((await run(['prices', 'show', '--url', url, '--json'])).out)
+  assert.deepEqual([effective.version, fit.unmatched_rules, fit.gpus_seen], [1, [], 1])
+})
+
+test('a rule that fits no GPU is reported by set and show, over the store and over HTTP', async (t) => {
+  const { app } = await openServer(t, () => ({ store: openedStore }))
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const url = ['--url', `http://127.0.0.1:${(app.server.address() as AddressInfo).port}`]
+  const rule = (name: string) => ({ id: name, match: { name }, kind: 'spot', usd_per_hour: 1 })
+  const path = join(folder, 'label.json')
+  const lines = [
+    /^Rule "NVIDIA-H100" matches name "NVIDIA-H100", which no GPU has that was seen; seen: "NVIDIA H100"$/m,
+    /^GPUs were looked for since 2026-05-02T00:00:00\.000Z$/m,
+    /^No rule fits h1\/0 \(NVIDIA H100\), h1\/1 \(NVIDIA H100\): the default, \d/m,
+  ]
+  for (const [i, way] of [[], url].entries()) {
+    const book = { currency: 'USD', default_usd_per_hour: 3 + i, rules: [rule('NVIDIA-H100')] }
+    writeFileSync(path, JSON.stringify(book))
+    const set = await run(['prices', 'set', path, ...way])
+    assert.equal(set.code, 0, set.err)
+    for (const line of lines) assert.match(set.out, line)
+    const again = JSON.parse((await run(['prices', 'set', path, ...way, '--json'])).out)
+    assert.deepEqual([again.is_new, again.fit.unmatched_rules_count, again.fit.default_gpus_count], [false, 1, 2])
+    const unknown = await run(['prices', 'explain', '--host', 'h1', '--gpu', '7', ...way])
+    assert.equal(unknown.code, 1)
+    assert.match(unknown.err, /No GPU 7 of host "h1" was ever seen: see/)
+  }
 })

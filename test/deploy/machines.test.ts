@@ -553,7 +553,7 @@ async function assertRights(url: string): Promise<void> {
     const db = client.db()
     for (const name of ['gpu_metrics', 'token_usage']) {
       const indexes = (await db.collection(name).indexes()).map((index) => index.name)
-      const wanted = COLLECTIONS[name]!.map(indexName)
+      const wanted = COLLECTIONS[name]!.map(({ key }) => indexName(key))
       assert.deepEqual(indexes.filter((index) => wanted.includes(index!)).sort(), wanted.sort())
     }
     await assert.rejects(db.collection('token_usage').insertOne({ ts: 1 }), /not authorized/)

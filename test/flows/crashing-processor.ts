@@ -35,7 +35,7 @@ const processor = new Processor(log, store, {
   live: new LivePrices(new PriceBookVersions(store.ledger), {
     windowSeconds: 30,
     allowedLatenessSeconds: 10,
-    defaultHost: null,
+    defaultHost: config.DEFAULT_HOST,
     defaultUsdPerHour: 0.85,
   }),
   log: logger,

@@ -77,6 +77,7 @@ test('/api/v1/live gives models and slots in a fixed order', async (t) => {
     live.slots.map(({ host, gpu_index }: { host: string; gpu_index: number }) => `${host}/${gpu_index}`),
     ['null/0', 'h1/2', 'h1/10', 'h2/0'],
   )
+  assert.equal(live.totals.usd_per_hour, 3.2)
   assert.deepEqual([live.stale, live.window_s, live.as_of], [false, 30, '2026-06-01T12:00:00.000Z'])
 })
 

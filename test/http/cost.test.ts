@@ -258,11 +258,20 @@ const put = (app: Fixture['app'], payload: unknown, change: object = {}) =>
 
 test('a price book is set as a new version, once, and listed with its revisions', async (t) => {
   const { app, store } = await openServer(t)
-  assert.deepEqual((await app.inject('/api/v1/prices')).json(), { in_force: null, versions: [], revisions: [] })
+  assert.deepEqual((await app.inject('/api/v1/prices')).json(), {
+    in_force: null,
+    fit: null,
+    versions: [],
+    revisions: [],
+  })
   const first = await put(app, BOOK)
   assert.equal(first.statusCode, 201)
   const version = { version: 1, from: null, at: iso(NOW_MS), origin: 'api', rules: 4 }
-  assert.deepEqual(first.json(), { ...version, is_new: true, warnings: [] })
+  const nothingSeen = {
+    ...{ seen_since: null, gpus_seen: 0, unmatched_rules: [], unmatched_rules_count: 0 },
+    ...{ default_gpus: [], default_gpus_count: 0 },
+  }
+  assert.deepEqual(first.json(), { ...version, is_new: true, warnings: [], fit: nothingSeen })
   const again = await put(app, BOOK, { method: 'POST' })
   assert.deepEqual([again.statusCode, again.json().is_new], [200, false])
   const revision = { revision: 1, fromMs: HOUR, toMs: NOW_MS, bookVersion: 1, atMs: NOW_MS, summary: { done: true } }
@@ -349,7 +358,8 @@ test('explain says which rule won, why each other did not, and the parts of the 
   assert.deepEqual([byName.rule.id, byName.price_per_hour_usd, byName.price_kind], ['h100', 4, 'reserved'])
   const bySample = (await explain({ host: 'h8', gpu_index: '0' })).json()
   assert.deepEqual([bySample.rule, bySample.price_per_hour_usd, bySample.price_kind], [null, 0.7, 'sample'])
-  const unknown = (await explain({ host: 'h8', gpu_index: '5' })).json()
+  // The samples of its last day are later.
+  const unknown = (await explain({ host: 'h8', gpu_index: '0', at: iso(at - HOUR_MS) })).json()
   assert.deepEqual([unknown.sample, unknown.price_per_hour_usd, unknown.price_kind], [null, 2, 'default'])
 })
 

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import type { FastifyInstance } from 'fastify'
 import type { LiveModel, LiveSlot } from '../../src/domain/live/live-figures.ts'
+import { liveTotals } from '../../src/domain/live/live-totals.ts'
 import type { HttpDependencies } from '../../src/http/dependencies.ts'
 import { buildServer } from '../../src/http/server.ts'
 import type { NewRecord } from '../../src/log/event-log.ts'
@@ -49,7 +50,12 @@ export async function openServer(
     processor: {
       outcomes: new Outcomes(),
       health: () => state.health,
-      live: () => ({ as_of: new Date(NOW_MS).toISOString(), window_s: 30, ...state.live }),
+      live: () => ({
+        as_of: new Date(NOW_MS).toISOString(),
+        window_s: 30,
+        totals: liveTotals(state.live.slots, 30),
+        ...state.live,
+      }),
     },
     store,
     log: recording(log, appended),
@@ -100,6 +106,7 @@ export function liveModel(model: string, tokensPerSecond: number, usdPerMillion:
     completion_tokens_per_second: tokensPerSecond * 0.25,
     cost_per_token: usdPerMillion === null ? null : usdPerMillion / 1e6,
     usd_per_million_tokens: usdPerMillion,
+    too_few_tokens: false,
   }
 }
 
@@ -111,9 +118,12 @@ export function liveSlot(host: string | null, gpuIndex: number, change: Partial<
     name: 'NVIDIA L4',
     utilization: 0.5,
     price_per_hour_usd: 0.8,
+    price_basis: 'default',
     tokens_per_second: 10,
     cost_per_token: 2e-5,
+    too_few_tokens: false,
     last_sample: new Date(NOW_MS).toISOString(),
+    monitored: true,
     ...change,
   }
 }

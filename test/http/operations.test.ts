@@ -8,11 +8,12 @@ import { healthyHealth, liveModel, liveSlot, openServer } from './fixture.ts'
 const PROBLEM = { code: 'unreachable', message: 'Cannot reach the log' }
 
 test('/health is 200 while all is well and 503 with what is wrong otherwise; /livez never looks at it', async (t) => {
-  const { app, state, log, store } = await openServer(t)
+  const NOTE = { code: 'host_spelling', message: 'Tokens name a host of which no sample came' } as const
+  const { app, state, log, store } = await openServer(t, () => ({ notes: () => [NOTE] }))
   const well = await app.inject('/health')
   assert.equal(well.statusCode, 200)
   const where = { log: log.description, store: store.description, version: '1.2.3', uptime_s: 0 }
-  assert.deepEqual(well.json(), { ...healthyHealth(), ...where })
+  assert.deepEqual(well.json(), { ...healthyHealth(), notes: [NOTE], ...where })
   for (const status of ['error', 'starting', 'draining', 'stopped'] as const) {
     state.health = { ...healthyHealth(), status, problems: [PROBLEM] }
     const answer = await app.inject('/health')
@@ -51,6 +52,11 @@ test('/metrics shows outcomes, lag and live figures as they are now', async (t) 
     'pertoken_build_info{version="1.2.3"} 1',
     'pertoken_consumer_lag_records 7',
     'pertoken_cost_per_million_tokens_usd{model="llama",basis="live"} 2.5',
+    'pertoken_fleet_cost_per_million_tokens_usd{basis="busy"} 16.666666666666668',
+    'pertoken_fleet_cost_per_million_tokens_usd{basis="fully_loaded"} 22.222222222222225',
+    'pertoken_fleet_price_per_hour_usd{kind="busy"} 1.2000000000000002',
+    'pertoken_fleet_price_per_hour_usd{kind="idle"} 0.4',
+    'pertoken_fleet_price_per_hour_usd{kind="uncovered"} 0',
     'pertoken_gpu_price_per_hour_usd{host="",gpu_index="1"} 0.8',
     'pertoken_gpu_price_per_hour_usd{host="h\\"1\\n",gpu_index="0"} 0.8',
     'pertoken_gpu_utilization_ratio{host="h\\"1\\n",gpu_index="0"} 0.5',
@@ -72,7 +78,7 @@ test('/metrics shows outcomes, lag and live figures as they are now', async (t) 
   state.health = { ...healthyHealth(), lag: null, status: 'error' }
   state.live = { stale: true, models: [], slots: [] }
   const later = (await app.inject('/metrics')).body
-  assert.doesNotMatch(later, /^pertoken_(consumer_lag|cost_per|tokens_per|gpu_utilization)\S* /m)
+  assert.doesNotMatch(later, /^pertoken_(consumer_lag|cost_per|fleet_cost|tokens_per|gpu_utilization)\S* /m)
   assert.match(later, /^pertoken_healthy 0$/m)
   assert.match(later, /^pertoken_live_stale 1$/m)
 })

@@ -57,19 +57,25 @@ test('the page shows live figures, in order, follows them, and fits a phone', { 
   const fixture = await openServer(t)
   const { state } = fixture
   state.live.models = [liveModel('qwen', 30, 4), liveModel(NASTY, 10, 2), liveModel('idle', 0, null)]
+  const idle = { utilization: 0, tokens_per_second: 0, cost_per_token: null, price_per_hour_usd: 2.1 }
   state.live.slots = [
-    liveSlot('node-b', 0, { utilization: 0.25 }),
-    liveSlot('node-a', 1, { utilization: null, cost_per_token: null, price_per_hour_usd: 2.1 }),
+    liveSlot('node-b', 0, { utilization: 0.25, tokens_per_second: 40, cost_per_token: 5.5556e-6 }),
+    liveSlot('node-a', 1, idle),
+    liveSlot('node-c', 0, { ...idle, monitored: false, price_basis: 'rule_without_power' }),
   ]
   const outcomes = { ...healthyHealth().outcomes, rejected: 1234 }
   state.health = { ...healthyHealth(), lag: 1_000_000, outcomes }
   const { page, complaints, asked } = await open(fixture)
 
   await shows(page, '#state', 'live')
-  await shows(page, '#cost', '$3.500')
+  // All the money, the idle GPU's too, ÷ all tokens: 2.9 ÷ 144,000 an hour, which the models' mean is not.
+  await shows(page, '#cost', '$20.139')
   await shows(page, '#speed', '40')
   await shows(page, '#price', '$2.90')
-  await shows(page, '#utilization', '25 %')
+  await shows(page, '#idle', '$2.70')
+  await shows(page, '#busy-cost', '$1.389')
+  await shows(page, '#uncovered', '+ $2.10 not monitored')
+  await shows(page, '#utilization', '13 %')
   await shows(page, '#lag', '1,000,000')
   await shows(page, '#dead-letters', '1,234')
   const first = await page.locator('#models tbody th').allInnerTexts()
@@ -78,17 +84,37 @@ test('the page shows live figures, in order, follows them, and fits a phone', { 
   assert.deepEqual(
     (await rowsOf(page, '#slots')).map((row) => row.split(/\s*\t\s*/)),
     [
-      ['node-a · 1', '–', '$2.10', '–'],
-      ['node-b · 0', '25 %', '$0.80', '$20.000'],
+      ['node-a · 1', '0 %', '$2.10', '–'],
+      ['node-b · 0', '25 %', '$0.80', '$5.556'],
+      ['node-c · 0', 'not monitored', '$2.10, power unknown', '–'],
     ],
   )
   const width = await page.evaluate('document.documentElement.scrollWidth')
   assert.ok((width as number) <= 360, `the page is ${width} px wide`)
 
-  state.live.models = [liveModel('qwen', 50, 0.123456)]
-  await shows(page, '#cost', '$0.123')
-  assert.equal((await rowsOf(page, '#models')).length, 1)
+  for (const [speed, usdPerHour] of [
+    [33.48, 0.4321],
+    [77.77, 12.3456],
+    [1234.56, 3.2],
+    [250_000, 0.85],
+  ] as const) {
+    state.live.slots = [liveSlot('node-b', 0, { tokens_per_second: speed, price_per_hour_usd: usdPerHour })]
+    await shows(page, '#price', `$${usdPerHour.toFixed(Math.max(2, String(usdPerHour).split('.')[1]!.length))}`)
+    const texts = await page.locator('#cost, #price, #speed').allInnerTexts()
+    const [cost, price, tokens] = texts.map((text) => Number(text.replaceAll(/[$,]/g, '')))
+    const quotient = (price! / (tokens! * 3600)) * 1e6
+    assert.ok(Math.abs(cost! / quotient - 1) < 0.006, `${texts}: the first is not the quotient of the others`)
+  }
+  state.live.slots = [liveSlot('node-b', 0, { tokens_per_second: 33.3, too_few_tokens: true })]
+  await shows(page, '#cost', 'too few tokens')
+  await shows(page, '#busy-cost', 'too few tokens')
+  await shows(page, '#speed', '33.3')
+  assert.match((await rowsOf(page, '#slots'))[0]!, /too few tokens$/)
+  state.live.models = [{ ...liveModel('qwen', 50, 0.123456), too_few_tokens: true }]
+  await page.locator('#models tbody tr').nth(1).waitFor({ state: 'detached' })
+  assert.match((await rowsOf(page, '#models'))[0]!, /^qwen\s+too few tokens\s/)
   state.live.models = []
+  state.live.slots = [liveSlot('node-b', 0, { tokens_per_second: 0 })]
   await shows(page, '#models tbody', 'No tokens in the last 30 s')
   await shows(page, '#cost', '–')
   assert.deepEqual(complaints, [])
@@ -100,18 +126,20 @@ test('the page shows what the last hour cost by model, idle included', { skip },
   const fixture = await openServer(t)
   const startMs = Math.floor(Date.now() / 60_000) * 60_000 - 30 * 60_000
   const span = { startMs, host: 'h1', rev: 0, bookVersions: [1], totals: null, capped: 0, computedMs: startMs }
-  const rows = [usedRow({ model: NASTY }), row({ covered_ms: 60_000n, unallocated_nano_usd: 2_000_000_000n })]
+  const many = usedRow({ model: 'qwen', prompt_tokens: 1800n })
+  const rows = [usedRow({ model: NASTY }), many, row({ covered_ms: 60_000n, unallocated_nano_usd: 2_000_000_000n })]
   // The hour's sum as well: which of the two is read depends on the clock.
   const hour = Math.floor(startMs / HOUR_MS) * HOUR_MS
   const hours = [{ ...span, level: 'hour' as const, startMs: hour, rows }]
   await fixture.store.ledger.replaceBuckets([{ ...span, level: 'minute', rows }, ...hours])
   const { page, complaints } = await open(fixture)
-  await page.locator('#hour tbody th').nth(2).waitFor()
+  await page.locator('#hour tbody th').nth(3).waitFor()
   const shown = (await rowsOf(page, '#hour')).map((each) => each.split(/\s*\t\s*/))
   assert.deepEqual(shown, [
-    ['(nobody)', '–', '$0.00', '$2.00'],
-    [NASTY, '$75.000', '$0.03', '$0.03'],
-    ['All', '$2,575.000', '$0.03', '$2.03'],
+    ['(none)', '–', '$0.00', '$2.00'],
+    [NASTY, 'too few tokens', '$0.03', '$0.03'],
+    ['qwen', '$30.000', '$0.03', '$0.03'],
+    ['All', '$757.143', '$0.06', '$2.06'],
   ])
   assert.match(await page.locator('#hour-hint').innerText(), /^to \d\d:\d\d:00 UTC, idle included, not final$/)
   assert.equal(await page.locator('#hour img').count(), 0)
@@ -124,7 +152,7 @@ test('the page shows what the last hour cost by model, idle included', { skip },
 test('the page says stale, with what is wrong, when the server says so and when it is gone', { skip }, async (t) => {
   const fixture = await openServer(t)
   const { state, app } = fixture
-  state.live.models = [liveModel('qwen', 30, 4)]
+  state.live.slots = [liveSlot('node-b', 0, { tokens_per_second: 100, price_per_hour_usd: 1.44 })]
   const { page } = await open(fixture)
   await shows(page, '#state', 'live')
   assert.equal(await page.locator('#problems').isVisible(), false)

@@ -38,6 +38,8 @@ export interface OracleBook {
   gapMs: number
   maxModels: number
   maxTenants: number
+  /** The one name of each joined host name. */
+  hosts?: Record<string, string>
   rules: OracleRule[]
 }
 
@@ -73,7 +75,7 @@ export function intervalsOf(samples: OracleSample[], index: number, { book, star
     .sort(
       (a, b) => Math.abs(a.ts.getTime() - start) - Math.abs(b.ts.getTime() - start) || a.ts.getTime() - b.ts.getTime(),
     )
-  const uuid = near.find((s) => s.uuid !== undefined)?.uuid ?? null
+  const seenUuid = near.find((s) => s.uuid !== undefined)?.uuid ?? null
   const name = near.find((s) => s.name !== undefined)?.name ?? null
   const nearPrice = near.find((s) => s.price_per_hour_usd !== undefined)?.price_per_hour_usd ?? null
   const instants = [start, end, ...samples.map((s) => s.ts.getTime()), ...book.defaults.map((d) => d.fromMs ?? start)]
@@ -81,6 +83,7 @@ export function intervalsOf(samples: OracleSample[], index: number, { book, star
   const cuts = [...new Set(instants.filter((at) => at >= start && at <= end))].sort((a, b) => a - b)
   const covered: Interval[] = []
   const gaps: { interval: Interval; isPaid: boolean }[] = []
+  let paidUuid: string | null = null
   for (let i = 0; i + 1 < cuts.length; i++) {
     const at = cuts[i]!
     const ms = cuts[i + 1]! - at
@@ -91,7 +94,9 @@ export function intervalsOf(samples: OracleSample[], index: number, { book, star
       covered.push(coveredSpan(before, after, { at, ms, book, host, index, energy }))
       continue
     }
-    const rule = winner(book, { uuid, host, index, name }, at)
+    const isSilent = near.length === 0
+    const rule = winner(book, { uuid: seenUuid, host, index, name, isSilent }, at)
+    if (isSilent) paidUuid ??= rule?.match.uuid ?? null
     const price = rule === null ? (nearPrice === null ? defaultAt(book, at) : nano(nearPrice)) : hourly(rule)
     const kind = rule === null ? (nearPrice === null ? 'default' : 'sample') : rule.kind
     const busy = price * BigInt(ms) * 10_000n
@@ -111,7 +116,7 @@ export function intervalsOf(samples: OracleSample[], index: number, { book, star
       rule !== null && rule.fromMs !== null && (rule.match.uuid !== undefined || rule.match.gpu_index !== undefined)
     gaps.push({ interval, isPaid })
   }
-  return { covered, gaps, uuid, name }
+  return { covered, gaps, uuid: seenUuid ?? paidUuid, name }
 }
 
 interface SpanOptions {
@@ -184,13 +189,13 @@ function coveredSpan(
 
 function winner(
   book: OracleBook,
-  gpu: { uuid: string | null; host: string | null; index: number; name: string | null },
+  gpu: { uuid: string | null; host: string | null; index: number; name: string | null; isSilent?: boolean },
   at: number,
 ): OracleRule | null {
   const fits = book.rules.filter((rule) => {
     const { uuid, host, gpu_index, name } = rule.match
     if ((rule.fromMs !== null && at < rule.fromMs) || (rule.toMs !== null && at >= rule.toMs)) return false
-    if (uuid !== undefined && uuid !== gpu.uuid) return false
+    if (uuid !== undefined && uuid !== gpu.uuid && !(gpu.isSilent && gpu_index !== undefined)) return false
     if (host !== undefined && host !== gpu.host) return false
     if (gpu_index !== undefined && gpu_index !== gpu.index) return false
     return name === undefined || (gpu.name !== null && glob(name).test(gpu.name))
@@ -198,10 +203,26 @@ function winner(
   const rank = ({ match }: OracleRule) =>
     (match.uuid !== undefined ? 4 : 0) + (match.gpu_index !== undefined ? 2 : 0) + (match.host !== undefined ? 1 : 0)
   const literal = (rule: OracleRule) => (rule.match.name ?? '').replaceAll('*', '').length
+  // Of two GPUs that a silent slot is paid for under, the one with the newest rule for it.
+  const newest = ({ match }: OracleRule) =>
+    Math.max(
+      ...book.rules
+        .filter(
+          (rule) =>
+            rule.match.uuid === match.uuid &&
+            rule.match.host === match.host &&
+            rule.match.gpu_index === match.gpu_index,
+        )
+        .map((rule) => rule.fromMs ?? 0),
+    )
   const stars = (rule: OracleRule) => (rule.match.name ?? '').split('*').length
   fits.sort(
     (a, b) =>
-      rank(b) - rank(a) || literal(b) - literal(a) || stars(a) - stars(b) || (a.match.name! < b.match.name! ? -1 : 1),
+      rank(b) - rank(a) ||
+      literal(b) - literal(a) ||
+      stars(a) - stars(b) ||
+      newest(b) - newest(a) ||
+      ((a.match.name ?? a.match.uuid)! < (b.match.name ?? b.match.uuid)! ? -1 : 1),
   )
   return fits[0] ?? null
 }

@@ -27,6 +27,7 @@ export interface OracleUsage {
   completion_tokens: number
   cached_prompt_tokens?: number
   requests?: number
+  interval_s?: number
 }
 
 /** A row as plain data: `start` and `host` name its cell. */
@@ -74,19 +75,23 @@ interface Usage {
 
 /** All rows of all cells whose minute starts in [fromMs, toMs); both whole minutes. */
 export function batchLedger(
-  samples: OracleSample[],
-  usages: OracleUsage[],
+  sent: OracleSample[],
+  sentUsages: OracleUsage[],
   options: { book: OracleBook; fromMs: number; toMs: number },
 ): OracleRow[] {
-  const { book } = options
+  // Joined names: as if every event and every rule had come with the one name of its host.
+  const nameOf = (host: string) => options.book.hosts?.[host] ?? host
+  const named = <T extends { host?: string | null }>(one: T): T =>
+    typeof one.host === 'string' ? { ...one, host: nameOf(one.host) } : one
+  const samples = sent.map(named)
+  const usages = sentUsages.map(named)
+  const book = { ...options.book, rules: options.book.rules.map((rule) => ({ ...rule, match: named(rule.match) })) }
   const rows: OracleRow[] = []
   const hosts = new Set<string | null>([...samples, ...usages].map((event) => event.host))
   for (const rule of book.rules) if (rule.match.host !== undefined) hosts.add(rule.match.host)
   for (let start = options.fromMs; start < options.toMs; start += MINUTE) {
     for (const host of hosts) {
-      const events = usages.filter(
-        (usage) => usage.host === host && usage.ts.getTime() >= start && usage.ts.getTime() < start + MINUTE,
-      )
+      const events = usages.filter((usage) => usage.host === host).flatMap((usage) => madeIn(usage, start) ?? [])
       rows.push(
         ...cellRows(
           samples.filter((sample) => sample.host === host),
@@ -97,6 +102,30 @@ export function batchLedger(
     }
   }
   return rows
+}
+
+/**
+ * What an event counts in a minute, as an event of it; null for nothing. The n-th of N tokens is made when n/N of the
+ * interval have passed, and one that is made at the very end of a minute belongs to it.
+ */
+function madeIn(event: OracleUsage, start: number): OracleUsage | null {
+  const end = event.ts.getTime()
+  const length = Math.round((event.interval_s ?? 0) * 1000)
+  if (length === 0) return end >= start && end < start + MINUTE ? event : null
+  const begin = end - length
+  if (end <= start || begin >= start + MINUTE) return null
+  const until = (count: number, at: number) =>
+    at <= begin ? 0n : (BigInt(count) * BigInt(Math.min(at, end) - begin)) / BigInt(length)
+  const made = (count: number) => Number(until(count, start + MINUTE) - until(count, start))
+  const cached = event.cached_prompt_tokens ?? 0
+  const part = {
+    ...event,
+    prompt_tokens: made(event.prompt_tokens - cached) + made(cached),
+    cached_prompt_tokens: made(cached),
+    completion_tokens: made(event.completion_tokens),
+    requests: made(event.requests ?? 1),
+  }
+  return part.prompt_tokens + part.completion_tokens + part.requests === 0 ? null : part
 }
 
 function cellRows(samples: OracleSample[], events: OracleUsage[], options: CellOptions): OracleRow[] {

@@ -5,6 +5,7 @@
 import type { GpuDocument, TokenDocument } from '../../src/domain/events/event.ts'
 import { computeCell } from '../../src/domain/ledger/cell.ts'
 import { compareRows } from '../../src/domain/ledger/rows.ts'
+import { partsOf } from '../../src/domain/ledger/token-parts.ts'
 import { totalsOfEvent } from '../../src/domain/ledger/token-totals.ts'
 import type { Cell, CellRow, TokenCounts, TokenTotals } from '../../src/domain/ledger/types.ts'
 import type { PriceBook } from '../../src/domain/prices/price-book.ts'
@@ -35,6 +36,11 @@ export function groupTotals(usages: readonly Usage[]): TokenTotals[] {
   return [...groups.values()]
 }
 
+/** The parts of all events, each in its minute. */
+export function cutAtMinutes(usages: readonly Usage[]): Usage[] {
+  return usages.flatMap((usage) => partsOf(usage as TokenDocument) as unknown as Usage[])
+}
+
 /** The cell of a host and minute. */
 export function cellOf(
   events: { samples: readonly Sample[]; usages: readonly Usage[] },
@@ -44,14 +50,17 @@ export function cellOf(
   const { host, startMs } = at
   const fromMs = startMs - book.maxSampleGapMs
   const toMs = startMs + MINUTE_MS + book.maxSampleGapMs
-  const within = (event: Sample | Usage, from: number, to: number) =>
-    event.host === host && event.ts.getTime() >= from && event.ts.getTime() < to
+  const names = book.hosts.namesOf(host)
+  const within = (event: Pick<Sample, 'host' | 'ts'>, from: number, to: number) =>
+    names.includes(event.host) && event.ts.getTime() >= from && event.ts.getTime() < to
   return computeCell({
     startMs,
     host,
     // Every other minute gets all samples of the host: those farther away must change nothing.
-    samples: events.samples.filter((one) => (startMs % 120_000 === 0 ? one.host === host : within(one, fromMs, toMs))),
-    tokenTotals: groupTotals(events.usages.filter((usage) => within(usage, startMs, startMs + MINUTE_MS))),
+    samples: events.samples.filter((one) =>
+      startMs % 120_000 === 0 ? names.includes(one.host) : within(one, fromMs, toMs),
+    ),
+    tokenTotals: groupTotals(cutAtMinutes(events.usages).filter((part) => within(part, startMs, startMs + MINUTE_MS))),
     book,
   })
 }
@@ -62,7 +71,7 @@ export function ledgerRows(
   range: { fromMs: number; toMs: number },
   book: PriceBook,
 ): (CellRow & { start: number; host: string | null })[] {
-  const hosts = new Set([...events.samples, ...events.usages].map((event) => event.host))
+  const hosts = new Set([...events.samples, ...events.usages].flatMap((event) => book.hosts.cellsOf(event.host)))
   for (const host of book.committedHosts(range.fromMs, range.toMs)) hosts.add(host)
   const rows: (CellRow & { start: number; host: string | null })[] = []
   for (let startMs = range.fromMs; startMs < range.toMs; startMs += MINUTE_MS) {

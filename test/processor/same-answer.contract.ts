@@ -26,16 +26,10 @@ import {
   type Step,
 } from '../../src/report/cost-query.ts'
 import { intervalsOf, type OracleBook, type OracleRule, type OracleSample } from '../oracle/batch-intervals.ts'
-import { GPUS, HOSTS, type History, history, instant, priceBook } from './histories.ts'
+import { GPUS, type History, HOSTS, history, instant, priceBook } from './histories.ts'
 import type { OpenStore } from './ledger/keeper.contract.ts'
 import { edge } from './ledger/keeper-scenario.ts'
 import { LedgerPlace, MINUTE } from './ledger/ledger-place.ts'
-
-/**
- * Whether `--revision`, `reprice` and `verify` see commitments beyond the raw events, as the plain report does: then
- * they are asked about the whole range; until then only about the minutes between the first and the last event.
- */
-const SEE_COMMITMENTS_BEYOND_EVENTS = false
 
 interface Range {
   fromMs: number
@@ -80,13 +74,13 @@ export function sameAnswerContract(name: string, open: OpenStore, { runs }: { ru
           await place.step(events.samples.slice(0, some.samples), events.tokens.slice(0, some.tokens))
           await settle(place)
           await assertReportsAgree(place)
-          await assertRevisionAgrees(place, events, 0)
+          await assertRevisionAgrees(place, 0)
           for (const one of instants) seen.times.add(await assertExplained(place, events, one))
-          seen.repriced += Number(await assertRepriced(place, events, books[2], repriced))
+          seen.repriced += Number(await assertRepriced(place, books[2], repriced))
           await assertReportsAgree(place)
-          await assertRevisionAgrees(place, events, 1)
+          await assertRevisionAgrees(place, 1)
           for (const one of instants) await assertExplained(place, events, one)
-          const { differences, pending } = await place.verify(comparable(events))
+          const { differences, pending } = await place.verify(WHOLE)
           assert.deepEqual([differences, pending], [[], 0])
         } finally {
           await dispose()
@@ -186,21 +180,13 @@ async function assertSpreadIsCut(place: LedgerPlace): Promise<void> {
   }
 }
 
-/** Where `--revision`, `reprice` and `verify` can be compared with the plain report. */
-function comparable({ samples, tokens }: History): Range {
-  if (SEE_COMMITMENTS_BEYOND_EVENTS) return { fromMs: WHOLE.fromMs, toMs: WHOLE.toMs }
-  const times = [...samples, ...tokens].map(({ ts }) => ts.getTime())
-  const lastMs = Math.min(WHOLE.toMs, floorTo(CELL_MS, Math.max(...times)) + 2 * CELL_MS)
-  return { fromMs: floorTo(CELL_MS, Math.min(...times)), toMs: lastMs }
-}
-
-async function assertRevisionAgrees(place: LedgerPlace, events: History, revision: number): Promise<void> {
+async function assertRevisionAgrees(place: LedgerPlace, revision: number): Promise<void> {
   for (const [step, idle] of [
     ['1m', 'own'],
     ['all', 'own'],
     ['all', 'spread'],
   ] as const) {
-    const question = { ...comparable(events), by: GROUPINGS, step, idle }
+    const question = { ...WHOLE, by: GROUPINGS, step, idle }
     assert.deepEqual(await ask(place, question, revision), await ask(place, question), `${step}, ${idle}`)
   }
 }
@@ -208,17 +194,13 @@ async function assertRevisionAgrees(place: LedgerPlace, events: History, revisio
 /** Sets a book and reprices to it; returns whether that changed anything. */
 async function assertRepriced(
   place: LedgerPlace,
-  events: History,
   book: PriceBookDocument,
   [a, b]: readonly [number, number],
 ): Promise<boolean> {
   const { ledger, nowMs } = place
-  const within = comparable(events)
-  const fromMs = Math.min(within.toMs - CELL_MS, Math.max(within.fromMs, floorTo(CELL_MS, Math.min(a, b))))
-  const toMs = Math.max(fromMs + CELL_MS, Math.min(within.toMs, floorTo(CELL_MS, Math.max(a, b)) + CELL_MS))
-  const range = { fromMs, toMs }
+  const range = { fromMs: floorTo(CELL_MS, Math.min(a, b)), toMs: floorTo(CELL_MS, Math.max(a, b)) + CELL_MS }
   const { version } = await setBook(ledger, book, { origin: 'test', nowMs })
-  const everything = { ...comparable(events), by: GROUPINGS, step: '1m', idle: 'own' } as const
+  const everything = { ...WHOLE, by: GROUPINGS, step: '1m', idle: 'own' } as const
   const byName = { ...range, by: ['model', 'tenant'], step: 'all', idle: 'own' } as const
   const [wholeBefore, before] = [await ask(place, everything), await ask(place, byName)]
   const announced = await priceChange({ ledger, ...range, bookVersion: version.version })

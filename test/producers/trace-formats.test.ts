@@ -125,7 +125,10 @@ test('a folder, UTF-16 and other compression are refused with what to do', async
   for await (const item of readTrace(join(folder, 'good.jsonl'))) assert.ok('event' in item)
 })
 
-test('5,000 mutated files: each line is an event, an error or a note, and nothing crashes', async () => {
+const seed = Number(process.env['FAST_CHECK_SEED'] ?? Date.now() % 2 ** 31)
+
+test('10,000 mutated files: each line is an event, an error or a note, and nothing crashes', async (t) => {
+  t.diagnostic(`FAST_CHECK_SEED=${seed}`)
   const starts = [
     'TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\n2024-10-15 00:00:00.01,1,1823,44\n2024-10-15 00:00:01.01,1,2,4',
     'Timestamp,"Model",Request tokens,Response tokens\n5,"GPT-4",472,18\n45.5,"Chat ""x""",1087,230',
@@ -146,7 +149,7 @@ test('5,000 mutated files: each line is an event, an error or a note, and nothin
         assert.match((error as Error).message, /^Cannot read "x": is /)
       }
     }),
-    { numRuns: 5_000 },
+    { numRuns: 10_000, seed },
   )
 })
 

@@ -237,6 +237,43 @@ test('figures are those of the parts: USD from integers, seconds from millisecon
   assert.ok(Math.abs(year.usd_per_million_tokens! - 0.001) < 1e-12)
 })
 
+test('input and output are parts of the same total as the figure beside them, idle without tokens included', () => {
+  // 0.06 USD by tokens, 3 : 1, and 0.2 USD of minutes without: 0.195 ÷ 600 and 0.065 ÷ 200.
+  const nightly = figures(usedRow({ loaded_idle_nano_usd: 180_000_000n, unallocated_nano_usd: 50_000_000n }))
+  assert.equal(nightly.usd_per_million_tokens, 325)
+  assert.deepEqual([nightly.usd_per_million_input_tokens, nightly.usd_per_million_output_tokens], [325, 325])
+  const random = seeded(7)
+  const amount = (most: number) => BigInt(Math.floor(random() * most))
+  for (let i = 0; i < 500; i++) {
+    const [input, cached, output] = [amount(1e9), amount(1e8), amount(1e9)]
+    const amounts = {
+      ...{ prompt_tokens: amount(1e6) + 1n, completion_tokens: amount(1e6) + 1n },
+      ...{ input_nano_usd: input, cached_nano_usd: cached, output_nano_usd: output },
+      ...{ busy_nano_usd: amount(1e9), loaded_idle_nano_usd: amount(1e12), unallocated_nano_usd: amount(1e12) },
+    }
+    const found = figures(amounts)
+    const sum =
+      found.usd_per_million_input_tokens! * found.prompt_tokens +
+      found.usd_per_million_output_tokens! * found.completion_tokens
+    assert.ok(Math.abs(sum / 1e6 - found.total_usd) <= 1e-9 * Math.max(1, found.total_usd), JSON.stringify(found))
+    const [prompt, completion] = [Number(amounts.prompt_tokens), Number(amounts.completion_tokens)]
+    const ratio = Number(input + cached) / prompt / (Number(output) / completion)
+    const quoted = found.usd_per_million_input_tokens! / found.usd_per_million_output_tokens!
+    assert.ok(Math.abs(quoted / ratio - 1) < 1e-6, 'their ratio is that of the parts')
+  }
+  const onlyIdle = figures({ unallocated_nano_usd: 5n, prompt_tokens: 10n })
+  assert.equal(onlyIdle.usd_per_million_input_tokens, null, 'tokens without weight beside money')
+})
+
+test('a figure over fewer than 1,000 tokens keeps its exact number and is marked', () => {
+  const of = (tokens: bigint) => figures(usedRow({ prompt_tokens: tokens, completion_tokens: 0n }))
+  assert.deepEqual([of(12n).usd_per_million_tokens, of(12n).reason], [5000, null])
+  assert.deepEqual(
+    [0n, 1n, 999n, 1000n].map((tokens) => of(tokens).too_few_tokens),
+    [false, true, true, false],
+  )
+})
+
 test('a quotient of nothing is null with a reason, never 0, ∞ or NaN', () => {
   const cases: [Partial<CostRow['amounts']>, RegExp][] = [
     [{}, /Nothing in this range/],
@@ -244,7 +281,7 @@ test('a quotient of nothing is null with a reason, never 0, ∞ or NaN', () => {
     [{ requests: 1n }, /Requests without tokens/],
     [{ busy_nano_usd: 5n }, /No tokens/],
     [{ busy_nano_usd: 5n, requests: 1n }, /Requests without tokens/],
-    [{ uncovered_nano_usd: 5n }, /paid for and dark/],
+    [{ uncovered_nano_usd: 5n }, /paid for and not monitored/],
   ]
   for (const [amounts, reason] of cases) {
     const found = figures(amounts)

@@ -67,7 +67,7 @@ test('a CSV of cost reads back as the figures', async () => {
       const value = expected[i]![name as keyof CostFigures]
       if (name === 'model' && value !== null) assert.equal(line[j], `'${value}`)
       else if (typeof value === 'number') assert.equal(Number(line[j]), value, name)
-      else assert.equal(line[j], value ?? '', name)
+      else assert.equal(line[j], String(value ?? ''), name)
     }
   }
 })
@@ -78,14 +78,17 @@ test('a table shows the groupings that were asked for and the totals, and sends 
     query,
     spanOf([usedRow({ model: 'a\x1b[2Jb' }), row({ unallocated_nano_usd: 20_000_000n })]),
   )
-  const all = figuresOf({ ...rows[0]!, amounts: groupBuckets(query, spanOf([usedRow()])).totals })
+  const many = usedRow({ prompt_tokens: 1800n })
+  const all = figuresOf({ ...rows[0]!, amounts: groupBuckets(query, spanOf([many])).totals })
   const table = costTable(query, rows.map(figuresOf), all)
   const lines = table.trimEnd().split('\n')
   assert.equal(lines.length, 4)
   assert.match(lines[0]!, /^model\s+requests\s+input\s+output\s+busy \$.*\$\/1M\s+\$\/1M busy\s+measured$/)
-  assert.match(lines[1]!, /^-\s.*\s-\s+-\s+-$/)
+  assert.match(lines[0]!, /idle, model loaded \$\s+idle, nothing loaded \$\s+total \$\s+not monitored \$/)
+  assert.match(lines[1]!, /^\(none\)\s.*\s-\s+-\s+-$/)
   assert.match(lines[2]!, /^a\\u001b\[2Jb\s/)
-  assert.match(lines[3]!, /^total\s/)
+  assert.match(lines[2]!, /\s0\.0600\s.*\stoo few tokens\s+too few tokens\s+100 %$/, 'not 75 $/1M; the money stays')
+  assert.match(lines[3]!, /^total\s.*\s30\.0000\s+15\.0000\s/)
   assert.ok(!table.includes('\x1b'))
 })
 
@@ -125,6 +128,12 @@ const MANDATORY: readonly [string, boolean, RegExp][] = [
 /** Conditional and recommended columns of FOCUS 1.2 that we use. */
 const OTHERS: readonly [string, RegExp][] = [
   ['ChargeFrequency', /^(One-Time|Recurring|Usage-Based)$/],
+  ['CommitmentDiscountCategory', /^(Spend|Usage)$/],
+  ['CommitmentDiscountId', ANY],
+  ['CommitmentDiscountQuantity', DECIMAL],
+  ['CommitmentDiscountStatus', /^(Used|Unused)$/],
+  ['CommitmentDiscountType', ANY],
+  ['CommitmentDiscountUnit', /^Hours$/],
   ['ConsumedQuantity', DECIMAL],
   ['ConsumedUnit', ANY],
   ['PricingCategory', /^(Standard|Dynamic|Committed|Other)$/],
@@ -151,9 +160,9 @@ const FLEET = [
   row({ price_kind: 'default', gpu_index: 3, model: 'free', requests: 1n, covered_ms: 60_000n }),
 ]
 
-async function focusRows(query: CostQuery, spans = spanOf(FLEET), isFinal = true) {
+async function focusRows(query: CostQuery, spans = spanOf(FLEET), isFinal = true, commitment: string | null = null) {
   const { rows, totals } = groupBuckets(focusQuery(query), spans)
-  const [header, ...lines] = parseCsv(await text(focusFile(each(rows), isFinal)))
+  const [header, ...lines] = parseCsv(await text(focusFile(each(rows), { isFinal, commitmentOf: () => commitment })))
   const records = lines.map((line) => Object.fromEntries(header!.map((name, i) => [name, line[i]!])))
   return { header: header!, records, totals, rows }
 }
@@ -241,6 +250,26 @@ test('FOCUS 1.2: no name repeats an id, nothing is Committed without its commitm
     assert.ok(record['ResourceId'] !== record['ResourceName'] || record['ResourceId'] === '')
     assert.ok(record['PricingCategory'] !== 'Committed' || (record['CommitmentDiscountId'] ?? '') !== '')
     for (const tag of Object.keys(JSON.parse(record['Tags']!))) assert.match(tag, /^pertoken\//)
+  }
+})
+
+test('FOCUS: a reserved row of one commitment is Committed and has all that such a row must have, no other row any', async () => {
+  const { records } = await focusRows(question(), spanOf(FLEET), true, 'ours-2026')
+  const columns = ['PricingCategory', 'CommitmentDiscountId', 'CommitmentDiscountCategory', 'CommitmentDiscountType']
+  const more = ['CommitmentDiscountStatus', 'CommitmentDiscountQuantity', 'CommitmentDiscountUnit']
+  const found = new Map(
+    records.map((one) => [
+      `${one['x_PriceKind']} ${one['x_ChargeKind']}`,
+      [...columns, ...more].map((name) => one[name]),
+    ]),
+  )
+  const committed = ['Committed', 'ours-2026', 'Usage', 'Reservation']
+  assert.deepEqual(found.get('reserved unallocated'), [...committed, 'Used', '0.008333333333333333', 'Hours'])
+  assert.deepEqual(found.get('reserved uncovered'), [...committed, 'Unused', '0.008333333333333333', 'Hours'])
+  for (const [kind, [category, ...rest]] of found) {
+    if (kind.startsWith('reserved')) continue
+    assert.notEqual(category, 'Committed', kind)
+    assert.deepEqual(rest, ['', '', '', '', '', ''], kind)
   }
 })
 

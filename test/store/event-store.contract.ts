@@ -8,7 +8,14 @@ import { type TestContext, test } from 'node:test'
 import type { GpuDocument, TokenDocument } from '../../src/domain/events/event.ts'
 import { logEventId, logIdPrefix, ownEventId } from '../../src/domain/events/event-id.ts'
 import type { Position } from '../../src/log/event-log.ts'
-import { type DeadLetter, type EventQuery, type EventStore, StoreError } from '../../src/store/event-store.ts'
+import {
+  type DeadLetter,
+  type EventPlace,
+  type EventQuery,
+  type EventStore,
+  StoreError,
+  type WriteResult,
+} from '../../src/store/event-store.ts'
 
 /** An empty place for data: a database or a directory of its own. */
 export interface StoreFixture {
@@ -83,9 +90,9 @@ function writeTests(contract: Contract): void {
     const store = await place.prepared()
     const samples = [sample('a', 0), sample('b', 1)]
     const tokens = [token('c', 0), token('d', 1), token('e', 2)]
-    assert.deepEqual(await store.writeDocuments(samples, tokens), { stored: 5, duplicate: 0 })
-    assert.deepEqual(await store.writeDocuments(samples, tokens), { stored: 0, duplicate: 5 })
-    const mixed = await store.writeDocuments([sample('b', 1), sample('f', 2)], [token('d', 1), token('g', 3)])
+    assert.deepEqual(await countsOf(store, samples, tokens), { stored: 5, duplicate: 0 })
+    assert.deepEqual(await countsOf(store, samples, tokens), { stored: 0, duplicate: 5 })
+    const mixed = await countsOf(store, [sample('b', 1), sample('f', 2)], [token('d', 1), token('g', 3)])
     assert.deepEqual(mixed, { stored: 2, duplicate: 2 })
     const counts = await store.count()
     assert.deepEqual([counts.gpuMetrics, counts.tokenUsage], [3, 4])
@@ -93,17 +100,17 @@ function writeTests(contract: Contract): void {
 
   contract('an empty write stores nothing', async (place) => {
     const store = await place.prepared()
-    assert.deepEqual(await store.writeDocuments([], []), { stored: 0, duplicate: 0 })
-    assert.deepEqual(await store.writeDocuments([], [token('a', 0)]), { stored: 1, duplicate: 0 })
-    assert.deepEqual(await store.writeDocuments([sample('a', 0)], []), { stored: 1, duplicate: 0 })
+    assert.deepEqual(await countsOf(store, [], []), { stored: 0, duplicate: 0 })
+    assert.deepEqual(await countsOf(store, [], [token('a', 0)]), { stored: 1, duplicate: 0 })
+    assert.deepEqual(await countsOf(store, [sample('a', 0)], []), { stored: 1, duplicate: 0 })
   })
 
   contract('a duplicate inside one call is counted as one, and the rest of the call is stored', async (place) => {
     const store = await place.prepared()
     const samples = [sample('a', 0), sample('a', 0), sample('b', 1), sample('a', 0)]
     const tokens = [token('x', 0), token('y', 1), token('x', 0)]
-    assert.deepEqual(await store.writeDocuments(samples, tokens), { stored: 4, duplicate: 3 })
-    assert.deepEqual(await store.writeDocuments([...samples, sample('c', 2)], tokens), { stored: 1, duplicate: 7 })
+    assert.deepEqual(await countsOf(store, samples, tokens), { stored: 4, duplicate: 3 })
+    assert.deepEqual(await countsOf(store, [...samples, sample('c', 2)], tokens), { stored: 1, duplicate: 7 })
     assert.deepEqual((await collect(store.readEvents('gpu', T0, T0 + 10))).map(idOf), ['a', 'b', 'c'].map(ownId))
   })
 
@@ -118,8 +125,8 @@ function writeTests(contract: Contract): void {
     const store = await place.prepared()
     const samples = Array.from({ length: 3000 }, (_, i) => sample(`s${i}`, i))
     const tokens = Array.from({ length: 3000 }, (_, i) => token(`t${i}`, i))
-    assert.deepEqual(await store.writeDocuments(samples, tokens), { stored: 6000, duplicate: 0 })
-    assert.deepEqual(await store.writeDocuments(samples, tokens), { stored: 0, duplicate: 6000 })
+    assert.deepEqual(await countsOf(store, samples, tokens), { stored: 6000, duplicate: 0 })
+    assert.deepEqual(await countsOf(store, samples, tokens), { stored: 0, duplicate: 6000 })
   })
 
   contract('documents come back equal, field by field', async (place) => {
@@ -146,6 +153,54 @@ function writeTests(contract: Contract): void {
     await one.advancePositions(GROUP, [position({ offset: 3 })])
     assert.deepEqual(await one.readPositions(GROUP), [position({ offset: 5 })])
   })
+
+  contract('where duplicates are stored is read back: by the time and host of the stored document', async (place) => {
+    const [store, other] = [await place.prepared(), await place.prepared()]
+    const first = await store.writeDocuments(
+      [sample('s', 0, { host: null }), sample('t', 1)],
+      [token('a', 0, { host: 'h9' }), token('b', 70_000, { host: null, interval_s: 90 }), token('c', 2)],
+    )
+    assert.deepEqual(first.existing, { samples: [], tokens: [] })
+    const again = await other.writeDocuments(
+      [sample('s', 5, { host: 'h3' }), sample('new', 9)],
+      [token('a', 0, { host: null }), token('b', 0, { host: 'h3' }), token('d', 3), token('d', 4, { host: 'h4' })],
+    )
+    assert.deepEqual(placesIn(again), {
+      samples: [`${T0} null`],
+      tokens: [`${T0} h9`, `${T0 + 3} h1`, `${T0 + 70_000} null 90 s`],
+    })
+    assert.deepEqual(countsIn(again), { stored: 2, duplicate: 4 })
+  })
+
+  contract('of two that write the same events at once both learn where they are stored', async (place) => {
+    const stores = [await place.prepared(), await place.prepared()]
+    const results = await Promise.all(
+      stores.map((store, i) => {
+        const tokens = Array.from({ length: 2500 }, (_, n) => token(`t${n}`, n, { host: `h${i}` }))
+        return store.writeDocuments([], i === 0 ? tokens : tokens.toReversed())
+      }),
+    )
+    const stored = new Map<number, string | null>()
+    for await (const { ts, host } of stores[0]!.readEvents('token', T0, T0 + 2500)) stored.set(ts.getTime(), host)
+    assert.equal(stored.size, 2500)
+    for (const { duplicate, existing } of results) {
+      assert.equal(existing.tokens.length, duplicate)
+      for (const { ts, host } of existing.tokens) assert.equal(host, stored.get(ts.getTime()))
+    }
+    assert.equal(results[0]!.duplicate + results[1]!.duplicate, 2500)
+  })
+}
+
+const countsIn = ({ stored, duplicate }: WriteResult) => ({ stored, duplicate })
+const countsOf = async (store: EventStore, ...documents: Parameters<EventStore['writeDocuments']>) =>
+  countsIn(await store.writeDocuments(...documents))
+
+/** What was there already, as texts in order. */
+function placesIn({ existing }: WriteResult): { samples: string[]; tokens: string[] } {
+  const textOf = ({ ts, host, interval_s }: EventPlace) =>
+    `${ts.getTime()} ${host}${interval_s === undefined ? '' : ` ${interval_s} s`}`
+  const textsOf = (places: EventPlace[]) => places.map(textOf).toSorted()
+  return { samples: textsOf(existing.samples), tokens: textsOf(existing.tokens) }
 }
 
 function readTests(contract: Contract): void {
@@ -196,7 +251,7 @@ function readTests(contract: Contract): void {
       assert.equal(document._id, ownId('t0'))
       break
     }
-    assert.deepEqual(await store.writeDocuments([], [token('t50', 50)]), { stored: 1, duplicate: 0 })
+    assert.deepEqual(await countsOf(store, [], [token('t50', 50)]), { stored: 1, duplicate: 0 })
     assert.equal((await collect(store.readEvents('token', T0, T0 + 100))).length, 51)
   })
 }

@@ -4,12 +4,14 @@
 import type { GpuDocument, TokenDocument } from '../../src/domain/events/event.ts'
 import { ownEventId } from '../../src/domain/events/event-id.ts'
 import { noAmounts } from '../../src/domain/ledger/rows.ts'
+import { partsOf } from '../../src/domain/ledger/token-parts.ts'
 import { totalsOfEvent } from '../../src/domain/ledger/token-totals.ts'
 import type { CellRow, TokenCounts } from '../../src/domain/ledger/types.ts'
 import type { LedgerBucket, LedgerStore } from '../../src/store/ledger-store.ts'
 
 /** The instant that everything lies around: the start of a minute and of an hour. */
 export const T0 = Date.UTC(2026, 5, 1, 12)
+const MINUTE_MS = 60_000
 
 type Totals = Awaited<ReturnType<LedgerStore['tokenTotals']>>[number]
 type BigCounts = Record<keyof TokenCounts, bigint>
@@ -43,7 +45,7 @@ export function expectedTotals(
   tokens: readonly TokenDocument[],
   { fromMs, toMs, hosts }: { fromMs: number; toMs: number; hosts: readonly (string | null)[] },
 ): BigTotals[] {
-  const chosen = tokens.filter(({ ts, host }) => {
+  const chosen = tokens.flatMap(partsOf).filter(({ ts, host }) => {
     const ms = ts.getTime()
     return ms >= fromMs && ms < toMs && hosts.includes(host)
   })
@@ -75,12 +77,14 @@ export function generatedTokens(count: number, lengthMs: number): TokenDocument[
       ...(pick(3) === 0 ? { cached_prompt_tokens: pick(prompt + 1) } : {}),
       ...(pick(5) === 0 ? { requests: pick(4) } : {}),
       ...(pick(3) === 0 ? {} : { tenant: ['a', 'b', 'null'][pick(3)]! }),
+      ...(pick(4) === 0 ? { interval_s: INTERVALS_S[pick(INTERVALS_S.length)]! } : {}),
     }
     const plain = without(token(`g${i}`, pick(lengthMs)), 'gpu_index', 'tenant')
     return { ...plain, ...fields, ...index }
   })
 }
 
+const INTERVALS_S = [0, 0.25, 5, 60, 61.5, 300, 1799.999, 3600]
 const GPU_SETS = [[0], [3], [0, 1], [1, 0], [0, 1, 2], [2, 0, 1], [0, 1, 2, 3, 4, 5, 6, 7], [1023, 5]]
 
 /** Whole numbers below a limit, from a fixed seed (xorshift32). */
@@ -165,6 +169,30 @@ export function bucket(fields: Partial<LedgerBucket> = {}): LedgerBucket {
     computedMs: T0 + 120_000,
     ...fields,
   }
+}
+
+/** Events of a store that an older version wrote, and the minutes whose cells are to be computed for it. */
+export const OLDER_TOKENS = [
+  token('instant', 0),
+  token('short', 30_000, { interval_s: 5 }),
+  token('edge', 5 * MINUTE_MS, { interval_s: 5 }),
+  token('half', 40 * MINUTE_MS + 1, { interval_s: 1800, host: null }),
+  token('day', 2 * MINUTE_MS, { interval_s: 86_400 }),
+]
+export const OLDER_MARKS = [
+  ...[4, 5].map((minute) => `${minute} h1`),
+  ...Array.from({ length: 31 }, (_, i) => `${10 + i} null`),
+]
+
+/** The marked minutes of the hours around T0, sorted. */
+export async function markedMinutes(ledger: LedgerStore): Promise<string[]> {
+  const marked: string[] = []
+  for (let minute = -60; minute < 60; minute++) {
+    for (const { hosts } of await ledger.readMarks('minute', T0 + minute * MINUTE_MS)) {
+      for (const host of hosts) marked.push(`${minute} ${host}`)
+    }
+  }
+  return marked.sort()
 }
 
 export async function collect<T>(items: AsyncIterable<T>): Promise<T[]> {

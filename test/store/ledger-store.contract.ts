@@ -483,6 +483,64 @@ function totalTests(contract: Contract): void {
     }
   })
 
+  contract('an event of several minutes is found from each of them, and from no other', async (place) => {
+    const store = await place.prepared()
+    const spans = [
+      // Ends with a minute, of which it has nothing, and begins with one.
+      token('five', CELL_MS, { interval_s: 5 }),
+      token('whole', 5 * CELL_MS, { interval_s: 60 }),
+      token('two', 2 * CELL_MS + 1, { interval_s: 0.002 }),
+      token('hour', HOUR_MS + 30_000, { interval_s: 3600, requests: 500, prompt_tokens: 1_000_000 }),
+      token('three', 10 * CELL_MS + 10_000, { interval_s: 130, gpus: [2, 0], host: null }),
+    ]
+    const within = [token('instant', CELL_MS), token('short', CELL_MS - 1, { interval_s: 59 }), token('zero', 0)]
+    await store.writeDocuments([], [...spans, ...within])
+    const minutesOf = (event: TokenDocument) => {
+      const [begin, end] = [event.ts.getTime() - event.interval_s! * 1000, event.ts.getTime()]
+      const all = Array.from({ length: 66 }, (_, i) => T0 + (i - 3) * CELL_MS)
+      return all.filter((startMs) => startMs < end && startMs + CELL_MS > begin)
+    }
+    for (let startMs = T0 - 3 * CELL_MS; startMs < T0 + 63 * CELL_MS; startMs += CELL_MS) {
+      const found = await collect(store.ledger.readReachingTokens(startMs, startMs + CELL_MS))
+      const expected = spans.filter((event) => minutesOf(event).includes(startMs))
+      assert.deepEqual(found.map(({ _id }) => _id).sort(), expected.map(({ _id }) => _id).sort(), `${startMs - T0}`)
+      for (const event of found) {
+        const { ts, host, interval_s, requests } = spans.find(({ _id }) => _id === event._id)!
+        assert.deepEqual([event.ts, event.host, event.interval_s, event.requests], [ts, host, interval_s, requests])
+      }
+    }
+    const hour = await collect(store.ledger.readReachingTokens(T0, T0 + HOUR_MS))
+    assert.equal(hour.length, spans.length)
+    assert.deepEqual(await collect(store.ledger.readReachingTokens(T0 + 2 * HOUR_MS, T0 + 3 * HOUR_MS)), [])
+    assert.deepEqual(await collect(store.ledger.readReachingTokens(T0, T0)), [])
+    const totals = await store.ledger.tokenTotals(T0 - HOUR_MS, T0 + 2 * HOUR_MS, ['h1', null])
+    const sum = totals.reduce((all, { sum }) => all + Number(sum.requests), 0)
+    assert.equal(sum, 500 + spans.length - 1 + within.length)
+    assert.equal(totals.filter(({ startMs, host }) => startMs === T0 + CELL_MS && host === 'h1').length, 1)
+  })
+
+  contract('thousands of events of several minutes, many of one time, are read once each', async (place) => {
+    const store = await place.prepared()
+    const tokens = Array.from({ length: 2_500 }, (_, i) =>
+      token(`r${i}`, CELL_MS + (i < 1_500 ? 7 : i), { interval_s: i % 2 === 0 ? 30 : 600, prompt_tokens: 1_000 }),
+    )
+    await store.writeDocuments([], tokens)
+    const found = await collect(store.ledger.readReachingTokens(T0, T0 + CELL_MS))
+    assert.equal(new Set(found.map(({ _id }) => _id)).size, tokens.length)
+    assert.equal(found.length, tokens.length)
+    const range = { fromMs: T0 - HOUR_MS, toMs: T0 + HOUR_MS, hosts: ['h1'] }
+    const totals = await store.ledger.tokenTotals(range.fromMs, range.toMs, range.hosts)
+    assert.deepStrictEqual(inOneForm(totals), expectedTotals(tokens, range))
+  })
+
+  contract('an event is listed and read as it was written, whatever it sums over', async (place) => {
+    const store = await place.prepared()
+    const events = [token('long', 0, { interval_s: 1800 }), token('short', 30_000, { interval_s: 5 })]
+    await store.writeDocuments([], structuredClone(events))
+    assert.deepEqual((await store.listEvents('token', { limit: 5 })).items, events)
+    assert.deepEqual(await collect(store.readEvents('token', T0, T0 + CELL_MS)), events)
+  })
+
   contract('each kind of event alone, and after the others, is summed alike', async (place) => {
     const store = await place.prepared()
     const kinds: ((event: TokenDocument) => TokenDocument)[] = [
@@ -497,6 +555,11 @@ function totalTests(contract: Contract): void {
       (event) => ({ ...event, prompt_tokens: 0, completion_tokens: 0 }),
       (event) => ({ ...event, prompt_tokens: -0 }),
       (event) => ({ ...event, requests: 10, gpus: [0, 1, 2], cached_prompt_tokens: 100 }),
+      (event) => ({ ...event, interval_s: 90, requests: 7, cached_prompt_tokens: 3 }),
+      (event) => ({ ...event, interval_s: 0.001, gpus: [1, 0, 2] }),
+      (event) => ({ ...event, interval_s: 3600, prompt_tokens: 0, completion_tokens: 0 }),
+      // What an older pertoken took: an instant, as it was.
+      (event) => ({ ...event, interval_s: 3601 }),
     ]
     const tokens = kinds.flatMap((change, minute) =>
       [0, 1].map((n) => change(token(`k${minute}-${n}`, minute * CELL_MS + n))),

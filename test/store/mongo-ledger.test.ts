@@ -14,7 +14,20 @@ import { MongoStore } from '../../src/store/mongo/mongo-store.ts'
 import { SqliteStore } from '../../src/store/sqlite/sqlite-store.ts'
 import { mongoForTests, uniqueName, withDatabase } from '../servers/servers-for-tests.ts'
 import { startProxy } from '../servers/tcp-proxy.ts'
-import { bucket, collect, generatedTokens, inOneForm, row, sample, T0, TOKEN_HOSTS, token } from './ledger-samples.ts'
+import {
+  bucket,
+  collect,
+  generatedTokens,
+  inOneForm,
+  markedMinutes,
+  OLDER_MARKS,
+  OLDER_TOKENS,
+  row,
+  sample,
+  T0,
+  TOKEN_HOSTS,
+  token,
+} from './ledger-samples.ts'
 import { type LedgerFixture, ledgerStoreContract } from './ledger-store.contract.ts'
 
 const replicated = await mongoForTests({ mode: 'replica-set', owned: true })
@@ -173,6 +186,70 @@ test('reading buckets and marks looks at nothing but what it returns', options, 
   }
 })
 
+test(
+  'a database of format 1 gets the reach of its events once, and cells that come out otherwise are marked',
+  options,
+  async () => {
+    const url = withDatabase(standalone.url, uniqueName('format-1'))
+    const client = new MongoClient(url)
+    const store = new MongoStore({ url, log })
+    try {
+      await store.prepare()
+      await store.writeDocuments([], structuredClone(OLDER_TOKENS))
+      const tokens = client.db().collection<Document>('token_usage')
+      await tokens.updateMany({}, { $unset: { pt_reach: 1 } })
+      await tokens.dropIndex('pt_reach_1_ts_1')
+      await tokens.insertOne({ _id: 'old' as never, ts: new Date(T0), interval_s: 600 })
+      const format = client.db().collection<Document>('pt_meta')
+      await format.updateOne({ _id: 'format' as never }, { $set: { number: 1 } })
+      for (const prepared of [1, 2]) {
+        assert.deepEqual(await store.prepare(), { warnings: [] })
+        const reach = await tokens.find({ pt_reach: { $exists: true } }).toArray()
+        assert.deepEqual(reach.map(({ _id, pt_reach }) => [_id as unknown, pt_reach]).sort(), [
+          [OLDER_TOKENS[2]!._id, 1],
+          [OLDER_TOKENS[3]!._id, 32],
+        ])
+        assert.deepEqual(await markedMinutes(store.ledger), OLDER_MARKS.toSorted(), String(prepared))
+      }
+      assert.equal((await format.findOne({ _id: 'format' as never }))!['number'], 2)
+      const reaching = await collect(store.ledger.readReachingTokens(T0, T0 + HOUR_MS))
+      assert.equal(reaching.length, 2)
+    } finally {
+      await store.close()
+      await client.db().dropDatabase()
+      await client.close()
+    }
+  },
+)
+
+test('what reaches into a minute is found without a look at what lies beside it', options, async () => {
+  const url = withDatabase(standalone.url, uniqueName('reach'))
+  const client = new MongoClient(url)
+  const store = new MongoStore({ url, log })
+  try {
+    await store.prepare()
+    const lengths = [undefined, undefined, 5, 10, 90, 600]
+    const tokens = Array.from({ length: 6_000 }, (_, i) => {
+      const seconds = lengths[i % lengths.length]
+      return token(`r${i}`, i * 1_000 + 1, seconds === undefined ? {} : { interval_s: seconds })
+    })
+    await store.writeDocuments([], tokens)
+    await client.db().command({ profile: 2 })
+    const found = await collect(store.ledger.readReachingTokens(T0 + HOUR_MS, T0 + HOUR_MS + CELL_MS))
+    await client.db().command({ profile: 0 })
+    const profile = client.db().collection('system.profile')
+    const seen = await profile.find({ ns: /token_usage/, docsExamined: { $exists: true } }).toArray()
+    const sum = (field: string) => seen.reduce((all, one) => all + Number(one[field] ?? 0), 0)
+    const [docsExamined, keysExamined] = [sum('docsExamined'), sum('keysExamined')]
+    assert.ok(found.length > 100 && docsExamined <= 2 * found.length, `${docsExamined} for ${found.length}`)
+    assert.ok(keysExamined <= 2 * found.length + 200, `${keysExamined} keys for ${found.length}`)
+  } finally {
+    await store.close()
+    await client.db().dropDatabase()
+    await client.close()
+  }
+})
+
 test('both stores give equal answers', options, async () => {
   const fixture = await makeFixture(replicated.url)
   const directory = mkdtempSync(join(tmpdir(), 'pertoken-both-'))
@@ -208,6 +285,7 @@ async function answersOf(store: EventStore): Promise<unknown[]> {
     await collect(ledger.readBuckets('minute', 0, T0 * 2)),
     await collect(ledger.readBuckets('minute', T0, T0 + HOUR_MS, hosts.toReversed())),
     await ledger.rawRange(),
+    (await collect(ledger.readReachingTokens(T0 + 10 * CELL_MS, T0 + 30 * CELL_MS))).map(({ _id }) => _id).sort(),
     await ledger.purge(T0 + 500, T0 + 2 * CELL_MS),
     await ledger.rawRange(),
   ]

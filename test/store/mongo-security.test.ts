@@ -175,6 +175,35 @@ test(
 )
 
 test(
+  'without the right to it, events of an older version get no reach, and the line names the right',
+  limit,
+  async () => {
+    const database = uniqueName('reach')
+    const db = secured.root.db(database)
+    await makeUser(secured.server.url, database, { name: 'user', password: PASSWORD })
+    await using opened = open({ url: urlFor(secured.server.url, database, { name: 'user' }), securityPauseMs: 0 })
+    const { store } = opened
+    await store.prepare()
+    await store.writeDocuments([], [token('long', 0, { interval_s: 600 })])
+    await db.collection('token_usage').updateMany({}, { $unset: { pt_reach: 1 } })
+    await db.collection('pt_meta').updateOne({ _id: 'format' as never }, { $set: { number: 1 } })
+    await assert.rejects(store.prepare(), (error) => {
+      assert.ok(error instanceof StoreError && error.retriable && error.hasRemedy)
+      assert.match(
+        error.message,
+        /the user may not update token_usage: grant it "update" there until pertoken has started/,
+      )
+      return true
+    })
+    const update = { resource: { db: database, collection: 'token_usage' }, actions: ['update'] }
+    await db.command({ grantPrivilegesToRole: `${leastRole().role}-user`, privileges: [update] })
+    await store.prepare()
+    assert.equal((await collect(store.ledger.readReachingTokens(T0 - 60_000, T0))).length, 1)
+    await db.dropDatabase()
+  },
+)
+
+test(
   'each refusal is one line that says what, where and what to do, may pass, and tells no secret',
   limit,
   async () => {

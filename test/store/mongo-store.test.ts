@@ -40,7 +40,7 @@ test(
       assert.deepEqual(await store.prepare(), { warnings: [] })
       const keysOf = async (name: string) => (await client.db().collection(name).indexes()).map((index) => index['key'])
       assert.deepEqual(await keysOf('gpu_metrics'), [{ _id: 1 }, { ts: 1 }, { host: 1, gpu_index: 1 }])
-      assert.deepEqual(await keysOf('token_usage'), [{ _id: 1 }, { ts: 1 }, { model: 1 }])
+      assert.deepEqual(await keysOf('token_usage'), [{ _id: 1 }, { ts: 1 }, { model: 1 }, { pt_reach: 1, ts: 1 }])
       assert.deepEqual(await keysOf('dead_letters'), [{ _id: 1 }, { time: -1, _id: -1 }])
       assert.deepEqual(await keysOf('pt_marks'), [{ _id: 1 }, { level: 1, start_ms: 1, at_ms: 1 }])
       const made = await client.db().listCollections().toArray()
@@ -76,7 +76,15 @@ test('an existing plain collection is used as it is, and its documents stay as t
     await collection.insertMany(foreign)
     const store = openStore(url)
     assert.deepEqual(await store.prepare(), { warnings: [] })
-    assert.deepEqual(await store.writeDocuments([sample('a', 0)], []), { stored: 1, duplicate: 0 })
+    assert.equal((await store.writeDocuments([sample('a', 0)], [])).stored, 1)
+    // Where ids are not clustered, duplicates are looked up by another way.
+    const again = Array.from({ length: 1500 }, (_, i) => ({
+      ...sample(i === 0 ? 'a' : `more ${i}`, i),
+      host: 'other',
+    }))
+    assert.deepEqual((await store.writeDocuments(again, [])).existing.samples, [{ host: 'h1', ts: new Date(T0) }])
+    assert.equal((await store.writeDocuments(again, [])).existing.samples.length, 1500)
+    await collection.deleteMany({ host: 'other' })
     const [info] = await client.db().listCollections({ name: 'gpu_metrics' }).toArray()
     assert.equal((info as Document)['options'].clusteredIndex, undefined)
     assert.deepEqual(
@@ -166,8 +174,9 @@ test('a call with more than 20 MB is split, and a second one finds all of it', o
     const lists = Array.from({ length: 4 }, (_, i) => token(`list${i}`, i, { list: Array(400_000).fill(1) }))
     const many = Array.from({ length: 25_000 }, (_, i) => token(`many${i}`, i))
     const all = [...wide, ...many, ...lists]
-    assert.deepEqual(await store.writeDocuments([], all), { stored: all.length, duplicate: 0 })
-    assert.deepEqual(await store.writeDocuments([], wide), { stored: 0, duplicate: wide.length })
+    assert.equal((await store.writeDocuments([], all)).stored, all.length)
+    const { stored, duplicate, existing } = await store.writeDocuments([], all)
+    assert.deepEqual([stored, duplicate, existing.tokens.length], [0, all.length, all.length])
     const tooLarge = token('too large', 0, { note: 'x'.repeat(17_000_000) })
     await assert.rejects(store.writeDocuments([], [tooLarge]), storeError(false, /Cannot store document/))
     await store.close()

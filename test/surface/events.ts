@@ -34,7 +34,7 @@ export function tokensAt(t0: number): object[] {
   const at = (ms: number) => ({ ts: new Date(t0 + ms).toISOString(), ...counts })
   return [
     {
-      ...{ ...at(0), host: 'h1', gpu_index: 0, model: 'llama', latency_ms: 12.5, tenant: 'chat', event_id: 't0' },
+      ...{ ...at(500), host: 'h1', gpu_index: 0, model: 'llama', latency_ms: 12.5, tenant: 'chat', event_id: 't0' },
       ...{ cached_prompt_tokens: 100, requests: 3, interval_s: 1.5, engine: 'vllm', request_id: 'r0' },
       ...{ prefill_ms: 2.5, decode_ms: 10, unknown: { deep: [1, 'a', null, true] } },
     },

@@ -1,7 +1,7 @@
 // Chooses the source of GPU figures of this host, and reports why the others cannot be used. NVML first: it starts no
-// process per reading and is the only one with energy; nvidia-smi where NVML cannot be called; the seed only where one
-// is configured, as its figures are invented. The choice is made once: a source that fails later reports it and stays,
-// and is never replaced by the seed.
+// process per reading and has energy; nvidia-smi where NVML cannot be called; a DCGM exporter where neither can, as in
+// a pod without GPUs; the seed only where one is configured, as its figures are invented. The choice is made once: a
+// source that fails later reports it and stays, and is never replaced by the seed.
 
 import { type GpuReading, type GpuSource, GpuSourceError, type GpuSourceName } from './gpu-source.ts'
 import { NvidiaSmiSource } from './nvidia-smi-source.ts'
@@ -13,9 +13,11 @@ export interface GpuChoiceOptions {
   nvmlLibrary?: string | undefined
   /** The nvidia-smi command; that on the PATH when absent. */
   nvidiaSmiPath?: string | undefined
+  /** The DCGM exporter's page; that of port 9400 of this host when absent. */
+  dcgmUrl?: URL | undefined
   /** A JSON array of GPUs; null: no seed. */
   seedPath: string | null
-  /** This host, for a seed with several. */
+  /** This host, for a seed or a DCGM page with several. */
   hostname?: string | undefined
   /** A reading succeeds or fails within this; 5 s when absent. */
   timeoutMs?: number | undefined
@@ -35,7 +37,7 @@ export interface GpuChoice {
   tried: TriedGpuSource[]
 }
 
-const ALL: readonly GpuSourceName[] = ['nvml', 'nvidia-smi', 'seed']
+const ALL: readonly GpuSourceName[] = ['nvml', 'nvidia-smi', 'dcgm', 'seed']
 
 /** The wanted source, or with `auto` the first that returns a reading. */
 export async function chooseGpuSource(options: GpuChoiceOptions): Promise<GpuChoice> {
@@ -48,7 +50,7 @@ export async function chooseGpuSource(options: GpuChoiceOptions): Promise<GpuCho
   return { source: null, tried }
 }
 
-/** Whether each of the three sources can be used here, or why not. */
+/** Whether each of the sources can be used here, or why not. */
 export async function probeGpuSources(options: Omit<GpuChoiceOptions, 'want'>): Promise<TriedGpuSource[]> {
   const tried: TriedGpuSource[] = []
   for (const name of ALL) {
@@ -75,19 +77,23 @@ async function trySource(
 }
 
 async function openSource(name: GpuSourceName, options: Omit<GpuChoiceOptions, 'want'>): Promise<GpuSource> {
-  const { nvmlLibrary, nvidiaSmiPath, seedPath, hostname, timeoutMs } = options
+  const { nvmlLibrary, nvidiaSmiPath, dcgmUrl, seedPath, hostname, timeoutMs } = options
   const limit = timeoutMs === undefined ? {} : { timeoutMs }
   if (name === 'nvml')
     return new NvmlSource({ ...limit, ...(nvmlLibrary === undefined ? {} : { library: nvmlLibrary }) })
   if (name === 'nvidia-smi') {
     return new NvidiaSmiSource({ ...limit, ...(nvidiaSmiPath === undefined ? {} : { path: nvidiaSmiPath }) })
   }
+  // Loaded on demand, as the seed is, whose schema library takes 24 MB: an agent with GPUs need not have them.
+  if (name === 'dcgm') {
+    const { DcgmSource } = await import('./dcgm/dcgm-source.ts')
+    return new DcgmSource({ ...limit, hostname, ...(dcgmUrl === undefined ? {} : { url: dcgmUrl }) })
+  }
   if (seedPath === null) {
     throw new GpuSourceError(
       'No seed file is named: set GPU_SEED to a JSON array of GPUs where made-up figures are wanted',
     )
   }
-  // Loaded on demand: its schema library takes 24 MB, which an agent with GPUs need not have.
   const { openSeedSource } = await import('./seed-source.ts')
   return openSeedSource(seedPath, hostname === undefined ? {} : { hostname })
 }

@@ -1,7 +1,8 @@
-// Where GPU figures come from on a GPU host. Three sources: nvml/ (the driver's library), nvidia-smi-source.ts (its
-// command) and seed-source.ts (invented figures, only where a seed file is configured). choose-gpu-source.ts picks one.
+// Where GPU figures come from on a GPU host. Four sources: nvml/ (the driver's library), nvidia-smi-source.ts (its
+// command), dcgm/ (the page of a DCGM exporter) and seed-source.ts (invented figures, only where a seed file is
+// configured). choose-gpu-source.ts picks one.
 
-export type GpuSourceName = 'nvml' | 'nvidia-smi' | 'seed'
+export type GpuSourceName = 'nvml' | 'nvidia-smi' | 'dcgm' | 'seed'
 
 /** One GPU at one instant. Null: unknown to the source; never reported as 0. */
 export interface GpuReading {
@@ -22,6 +23,21 @@ export interface GpuReading {
   migProfile: string | null
   /** USD per hour where the source itself knows it: the seed does. */
   pricePerHourUsd: number | null
+  /** What only a DCGM exporter knows; absent in other sources' readings. */
+  dcgm?: DcgmFigures
+}
+
+/** Shares of time, 0 to 1, of the whole GPU; and for whom it works, where the exporter knows Kubernetes' pods. */
+export interface DcgmFigures {
+  /** Share of time, averaged over all SMs, that an SM had work: how full the GPU was, where utilization is whether. */
+  smActive: number | null
+  /** Share of time that the memory was read or written. */
+  dramActive: number | null
+  /** Share of time that the compute engine was active: utilization's meaning, also on GPUs that are split by MIG. */
+  grEngineActive: number | null
+  /** Of the pod; with several pods on the GPU those of all, comma-separated, in the order of `pod`. */
+  namespace: string | null
+  pod: string | null
 }
 
 /** A source cannot be used at all, or has no reading now: why, and what to do. */
@@ -41,5 +57,9 @@ export interface GpuSource {
   readonly faults: readonly string[]
   /** What is odd as of the last read and costs no figure, for the log and /health, which stays ok. */
   readonly notices?: readonly string[]
+  /** Processes that compute on each GPU as of a few seconds ago, by its index; null and absent: not known. */
+  readonly holders?: ReadonlyMap<number, readonly number[]> | null
+  /** Whether another program measures: a reading may then repeat the one before, and not be worth a sample. */
+  readonly repeats?: boolean
   close(): Promise<void>
 }

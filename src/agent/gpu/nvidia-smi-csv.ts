@@ -59,7 +59,11 @@ export function parseSmiTable(text: string, required: string, columns?: readonly
 }
 
 function columnsOf(header: string): string[] {
-  return header.split(', ').map((cell) => cell.replace(/\[.*\]$/, '').trim())
+  return header.split(', ').map((cell) => {
+    // Its unit, as in `power.draw [W]`. By a pattern, a line of many brackets would take the square of its length.
+    const unitAt = cell.endsWith(']') ? cell.indexOf('[') : -1
+    return (unitAt === -1 ? cell : cell.slice(0, unitAt)).trim()
+  })
 }
 
 /** Whether cells that are too many or too few are those of a GPU all the same: an advisory has neither. */

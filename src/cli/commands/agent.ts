@@ -15,7 +15,7 @@ import { type Command, type CommandContext, UsageError } from '../command.ts'
 import type { Config } from '../options.ts'
 import { version } from '../version.ts'
 import { openSink, tokenReader } from '../wiring/agent-sink.ts'
-import { findGpuSource, GPU_OPTIONS, noGpuLine, sampleSettings, seedPathOf } from '../wiring/gpu-sources.ts'
+import { findGpuSource, GPU_FLAGS, GPU_OPTIONS, noGpuLine, sampleSettings, seedPathOf } from '../wiring/gpu-sources.ts'
 import { makeLogger } from '../wiring/wire.ts'
 
 /** Sent records beyond this size are deleted, so that the spool stays small while its sink responds. */
@@ -35,6 +35,7 @@ export const agent: Command = {
     'token-file': { value: 'FILE', help: 'File with the token for --to; read again when it changes' },
     ca: { option: 'AGENT_CA', value: 'FILE', help: 'PEM file of the authority to trust for --to' },
     model: { option: 'AGENT_MODEL', value: 'NAME', help: 'Model that the GPUs hold: NAME, or 0=NAME,1=NAME' },
+    ...GPU_FLAGS,
     price: { option: 'AGENT_PRICE', value: 'USD', help: 'What one GPU of this host costs an hour' },
     interval: { option: 'AGENT_INTERVAL_SEC', value: 'SECONDS', help: 'Time between two samples' },
     port: { option: 'AGENT_PORT', value: 'PORT', help: 'Loopback port of its own /health and /metrics' },

@@ -1,7 +1,7 @@
-// `pertoken doctor`: checks settings, log, store, disks, clocks, hosts, GPU sources and HTTP server, and reports in one
-// line each that it is well or what to do. Exit 1 when something is wrong. A GPU source that cannot be used is wrong
-// only where the settings name it: a machine for a processor or a broker has no GPU. The checks are in src/cli/doctor,
-// one subject a file.
+// `pertoken doctor`: checks settings, log, store, disks, clocks, hosts, prices, GPU sources and HTTP server, and
+// reports in one line each that it is well or what to do. Exit 1 when something is wrong. A GPU source that cannot be
+// used is wrong only where the settings name it: a machine for a processor or a broker has no GPU. The checks are in
+// src/cli/doctor, one subject a file.
 
 import { existsSync } from 'node:fs'
 import type { EventLog } from '../../log/event-log.ts'
@@ -13,11 +13,12 @@ import type { Finding } from '../doctor/finding.ts'
 import { type HostLook, hostFindings, probeHosts } from '../doctor/host-findings.ts'
 import { checkOwnHttp } from '../doctor/http-findings.ts'
 import { checkLog, isLogUsable } from '../doctor/log-findings.ts'
+import { checkPrices } from '../doctor/price-findings.ts'
 import { checkSettings } from '../doctor/settings-findings.ts'
 import { checkStart, checkStore, isStoreUsable } from '../doctor/store-findings.ts'
 import { readEnvFile } from '../env-file.ts'
 import type { Config } from '../options.ts'
-import { GPU_OPTIONS, seedPathOf, tryGpuSources } from '../wiring/gpu-sources.ts'
+import { GPU_FLAGS, GPU_OPTIONS, seedPathOf, tryGpuSources, wantedSource } from '../wiring/gpu-sources.ts'
 import { kafkaOptions, makeLogger, mongoOptions, openLog, openStore } from '../wiring/wire.ts'
 import { SERVICE_OPTIONS } from './processor.ts'
 
@@ -27,6 +28,7 @@ export const doctor: Command = {
   usage: '[--producer] [--json]',
   flags: {
     producer: { help: 'For a machine that only publishes: leaves out store, group and own HTTP' },
+    ...GPU_FLAGS,
     json: { help: 'Prints the findings as JSON' },
   },
   options: [...SERVICE_OPTIONS, ...GPU_OPTIONS, 'GPU_SEED', 'GPU_SEED_LOCAL', 'HOSTNAME'],
@@ -119,6 +121,7 @@ async function checkOpened(check: DataCheck, { log, store }: Opened): Promise<Fi
     ...diskFindings([...ownDisk(check), ...(ofMongo?.disks ?? []), ...(ofKafka?.disks ?? [])]),
     ...clockFindings({ mongoMs: ofMongo?.aheadMs ?? null, newestRecordMs: aheadMs(ofKafka?.newestMs), hosts }),
     ...hostFindings(seen, config, publishes),
+    ...(usableStore === null ? [] : await checkPrices(usableStore, nowMs())),
   ]
 }
 
@@ -155,8 +158,7 @@ function quietLogger(config: Config) {
 }
 
 async function checkGpuSources(config: Config): Promise<Finding[]> {
-  const isWanted = (name: string) =>
-    config.GPU_METRICS_SOURCE === name || (name === 'seed' && seedPathOf(config) !== null)
+  const isWanted = (name: string) => wantedSource(config) === name || (name === 'seed' && seedPathOf(config) !== null)
   const tried = await tryGpuSources(config)
   return tried.map(({ name, ok, message }) => ({ part: name, ok: ok || (isWanted(name) ? false : null), message }))
 }

@@ -1,14 +1,17 @@
-// `pertoken prices`: lists versions of the price book and revisions of the past, sets a new book from a file, and
-// explains the price of one GPU at one instant. Opens the store or asks a running server. A new book is effective from
-// the next minute on; what the last day would have cost with it is shown, and `pertoken reprice` corrects the past.
+// `pertoken prices`: lists versions of the price book and revisions of the past, shows the rules of the effective book,
+// sets a new book from a file, and explains the price of one GPU at one instant. Opens the store or asks a running
+// server. A new book is effective from the next minute on; what the last day would have cost with it is shown, and
+// which rules fit no GPU; `pertoken reprice` corrects the past.
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
-import { defaultsOf } from '../../domain/prices/price-book.ts'
+import { usd } from '../../domain/prices/money.ts'
+import { defaultsOf, PriceBook } from '../../domain/prices/price-book.ts'
 import { problemText } from '../../domain/prices/price-book-check.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
-import { priceListing } from '../../http/routes/price-routes.ts'
+import { fitOfVersion, priceListing } from '../../http/routes/price-routes.ts'
 import { PriceBookVersions, setBook } from '../../processor/prices/price-book-versions.ts'
 import { explainPrice, type PriceExplanation } from '../../processor/prices/price-explanation.ts'
+import { type BookFit, isKnownGpu, unknownGpuText } from '../../processor/prices/seen-gpus.ts'
 import { priceChange, WHAT_IF_MS } from '../../processor/recompute/price-change.ts'
 import { textTable } from '../../report/table.ts'
 import type { EventStore } from '../../store/event-store.ts'
@@ -16,6 +19,7 @@ import { ApiClient } from '../api-client.ts'
 import { type Command, type CommandContext, numberFlag, textFlag, UsageError } from '../command.ts'
 import { instantFlag } from '../parse-instant.ts'
 import { hasChange, keptDefaultText, priceChangeText } from '../price-change-text.ts'
+import { priceFitText } from '../price-fit-text.ts'
 import { ProgressLine } from '../progress-line.ts'
 import { readPriceBook } from '../wiring/price-book-file.ts'
 import { makeLogger, openStore } from '../wiring/wire.ts'
@@ -23,12 +27,21 @@ import { makeLogger, openStore } from '../wiring/wire.ts'
 /** What GET /api/v1/prices and priceListing return. */
 interface Listing {
   in_force: { version: number; book: PriceBookDocument } | null
+  /** Absent: a server that is older. */
+  fit?: BookFit | null
   versions: { version: number; from: string | null; at: string; origin: string; rules: number }[]
   revisions: { revision: number; from: string; to: string; book_version: number; at: string }[]
 }
 
+/** What PUT /api/v1/prices returns, as far as it is shown. */
+interface SetAnswer {
+  version: number
+  is_new: boolean
+  fit?: BookFit
+}
+
 export const prices: Command = {
-  usage: 'list | set FILE | explain --host NAME --gpu INDEX [--at TIME]',
+  usage: 'list | show | set FILE | explain --host NAME --gpu INDEX [--at TIME]',
   flags: {
     host: { value: 'NAME', help: 'For explain: the host; left out: events without a host' },
     gpu: { value: 'INDEX', help: 'For explain: index of the GPU on its host' },
@@ -38,13 +51,16 @@ export const prices: Command = {
   },
   options: ['MONGO_URL', 'DATA_DIR', 'LOG_LEVEL'],
   details:
+    'show: the rules in force, those that fit no GPU that was seen, and the GPUs that get the default.\n' +
     'set: FILE is YAML or JSON; a book with any mistake is refused as a whole, each mistake named with its line.\n' +
     'It counts from the next minute on. The past is corrected by pertoken reprice.',
   async run(context) {
     const [action = 'list', file, ...more] = context.words
     const isRight = more.length === 0 && (action === 'set') === (file !== undefined)
-    if (!isRight || !['list', 'set', 'explain'].includes(action)) {
-      throw new UsageError('Expected list, set FILE or explain --host NAME --gpu INDEX\nSee: pertoken prices --help')
+    if (!isRight || !['list', 'show', 'set', 'explain'].includes(action)) {
+      throw new UsageError(
+        'Expected list, show, set FILE or explain --host NAME --gpu INDEX\nSee: pertoken prices --help',
+      )
     }
     const url = textFlag(context.flags, 'url')
     if (url !== undefined) return remotely(context, new ApiClient(url, context.config.API_TOKEN), { action, file })
@@ -67,22 +83,30 @@ async function locally(context: CommandContext, store: EventStore, { action, fil
   if (action === 'set') return setLocally(context, store, file!)
   if (action === 'explain') {
     const slot = slotOf(context)
-    if ((await store.ledger.readBooks()).length === 0) {
+    const books = await readVersions(store)
+    if (books.versions.length === 0) {
       throw new Error('Cannot explain a price: there is no price book yet; start the processor, or set one')
+    }
+    if (!(await isKnownGpu(store, books.bookFor(floorTo(CELL_MS, slot.atMs)), slot))) {
+      throw new Error(`Cannot explain a price: ${unknownGpuText(slot)}`)
     }
     return showExplanation(context, await explainPrice(store, slot))
   }
+  const listing = (await priceListing(store, await readVersions(store), Date.now())) as Listing
+  return action === 'show' ? showBook(context, listing) : showListing(context, listing)
+}
+
+async function readVersions(store: EventStore): Promise<PriceBookVersions> {
   const books = new PriceBookVersions(store.ledger)
   await books.refresh()
-  return showListing(context, priceListing(books, Date.now()) as Listing)
+  return books
 }
 
 async function remotely(context: CommandContext, client: ApiClient, { action, file }: PricesRequest): Promise<number> {
   if (action === 'set') {
     const book = bookOf(context, file!)
     if (book === null) return 1
-    const version = (await (await client.put('/api/v1/prices', book)).json()) as { version: number; is_new: boolean }
-    return showVersion(context, version)
+    return showVersion(context, (await (await client.put('/api/v1/prices', book)).json()) as SetAnswer)
   }
   if (action === 'explain') {
     const { host, gpuIndex, atMs } = slotOf(context)
@@ -90,7 +114,8 @@ async function remotely(context: CommandContext, client: ApiClient, { action, fi
     const response = await client.get('/api/v1/explain', parameters)
     return showExplanation(context, (await response.json()) as PriceExplanation)
   }
-  return showListing(context, (await (await client.get('/api/v1/prices', {})).json()) as Listing)
+  const listing = (await (await client.get('/api/v1/prices', {})).json()) as Listing
+  return action === 'show' ? showBook(context, listing) : showListing(context, listing)
 }
 
 /** The book of a file; null when it is wrong, after all that is wrong has been reported. */
@@ -108,7 +133,7 @@ async function setLocally(context: CommandContext, store: EventStore, file: stri
   if (book === null) return 1
   const nowMs = Date.now()
   const { version, isNew } = await setBook(store.ledger, book, { origin: 'cli', nowMs })
-  showVersion(context, { version: version.version, is_new: isNew })
+  showVersion(context, { version: version.version, is_new: isNew, fit: await fitOfVersion(store, version, nowMs) })
   if (!isNew || context.flags['json'] === true) return 0
   const toMs = floorTo(CELL_MS, nowMs)
   const line = new ProgressLine('Looking at the last day')
@@ -138,12 +163,38 @@ function slotOf({ flags }: CommandContext): Parameters<typeof explainPrice>[1] {
   return { host: textFlag(flags, 'host') ?? null, gpuIndex, atMs: instantFlag(flags, 'at', nowMs) ?? nowMs, nowMs }
 }
 
-function showVersion({ flags, print }: CommandContext, version: { version: number; is_new: boolean }): number {
-  if (flags['json'] === true) print(`${JSON.stringify(version)}\n`)
-  else if (version.is_new) print(`Price book version ${version.version} is set: it counts from the next minute on\n`)
-  else print(`Price book version ${version.version} says the same already: nothing has changed\n`)
+function showVersion({ flags, print }: CommandContext, answer: SetAnswer): number {
+  const { version, is_new: isNew, fit } = answer
+  if (flags['json'] === true) {
+    print(`${JSON.stringify(answer)}\n`)
+    return 0
+  }
+  if (isNew) print(`Price book version ${version} is set: it counts from the next minute on\n`)
+  else print(`Price book version ${version} says the same already: nothing has changed\n`)
+  if (fit !== undefined) print(priceFitText(fit))
   return 0
 }
+
+/** The rules of the effective book, and how they fit. */
+function showBook({ flags, print }: CommandContext, { in_force: effective, fit }: Listing): number {
+  if (flags['json'] === true) print(`${JSON.stringify({ in_force: effective, fit: fit ?? null }, null, 2)}\n`)
+  else if (effective === null) print(NO_BOOK)
+  else {
+    const compiled = new PriceBook(effective.book, effective.version)
+    const rules = effective.book.rules.map(({ id, kind, match, from = '-', to = '-' }, i) => {
+      const fields = Object.entries(match).map(([name, value]) => `${name} ${value}`)
+      return [id, kind, fields.join(', '), String(usd(compiled.rules[i]!.nanoUsdPerHour)), from, to]
+    })
+    print(`Price book version ${effective.version}${rules.length === 0 ? ': no rules' : ''}\n\n`)
+    if (rules.length > 0) print(textTable(['rule', 'kind', 'matches', 'USD/h', 'from', 'to'], rules, SHOWN))
+    if (fit !== undefined && fit !== null) print(`${rules.length > 0 ? '\n' : ''}${priceFitText(fit)}`)
+  }
+  return 0
+}
+
+/** Right-aligned columns of a book; an owned GPU's price is without energy. */
+const SHOWN = [false, false, false, true, false, false]
+const NO_BOOK = 'There is no price book yet: start the processor, or pertoken prices set FILE\n'
 
 function showListing({ flags, print }: CommandContext, listing: Listing): number {
   if (flags['json'] === true) {
@@ -154,7 +205,7 @@ function showListing({ flags, print }: CommandContext, listing: Listing): number
   const versions = listing.versions.map(({ version, from, at, origin, rules }) => [
     ...[`${version}${version === effective ? ' (in force)' : ''}`, from ?? 'since ever', origin, String(rules), at],
   ])
-  if (versions.length === 0) print('There is no price book yet: start the processor, or pertoken prices set FILE\n')
+  if (versions.length === 0) print(NO_BOOK)
   else print(textTable(['version', 'from', 'origin', 'rules', 'set at'], versions, [false, false, false, true, false]))
   const revisions = listing.revisions.map(({ revision, from, to, book_version, at }) => [
     ...[String(revision), from, to, String(book_version), at],

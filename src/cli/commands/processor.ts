@@ -5,7 +5,7 @@ import type { StartFrom } from '../../processor/ingest/start.ts'
 import { type Command, type CommandContext, textFlag, UsageError } from '../command.ts'
 import type { OptionName } from '../options.ts'
 import { parseInstant } from '../parse-instant.ts'
-import { sampleSettings } from '../wiring/gpu-sources.ts'
+import { GPU_FLAGS, sampleSettings } from '../wiring/gpu-sources.ts'
 
 /** Settings of whatever runs a processor. */
 export const SERVICE_OPTIONS: readonly OptionName[] = [
@@ -43,6 +43,7 @@ export const processor: Command = {
     'publish-gpu': {
       help: 'Publishes samples of this host’s GPUs, measured ones only; see AGENT_* for pace and model',
     },
+    ...GPU_FLAGS,
   },
   options: SERVICE_OPTIONS,
   async run(context) {

@@ -5,7 +5,9 @@
 
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
 import { CostReading, storedProgress } from '../../processor/cost/cost-reading.ts'
-import { type CostAnswer, type CostFigures, figuresOf, streamedJson } from '../../report/cost-figures.ts'
+import { Commitments } from '../../processor/prices/commitments.ts'
+import { type CostAnswer, streamedJson } from '../../report/cost-answer.ts'
+import { type CostFigures, figuresOf } from '../../report/cost-figures.ts'
 import { type CostRow, TooManyRows } from '../../report/cost-grouping.ts'
 import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS } from '../../report/cost-query.ts'
 import { costCsv } from '../../report/csv.ts'
@@ -30,7 +32,10 @@ export const report: Command = {
     to: { value: 'TIME', help: 'First instant after the range (now)' },
     by: { value: 'NAMES', help: `Any of ${GROUPINGS.join(', ')}, with commas between (model)` },
     step: { value: 'STEP', help: 'Length of a row: 1m, 1h, 1d or all (all)' },
-    idle: { value: 'WAY', help: 'Loaded idle of nobody: own (a row) or spread (over each slot-hour) (own)' },
+    idle: {
+      value: 'WAY',
+      help: 'Idle, model loaded, of no known model: own (a row) or spread (over each slot-hour) (own)',
+    },
     model: { value: 'NAME', help: 'Only this model' },
     tenant: { value: 'NAME', help: 'Only this tenant' },
     host: { value: 'NAME', help: 'Only this host' },
@@ -139,7 +144,7 @@ async function write(
   const found = withProgress(reading)
   if (format === 'csv' || format === 'focus') {
     const { final } = await reading.outlook()
-    await writeAll(context, format === 'csv' ? costCsv(found) : focusFile(found, final))
+    await writeAll(context, format === 'csv' ? costCsv(found) : await focusOf(found, { store, revision, final }))
     const tail = await reading.tail()
     return context.say(`The file is ${stateText(tail.final)}\n${notesOf(tail)}`)
   }
@@ -152,6 +157,15 @@ async function write(
   for await (const row of found) if (count++ < MAX_TABLE_ROWS) rows.push(figuresOf(row))
   const answer = { ...reading.head, ...(await reading.tail()), rows }
   print(tableText(query, answer, count))
+}
+
+/** The FOCUS file, whose reserved rows name their commitment. */
+async function focusOf(
+  rows: AsyncIterable<CostRow>,
+  { store, revision, final }: { store: EventStore; revision: number | null; final: boolean },
+): Promise<AsyncIterable<string>> {
+  const commitments = await Commitments.of(store.ledger, revision)
+  return focusFile(rows, { isFinal: final, commitmentOf: (row) => commitments.idOf(row) })
 }
 
 /** The rows; progress is shown on standard error unless the report itself goes to a terminal. */
@@ -232,6 +246,7 @@ function stateText(final: boolean): string {
   return final ? 'final' : 'not final: events of this range may still come or are being worked in'
 }
 
-function notesOf({ missing = [] }: Pick<CostAnswer, 'missing'>): string {
-  return missing.map((gap) => `Missing: ${gap.from} to ${gap.to}: ${gap.reason}\n`).join('')
+function notesOf({ missing = [], notes = [] }: Pick<CostAnswer, 'missing' | 'notes'>): string {
+  const gaps = missing.map((gap) => `Missing: ${gap.from} to ${gap.to}: ${gap.reason}\n`)
+  return [...gaps, ...notes.map((note) => `${note}\n`)].join('')
 }

@@ -1,7 +1,8 @@
 // `pertoken verify`: recomputes the ledger from the single raw documents and compares. Exit 1 on any difference, and
 // the first of them are shown; `--repair` marks what differs, so that the keeper of a running processor recomputes it.
 
-import { CELL_MS, DAY_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import { CELL_MS, DAY_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
+import { PriceBookVersions } from '../../processor/prices/price-book-versions.ts'
 import { type VerifyResult, verify as verifyRange } from '../../processor/recompute/verify.ts'
 import { textTable } from '../../report/table.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
@@ -13,7 +14,7 @@ import { makeLogger, openStore } from '../wiring/wire.ts'
 export const verify: Command = {
   usage: '[--from TIME] [--to TIME] [--repair] [--json]',
   flags: {
-    from: { value: 'TIME', help: 'First instant (the day of the first raw event)' },
+    from: { value: 'TIME', help: 'First instant (the day of the first raw event or commitment)' },
     to: { value: 'TIME', help: 'First instant after the range (the day of the last raw event)' },
     repair: { help: 'Marks what differs, so that the keeper computes it anew' },
     json: { help: 'Prints the result as JSON' },
@@ -57,13 +58,22 @@ async function rangeOf(
 ): Promise<{ fromMs: number; toMs: number } | null> {
   const nowMs = Date.now()
   const [from, to] = [instantFlag(flags, 'from', nowMs), instantFlag(flags, 'to', nowMs)]
-  const raw = from === undefined || to === undefined ? await ledger.rawRange() : null
+  const raw = from === undefined || to === undefined ? await coveredRange(ledger, nowMs) : null
   if (raw === null && (from === undefined || to === undefined)) return null
-  // A sample covers time up to two minutes from its own.
-  const fromMs = from === undefined ? floorTo(DAY_MS, raw!.fromMs - 2 * CELL_MS) : floorTo(CELL_MS, from)
+  // A sample covers time up to two minutes from its own, a token event is counted up to an hour before it.
+  const fromMs = from === undefined ? floorTo(DAY_MS, raw!.fromMs - HOUR_MS) : floorTo(CELL_MS, from)
   const toMs = to === undefined ? floorTo(DAY_MS, raw!.toMs + 2 * CELL_MS) + DAY_MS : Math.ceil(to / CELL_MS) * CELL_MS
   if (fromMs >= toMs) throw new UsageError('Flag --to is not after --from: expected a later instant')
   return { fromMs, toMs }
+}
+
+/** What raw events and commitments reach; null when there are neither. */
+async function coveredRange(ledger: LedgerStore, nowMs: number): Promise<{ fromMs: number; toMs: number } | null> {
+  const raw = await ledger.rawRange()
+  const books = new PriceBookVersions(ledger)
+  await books.refresh()
+  if (books.committedFromMs >= nowMs) return raw
+  return { fromMs: Math.min(raw?.fromMs ?? nowMs, books.committedFromMs), toMs: Math.max(raw?.toMs ?? nowMs, nowMs) }
 }
 
 function textOf(result: VerifyResult): string {

@@ -2,20 +2,16 @@
 // under two names, two GPUs under one, and a host that tokens spell otherwise than samples. A slot, host and index,
 // identifies a GPU in the ledger, so each splits, doubles or hides what it costs.
 
-import type { GpuConflict } from '../../domain/ledger/gpu-conflicts.ts'
-import { type HostSpelling, hostSpellings } from '../../domain/ledger/host-spellings.ts'
-import { type DoubtedCounter, readRecentGpus, readUsedSlots } from '../../processor/recent-gpus.ts'
+import { type IdentityLook, identityNotes, readIdentity } from '../../processor/identity-notes.ts'
+import { PriceBookVersions } from '../../processor/prices/price-book-versions.ts'
 import type { EventStore } from '../../store/event-store.ts'
 import type { Config } from '../options.ts'
 import type { Finding } from './finding.ts'
 
 /** What the stored samples and tokens show. */
-export interface HostLook {
+export interface HostLook extends IdentityLook {
   /** Event time of each host's newest sample, epoch milliseconds. */
   newestMs: Map<string | null, number>
-  conflicts: readonly GpuConflict[]
-  counters: readonly DoubtedCounter[]
-  spellings: readonly HostSpelling[]
 }
 
 /** What Docker and podman name a container's host by default. */
@@ -24,10 +20,12 @@ const MAX_LISTED = 5
 
 /** Reads the samples of the last hour of event time, and the newest tokens. */
 export async function probeHosts(store: EventStore): Promise<HostLook> {
-  const { samples, conflicts, counters } = await readRecentGpus(store)
+  const books = new PriceBookVersions(store.ledger)
+  await books.refresh()
+  const { samples, ...look } = await readIdentity(store, (host) => books.hosts.nameOf(host))
   const newestMs: HostLook['newestMs'] = new Map()
   for (const { host, ts } of samples) newestMs.set(host, Math.max(ts.getTime(), newestMs.get(host) ?? 0))
-  return { newestMs, conflicts, counters, spellings: hostSpellings(samples, await readUsedSlots(store)) }
+  return { ...look, newestMs }
 }
 
 /** `publishes`: whether events with this machine's HOSTNAME are to be expected. */
@@ -45,40 +43,11 @@ export function hostFindings(look: HostLook, config: Config, publishes: boolean)
   )
   if (ids.length > 0)
     add(false, `Samples come from ${listed(ids.map((id) => `"${id}"`))}, ids of containers: ${REMEDY}`)
-  for (const conflict of look.conflicts) add(false, conflictText(conflict))
-  for (const { tokenHost, sampleHost, gpu_indexes } of look.spellings) {
-    const gpus = listed(gpu_indexes.map((index) => `GPU ${index}`))
-    const found = `Tokens name host "${tokenHost}", of which no sample came; "${sampleHost}" has samples of ${gpus}`
-    add(false, `${found}: if it is the same host, its time is paid for twice; give it one name in both`)
-  }
-  if (look.counters.length > 0) {
-    const slots = look.counters.map(({ host, gpu_index, doubt }) => `"${host ?? ''}" GPU ${gpu_index} ${DOUBTS[doubt]}`)
-    const used = 'its power_w is used instead, or no energy at all where it has none'
-    add(null, `The energy counter (energy_j) of ${listed(slots)}: ${used}; check what sends it`)
-  }
+  for (const { code, message } of identityNotes(look)) add(code === 'energy_counter' ? null : false, message)
   if (findings.every(({ ok }) => ok === null) && look.newestMs.size > 0) {
     findings.push({ part: 'hosts', ok: true, message: `${look.newestMs.size} in the last hour of samples` })
   }
   return findings
-}
-
-function conflictText(conflict: GpuConflict): string {
-  if (conflict.kind === 'uuid_in_two_slots') {
-    const slots = listed(conflict.slots.map(({ host, gpu_index }) => `"${host ?? ''}" GPU ${gpu_index}`))
-    return `One GPU, ${conflict.uuid}, is sampled under ${slots}, and paid for under each: give its host one name`
-  }
-  const slot = `"${conflict.host ?? ''}" GPU ${conflict.gpu_index}`
-  if (conflict.kind === 'two_names_in_slot') {
-    return `${slot} is sampled as ${listed(conflict.names)}: two machines use one host name; give each its own`
-  }
-  const found = `${slot} is sampled as ${listed(conflict.uuids)}, which take turns, and only one GPU is paid for`
-  return `${found}: give each machine or container its own host name, and each GPU its own index`
-}
-
-const DOUBTS: Record<DoubtedCounter['doubt'], string> = {
-  back: 'goes back',
-  leap: 'leaps by more than a GPU can draw',
-  stopped: 'rests while power is measured',
 }
 
 const REMEDY = 'each new container would be another host in the ledger; set hostname: in the compose file, or HOSTNAME'

@@ -5,7 +5,7 @@
 
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { isNode, LineCounter, parseDocument, type YAMLError } from 'yaml'
+import { type Document, isNode, isScalar, LineCounter, parseDocument, visit, type YAMLError } from 'yaml'
 import { checkPriceBook, type PriceBookCheck } from '../../domain/prices/price-book-check.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import type { Problem } from '../../domain/prices/schema-errors.ts'
@@ -14,6 +14,10 @@ import { syntaxHint, takeSlips, withSpelling } from './yaml-slips.ts'
 
 /** Largest file that is read, bytes. */
 const MAX_FILE_BYTES = 8 * 1024 * 1024
+/** Problems of a file that are reported one by one: a line may have thousands. */
+const MAX_PROBLEMS = 100
+/** How much of a line is looked at for a hint. */
+const MAX_HINT_CHARACTERS = 1000
 /** A changed file is looked at again after this long, milliseconds: writers need a moment. */
 const SETTLE_MS = 200
 
@@ -31,13 +35,14 @@ export function parsePriceBook(text: string): PriceBookCheck {
 function parse(text: string): PriceBookCheck {
   const lines = new LineCounter()
   // The core schema has no tags that create objects of classes; merge keys and thousands of aliases are not wanted.
-  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: true, prettyErrors: false })
+  const document = parseDocument(text, { lineCounter: lines, uniqueKeys: false, prettyErrors: false })
   // Warnings are tags that are not known, and were ignored.
-  const faults = [...document.errors, ...document.warnings]
+  const faults = [...document.errors, ...document.warnings, ...repeatedKeys(document)]
   if (faults.length > 0) {
-    return { book: null, problems: faults.map((fault) => syntaxProblem(fault, lines, text)), warnings: [] }
+    const first = faults.slice(0, MAX_PROBLEMS).map((fault) => syntaxProblem(fault, lines, text))
+    return { book: null, problems: firstOf(first, faults.length), warnings: [] }
   }
-  const slips = takeSlips(document)
+  const { slips, more } = takeSlips(document, MAX_PROBLEMS)
   const lineOf = (path: string): number | undefined => {
     // A missing field has no position: it is missing in the object around it.
     for (let keys = keysOf(path); ; keys = keys.slice(0, -1)) {
@@ -47,11 +52,10 @@ function parse(text: string): PriceBookCheck {
       if (keys.length === 0) return undefined
     }
   }
-  const { book, problems, warnings } = checkPriceBook(document.toJS({ maxAliasCount: 100 }), lineOf)
+  const { book, problems, warnings } = checkPriceBook(document.toJS({ maxAliasCount: 100 }))
   const slipped = new Set(slips.map(({ path }) => path))
-  const others = problems
-    .filter(({ path }) => !slipped.has(path))
-    .map((found) => withSpelling(found, document.getIn(keysOf(found.path), true)))
+  const others = problems.filter(({ path }) => !slipped.has(path))
+  const placed = (found: Problem): Problem => ({ ...found, line: lineOf(found.path) ?? null })
   const ofSlips = slips.map(
     ({ path, offset, value, expected }): Problem => ({
       path,
@@ -61,7 +65,22 @@ function parse(text: string): PriceBookCheck {
       expected,
     }),
   )
-  return { book: slips.length === 0 ? book : null, problems: [...ofSlips, ...others], warnings }
+  // Only of what is reported: to find a place takes as long as the maps around it.
+  const first = others
+    .slice(0, MAX_PROBLEMS - slips.length)
+    .map((found) => withSpelling(placed(found), document.getIn(keysOf(found.path), true)))
+  return {
+    book: slips.length === 0 ? book : null,
+    problems: firstOf([...ofSlips, ...first], slips.length + others.length + more),
+    warnings: warnings.map(placed),
+  }
+}
+
+/** What is reported of so many problems. */
+function firstOf(problems: Problem[], count: number): Problem[] {
+  if (count <= MAX_PROBLEMS) return problems
+  const rest = wholeProblem(`wrong in ${count - MAX_PROBLEMS} more places`, 'those above to be corrected first')
+  return [...problems.slice(0, MAX_PROBLEMS), rest]
 }
 
 /** Reads and checks a file. Throws an Error that names the cause when it cannot be read at all. */
@@ -132,10 +151,30 @@ function keysOf(path: string): (string | number)[] {
   return parts.map((part) => (/^\d+$/.test(part) ? Number(part) : part.replaceAll('~1', '/').replaceAll('~0', '~')))
 }
 
-function syntaxProblem(error: YAMLError, lines: LineCounter, text: string): Problem {
+type Fault = Pick<YAMLError, 'pos' | 'message'>
+
+/** Keys that a map has twice. The library's own check compares each key with all before it. */
+function repeatedKeys(document: Document.Parsed): Fault[] {
+  const faults: Fault[] = []
+  visit(document, {
+    Map(_key, { items }) {
+      const seen = new Set<unknown>()
+      for (const { key } of items) {
+        if (!isScalar(key)) continue
+        const at = key.range?.[0] ?? 0
+        if (seen.has(key.value)) faults.push({ pos: [at, at], message: 'Map keys must be unique' })
+        seen.add(key.value)
+      }
+    },
+  })
+  return faults
+}
+
+function syntaxProblem(error: Fault, lines: LineCounter, text: string): Problem {
   const { line } = lines.linePos(error.pos[0])
   const message = error.message.split('\n', 1)[0]!
-  const hint = syntaxHint(text.slice(lines.lineStarts[line - 1] ?? 0).split('\n', 1)[0]!)
+  const lineAt = lines.lineStarts[line - 1] ?? 0
+  const hint = syntaxHint(text.slice(lineAt, lineAt + MAX_HINT_CHARACTERS).split('\n', 1)[0]!)
   return { path: '', line, field: '', value: 'not YAML or JSON', expected: `valid text: ${message}${hint}` }
 }
 

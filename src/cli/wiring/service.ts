@@ -38,7 +38,11 @@ export async function runService(context: ServiceContext, options: ServiceOption
   const books = new PriceBookVersions(store.ledger)
   const live = new LivePrices(books, liveOptions(config))
   const ledger = new LedgerService(store, books, { ...ledgerOptions(context), logger })
-  const progress = new ReadProgress(log, { group: config.KAFKA_GROUP, topics: Object.values(topics) })
+  const progress = new ReadProgress(log, {
+    group: config.KAFKA_GROUP,
+    topics: Object.values(topics),
+    isSwept: (fromMs, toMs) => ledger.keeper.isSwept(fromMs, toMs),
+  })
   const processor = new Processor(log, store, { ...processorOptions(config), from: options.from, live, log: logger })
   const server = await buildServer({
     processor,
@@ -49,6 +53,7 @@ export async function runService(context: ServiceContext, options: ServiceOption
     logger,
     progress,
     keeper: () => ledger.keeper.status(),
+    notes: () => ledger.notes,
     allowedLatenessMs: config.ALLOWED_LATENESS_SECONDS * 1000,
     basePath: config.BASE_PATH ?? '',
     ...security,

@@ -14,14 +14,18 @@ interface Slip {
 }
 
 /**
- * The slips of a document in the order of its text. References that lead nowhere become the text that was written, so
- * that the rest of the document can be read.
+ * The first slips of a document in the order of its text, and how many more there are. References that lead nowhere
+ * become the text that was written, so that the rest of the document can be read.
  */
-export function takeSlips(document: Document.Parsed): Slip[] {
+export function takeSlips(document: Document.Parsed, limit: number): { slips: Slip[]; more: number } {
   const slips: Slip[] = []
+  let more = 0
   const anchors = new Set<string>()
-  const add = (node: Node, trail: Trail, value: string, expected: string) =>
-    slips.push({ path: pointerTo(node, trail), offset: node.range?.[0] ?? 0, value, expected })
+  const add = (node: Node, trail: Trail, value: string, expected: string) => {
+    // To find a node's pointer takes as long as the lists around it.
+    if (slips.length === limit) more++
+    else slips.push({ path: pointerTo(node, trail), offset: node.range?.[0] ?? 0, value, expected })
+  }
   visit(document, {
     Alias(_key, node, trail) {
       if (anchors.has(node.source)) return undefined
@@ -48,7 +52,7 @@ export function takeSlips(document: Document.Parsed): Slip[] {
       }
     },
   })
-  return slips
+  return { slips, more }
 }
 
 /** A problem of the value with how it is to be written in YAML, where its type is what is wrong. */

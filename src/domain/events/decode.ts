@@ -15,7 +15,7 @@ import { LATEST_MS, MAX_AHEAD_MS, OLDEST_MS, recordTimeOf } from './record-time.
 import { Rejection } from './rejection.ts'
 import { parseIsoMs } from './timestamp.ts'
 import { AlteredIntegers, checkUnknown, type Json, MAX_DEPTH } from './unknown-fields.ts'
-import { explain, explainTime } from './validation-errors.ts'
+import { explain, explainTime, setListAside } from './validation-errors.ts'
 
 const validators = { gpu: Compile(GpuSampleSchema), token: Compile(TokenUsageSchema) }
 
@@ -121,7 +121,8 @@ function checkSchema(kind: EventKind, event: Record<string, unknown>): Rejection
   try {
     if (validators[kind].Check(event)) return null
     if (removeNulls(kind, event) && validators[kind].Check(event)) return null
-    return new Rejection(explain(event, validators[kind].Errors(event)))
+    const { list, rest } = setListAside(event)
+    return new Rejection([...list, ...explain(rest, validators[kind].Errors(rest), list.length > 0)])
   } catch (error) {
     // The validator and JSON.stringify recurse: a known field that nests thousands deep overflows the stack.
     if (error instanceof RangeError)

@@ -5,15 +5,19 @@
 // there is no second shape to map to and nothing to copy per event.
 
 import Type from 'typebox'
+import { MAX_INTERVAL_S } from './event-interval.ts'
 
 /** Largest count (tokens, requests) that one event may carry. */
 const MAX_COUNT = 1_000_000_000
-const MAX_GPU_INDEX = 1023
+/** Largest index of a GPU on its host. */
+export const MAX_GPU_INDEX = 1023
 const NULL_IS_ABSENT = 'an optional field that is null counts as absent'
 
 const Text = (description: string) => Type.String({ minLength: 1, maxLength: 256, description })
 const Count = (description: string) => Type.Integer({ minimum: 0, maximum: MAX_COUNT, description })
 const Quantity = (maximum: number, description: string) => Type.Number({ minimum: 0, maximum, description })
+/** Most GPUs that one event can name. */
+export const MAX_GPUS = 1024
 const GpuIndex = Type.Integer({ minimum: 0, maximum: MAX_GPU_INDEX, description: 'Index of the GPU on its host' })
 const EventTime = Type.Union([Type.String({ minLength: 1, maxLength: 40 }), Type.Number()], {
   description:
@@ -64,7 +68,7 @@ export const TokenUsageSchema = Type.Object(
     gpus: Type.Optional(
       Type.Array(GpuIndex, {
         minItems: 1,
-        maxItems: 1024,
+        maxItems: MAX_GPUS,
         uniqueItems: true,
         description: 'All GPUs of the host that served it',
       }),
@@ -72,7 +76,12 @@ export const TokenUsageSchema = Type.Object(
     tenant: Type.Optional(Text('Who it was served for')),
     cached_prompt_tokens: Type.Optional(Count('The part of prompt_tokens that came from a cache')),
     requests: Type.Optional(Count('How many requests the event sums; 1 when absent')),
-    interval_s: Type.Optional(Quantity(86_400, 'Seconds that the event sums over')),
+    interval_s: Type.Optional(
+      Quantity(
+        MAX_INTERVAL_S,
+        'Seconds that the event sums over: its counts are spread evenly over [ts − interval_s, ts)',
+      ),
+    ),
     event_id: Type.Optional(EventId),
     engine: Type.Optional(Text('Inference engine')),
     request_id: Type.Optional(Text('Identity of the request')),

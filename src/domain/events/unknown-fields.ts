@@ -43,9 +43,14 @@ export function checkUnknown(name: string, value: unknown, integers: AlteredInte
   return typeof value === 'object' && value !== null ? checkNested(name, value, integers) : null
 }
 
-/** `__proto__` changes objects, `_bsontype` makes MongoDB's encoder take a plain object for something else. */
+/**
+ * `__proto__` changes objects, `_bsontype` makes MongoDB's encoder take a plain object for something else, and
+ * `pt_reach` is the store's own.
+ */
+const FORBIDDEN = ['__proto__', '_bsontype', 'pt_reach', '']
+
 function isForbidden(name: string): boolean {
-  return name === '__proto__' || name === '_bsontype' || name === '' || name.length > 256 || name.includes('\0')
+  return FORBIDDEN.includes(name) || name.length > 256 || name.includes('\0')
 }
 
 function checkNested(field: string, root: object, integers: AlteredIntegers): Rejection | null {

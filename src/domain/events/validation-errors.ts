@@ -1,8 +1,11 @@
 // Turns the validator's findings into issues with reason codes, in words that say what was found, what was expected and
 // what to do. Runs only for rejected events.
 
+import { MAX_GPU_INDEX, MAX_GPUS } from './event.ts'
+import { MAX_INTERVAL_S } from './event-interval.ts'
 import { OLDEST_MS } from './record-time.ts'
 import type { Issue, ReasonCode } from './rejection.ts'
+import { AlteredIntegers, checkUnknown } from './unknown-fields.ts'
 
 /** Local time without zone is ahead of UTC by at most so much: UTC+14 is the easternmost zone. */
 const MAX_LOCAL_AHEAD_MS = 14 * 3_600_000
@@ -27,8 +30,43 @@ const REASON_BY_KEYWORD: Record<string, ReasonCode> = {
   uniqueItems: 'out_of_range',
 }
 
-/** The issues of a wrong event: one for each field that is missing or wrong, never empty. */
-export function explain(event: Record<string, unknown>, findings: readonly Finding[]): Issue[] {
+/**
+ * The first issue of a wrong list `gpus`, and the event with a good one in its place: the validator compares each entry
+ * with each where it explains, and would take a minute for a long list.
+ */
+export function setListAside(event: Record<string, unknown>): { list: Issue[]; rest: Record<string, unknown> } {
+  const { gpus } = event
+  if (!Array.isArray(gpus)) return { list: [], rest: event }
+  const issue = listIssue(gpus)
+  return issue === null ? { list: [], rest: event } : { list: [issue], rest: { ...event, gpus: [0] } }
+}
+
+function listIssue(gpus: readonly unknown[]): Issue | null {
+  const path = '/gpus'
+  if (gpus.length === 0) return { reason: 'out_of_range', path, message: 'Is empty: expected at least one GPU index' }
+  if (gpus.length > MAX_GPUS) {
+    return {
+      reason: 'out_of_range',
+      path,
+      message: `Has ${gpus.length} entries: expected at most ${MAX_GPUS} GPU indexes`,
+    }
+  }
+  const wrong = gpus.findIndex(
+    (index) => !Number.isInteger(index) || (index as number) < 0 || (index as number) > MAX_GPU_INDEX,
+  )
+  if (wrong >= 0) {
+    const deep = checkUnknown('gpus', gpus[wrong], new AlteredIntegers(undefined))
+    if (deep?.reason === 'too_deep') return deep.issues[0]!
+    const reason = Number.isInteger(gpus[wrong]) ? 'out_of_range' : 'wrong_type'
+    const expected = `expected an integer of 0 to ${MAX_GPU_INDEX}`
+    return { reason, path: `${path}/${wrong}`, message: `Is ${show(gpus[wrong])}: ${expected}` }
+  }
+  if (new Set(gpus).size === gpus.length) return null
+  return { reason: 'out_of_range', path, message: 'Names a GPU twice: expected each index once' }
+}
+
+/** The issues of a wrong event: one for each field that is missing or wrong; empty only where `mayBeGood`. */
+export function explain(event: Record<string, unknown>, findings: readonly Finding[], mayBeGood = false): Issue[] {
   const issues = new Map<string, Issue>()
   for (const finding of findings) {
     if (finding.keyword === 'required') {
@@ -45,6 +83,7 @@ export function explain(event: Record<string, unknown>, findings: readonly Findi
       issues.set(finding.instancePath, issueOf(event, finding))
     }
   }
+  if (issues.size === 0 && mayBeGood) return []
   if (issues.size === 0)
     return [{ reason: 'wrong_type', path: '', message: findings[0]?.message ?? 'Does not fit the schema' }]
   return [...issues.values()]
@@ -93,6 +132,8 @@ function hintFor(path: string, value: unknown): string {
     if (value <= 1.05) return ' (a ratio rounded up: send 1)'
     if (value <= 100) return ' (it looks like per cent: divide by 100)'
   }
+  if (path === '/interval_s' && typeof value === 'number' && value > MAX_INTERVAL_S)
+    return ' (an event sums over an hour at most: send one for each hour)'
   return isNumeric(value) && path !== '/ts' ? ' (a number in quotes: remove them)' : ''
 }
 

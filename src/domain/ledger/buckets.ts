@@ -1,7 +1,9 @@
 // The time buckets of the ledger. Its unit is the cell: one minute of event time × one host (null is a host). Hours and
 // days are sums of cells. Also the collection of cells that a batch of events touches, which becomes the batch's marks:
-// a token event touches its own cell; a sample also those within G before and after it, because it covers time back to
-// the sample before it and the next sample covers time back to it.
+// a token event touches the cells that its interval reaches; a sample also those within G before and after it, because
+// it covers time back to the sample before it and the next sample covers time back to it.
+
+import { intervalMs } from '../events/event-interval.ts'
 
 /** Length of a cell, milliseconds. */
 export const CELL_MS = 60_000
@@ -32,6 +34,14 @@ export function floorTo(lengthMs: number, atMs: number): number {
   return Math.floor(atMs / lengthMs) * lengthMs
 }
 
+/** In how many minutes before that of its `ts` a token event is counted too, at most 60; 0 for most events. */
+export function reachMinutes(event: { ts: Date; interval_s?: number }): number {
+  const lengthMs = intervalMs(event)
+  if (lengthMs === 0) return 0
+  const tsMs = event.ts.getTime()
+  return Math.floor(tsMs / CELL_MS) - Math.floor((tsMs - lengthMs) / CELL_MS)
+}
+
 /** The cells that a batch of events touches; bounded by the batch. */
 export class TouchedCells {
   readonly #hostsByMinute = new Map<number, Set<string | null>>()
@@ -39,7 +49,16 @@ export class TouchedCells {
   #lastMinute = Number.NaN
   #lastHost: string | null | undefined = undefined
 
-  /** Touches the cell of a token event. */
+  /** Touches the cells that a token event is counted in: those of the minutes of its interval. */
+  touchToken(event: { host: string | null; ts: Date; interval_s?: number }): void {
+    const tsMs = event.ts.getTime()
+    const reach = reachMinutes(event)
+    for (let before = reach; before > 0; before--) this.touch(event.host, tsMs - before * CELL_MS)
+    // An interval that ends with a minute has nothing in the next one.
+    if (reach === 0 || tsMs % CELL_MS > 0) this.touch(event.host, tsMs)
+  }
+
+  /** Touches the cell of an instant. */
   touch(host: string | null, tsMs: number): void {
     const minute = Math.floor(tsMs / CELL_MS)
     if (minute === this.#lastMinute && host === this.#lastHost) return

@@ -8,6 +8,7 @@ import type { PriceBook } from '../prices/price-book.ts'
 import { effectivePrice, type PricedSlot, type PriceKind, type PriceRule } from '../prices/price-rule.ts'
 import { CELL_MS } from './buckets.ts'
 import { EnergyCounter } from './energy.ts'
+import { nearestOf } from './nearest-sample.ts'
 import type { LedgerSample } from './types.ts'
 
 /** Utilisation is an integer of 1/10,000. */
@@ -66,10 +67,14 @@ export class SlotCoverage {
     this.gpuIndex = slot.gpuIndex
     this.#book = book
     const place = { startMs, gapMs: book.maxSampleGapMs }
-    this.uuid = nearestOf(samples, 'uuid', place)
+    const [reachFromMs, reachToMs] = [startMs - book.maxSampleGapMs, startMs + CELL_MS + book.maxSampleGapMs]
+    const isSilent = !samples.some(({ ts }) => ts.getTime() >= reachFromMs && ts.getTime() < reachToMs)
+    // Silence has no uuid: a rule that names the slot beside it states which GPU is paid for.
+    this.uuid = isSilent ? book.silentUuid(slot, startMs, startMs + CELL_MS) : nearestOf(samples, 'uuid', place)
     this.name = nearestOf(samples, 'name', place)
     this.#nearestUsdPerHour = nearestOf(samples, 'price_per_hour_usd', place)
-    this.slot = { uuid: this.uuid, host: slot.host, gpuIndex: slot.gpuIndex, name: this.name }
+    const { host, gpuIndex } = slot
+    this.slot = { uuid: isSilent ? null : this.uuid, host, gpuIndex, name: this.name, isSilent }
     this.#cover(samples, startMs)
   }
 
@@ -162,29 +167,6 @@ export function firstPerInstant(samples: readonly LedgerSample[]): readonly Ledg
   if (samples.every((sample, i) => i === 0 || sample.ts.getTime() > samples[i - 1]!.ts.getTime())) return samples
   const sorted = samples.toSorted((a, b) => a.ts.getTime() - b.ts.getTime() || (a._id < b._id ? -1 : 1))
   return sorted.filter((sample, i) => i === 0 || sample.ts.getTime() !== sorted[i - 1]!.ts.getTime())
-}
-
-/**
- * A field of the sample within G of the minute that has it and is nearest to the minute's start; of two as near the
- * earlier. Null when none has. `samples` ascend by time.
- */
-function nearestOf<F extends 'uuid' | 'name' | 'price_per_hour_usd'>(
-  samples: readonly LedgerSample[],
-  field: F,
-  { startMs, gapMs }: { startMs: number; gapMs: number },
-): NonNullable<LedgerSample[F]> | null {
-  let nearest: NonNullable<LedgerSample[F]> | null = null
-  let nearestMs = Number.POSITIVE_INFINITY
-  for (const sample of samples) {
-    const tsMs = sample.ts.getTime()
-    const distanceMs = Math.abs(tsMs - startMs)
-    if (tsMs < startMs - gapMs || tsMs >= startMs + CELL_MS + gapMs || distanceMs >= nearestMs) continue
-    const value = sample[field] ?? null
-    if (value === null) continue
-    nearest = value
-    nearestMs = distanceMs
-  }
-  return nearest
 }
 
 function utilizationOf(sample: LedgerSample): number | null {

@@ -118,6 +118,16 @@ export function totalNanoUsd(amounts: Readonly<LedgerAmounts>): bigint {
   return amounts.busy_nano_usd + amounts.loaded_idle_nano_usd + amounts.unallocated_nano_usd
 }
 
+/**
+ * Input's (cached included) and output's part of a row's money, 10⁻⁹ USD, that add up to it: in proportion to the
+ * row's parts by weighted tokens, so that the money of minutes without tokens is in both. Null where none was split by
+ * tokens.
+ */
+export function splitByTokens(nanoUsd: bigint, amounts: Readonly<LedgerAmounts>): [bigint, bigint] | null {
+  const weights = [amounts.input_nano_usd + amounts.cached_nano_usd, amounts.output_nano_usd]
+  return nanoUsd > 0n && weights[0]! + weights[1]! === 0n ? null : (apportion(nanoUsd, weights) as [bigint, bigint])
+}
+
 /** Whether all quantities are zero. */
 export function isNothing(amounts: Readonly<LedgerAmounts>): boolean {
   return (amounts.energy_mj ?? 0n) === 0n && isNothingToReport(amounts)

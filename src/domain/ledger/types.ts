@@ -38,6 +38,7 @@ export type LedgerToken = Pick<
   | 'completion_tokens'
   | 'cached_prompt_tokens'
   | 'requests'
+  | 'interval_s'
 >
 
 /** A sum of counts: a number up to 2⁵³ − 1, or a BigInt where the database gives one. */

@@ -1,15 +1,29 @@
-// The read side of the live window: tokens per second and price of each slot and model over the window that ends at a
-// wall-clock instant. The event time of an idle slot advances with the wall clock, so that its window empties.
+// The read side of the live window: tokens per second and price of each slot and model, and of the fleet, over the
+// window that ends at a wall-clock instant. The event time of an idle slot advances with the wall clock, so that its
+// window empties.
 
 import type { GpuDocument } from '../events/event.ts'
+import { areTooFew } from './few-tokens.ts'
+import { type LiveTotals, liveTotals } from './live-totals.ts'
 import type { Slot } from './panes.ts'
 
-/** Price of a slot at an instant, USD per hour; `sample` is its newest sample, if any. */
+/**
+ * What a live price rests on: a rule; the rule of an owned GPU with what it draws now, or without where that is not
+ * known; the sample's own price; the price book's default.
+ */
+export const PRICE_BASES = ['rule', 'rule_with_power', 'rule_without_power', 'sample', 'default'] as const
+
+export interface LivePrice {
+  usdPerHour: number
+  basis: (typeof PRICE_BASES)[number]
+}
+
+/** Price of a slot at an instant; `sample` is its newest sample, if any. */
 export type PriceOfSlot = (
   slot: { host: string | null; gpuIndex: number },
   sample: GpuDocument | null,
   atMs: number,
-) => number
+) => LivePrice
 
 /** The live figures of one slot or model, over the window that ends now. */
 export interface LiveSlot {
@@ -19,9 +33,14 @@ export interface LiveSlot {
   name: string | null
   utilization: number | null
   price_per_hour_usd: number
+  price_basis: LivePrice['basis']
   tokens_per_second: number
   cost_per_token: number | null
+  /** Fewer than 1,000 tokens in the window. */
+  too_few_tokens: boolean
   last_sample: string | null
+  /** False where neither a recent sample nor a token of the window shows the GPU. */
+  monitored: boolean
 }
 
 export interface LiveModel {
@@ -32,24 +51,44 @@ export interface LiveModel {
   /** USD per token; null without tokens. */
   cost_per_token: number | null
   usd_per_million_tokens: number | null
+  too_few_tokens: boolean
+}
+
+/** The live view at an instant. */
+export interface LiveFigures {
+  totals: LiveTotals
+  models: LiveModel[]
+  slots: LiveSlot[]
 }
 
 /**
- * Live figures of all slots and models. `windowSeconds` is the length of the window, `nowMs` its end by the wall clock.
+ * Live figures of all slots and models. `windowSeconds` is the length of the window, `nowMs` its end by the wall clock;
+ * a slot is monitored as long as the ledger lets a sample stand for the time after it, `maxSampleGapMs`.
  */
 export function liveFigures(
-  allSlots: Iterable<Slot>,
-  { windowSeconds, priceOf }: { windowSeconds: number; priceOf: PriceOfSlot },
+  allSlots: readonly Slot[],
+  { windowSeconds, priceOf, maxSampleGapMs }: { windowSeconds: number; priceOf: PriceOfSlot; maxSampleGapMs: number },
   nowMs: number,
-): { models: LiveModel[]; slots: LiveSlot[] } {
+): LiveFigures {
   const models = new Map<string, { prompt: number; completion: number; usd: number }>()
   const slots: LiveSlot[] = []
+  // By the event time of the fleet, so that a replay of the past has a fleet; a clock ahead makes no one else silent.
+  const newestMs = allSlots.reduce((newest, slot) => Math.max(newest, sampleMs(slot)), Number.NEGATIVE_INFINITY)
+  const silentBeforeMs = Math.min(nowMs, newestMs) - maxSampleGapMs
   for (const slot of allSlots) {
     const last = slot.newestSecond + Math.max(0, Math.floor((nowMs - slot.newestSeenMs) / 1000))
     const tokens = slot.newestSecond < 0 ? 0 : slot.total.sum(last, windowSeconds)
-    const hourlyUsd = priceOf(slot, slot.sample, nowMs)
-    const windowUsd = (hourlyUsd * windowSeconds) / 3600
-    slots.push(describe(slot, hourlyUsd, tokens / windowSeconds, tokens === 0 ? null : windowUsd / tokens))
+    const { usdPerHour, basis } = priceOf(slot, slot.sample, nowMs)
+    const windowUsd = (usdPerHour * windowSeconds) / 3600
+    slots.push({
+      ...describe(slot),
+      price_per_hour_usd: usdPerHour,
+      price_basis: basis,
+      tokens_per_second: tokens / windowSeconds,
+      cost_per_token: tokens === 0 ? null : windowUsd / tokens,
+      too_few_tokens: areTooFew(tokens),
+      monitored: tokens > 0 || (slot.sample !== null && sampleMs(slot) >= silentBeforeMs),
+    })
     if (tokens === 0) continue
     for (const [model, ring] of slot.models) {
       const all = ring.sum(last, windowSeconds)
@@ -63,20 +102,25 @@ export function liveFigures(
       models.set(model, sum)
     }
   }
-  return { models: [...models].map(([model, sum]) => liveModel(model, sum, windowSeconds)), slots }
+  return {
+    totals: liveTotals(slots, windowSeconds),
+    models: [...models].map(([model, sum]) => liveModel(model, sum, windowSeconds)),
+    slots,
+  }
 }
 
-function describe(slot: Slot, hourlyUsd: number, tokensPerSecond: number, costPerToken: number | null): LiveSlot {
-  const sample = slot.sample
+function sampleMs({ sample }: Slot): number {
+  return sample?.ts.getTime() ?? Number.NEGATIVE_INFINITY
+}
+
+/** What the newest sample of a slot shows. */
+function describe({ host, gpuIndex, sample }: Slot) {
   return {
-    host: slot.host,
-    gpu_index: slot.gpuIndex,
+    host,
+    gpu_index: gpuIndex,
     gpu_uuid: sample?.uuid ?? null,
     name: sample?.name ?? null,
     utilization: sample?.utilization ?? null,
-    price_per_hour_usd: hourlyUsd,
-    tokens_per_second: tokensPerSecond,
-    cost_per_token: costPerToken,
     last_sample: sample === null ? null : sample.ts.toISOString(),
   }
 }
@@ -94,5 +138,6 @@ function liveModel(
     completion_tokens_per_second: sum.completion / seconds,
     cost_per_token: sum.usd / tokens,
     usd_per_million_tokens: (sum.usd / tokens) * 1e6,
+    too_few_tokens: areTooFew(tokens),
   }
 }

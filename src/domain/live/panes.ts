@@ -1,7 +1,9 @@
 // What the live window keeps of one slot (host + GPU index): token sums in panes of one second of event time, for the
-// slot and for each model on it, and the newest sample.
+// slot and for each model on it, and the newest sample. An event that sums over an interval is spread over its seconds,
+// as far back as the panes reach: the window gets its share of an hour's tokens, not the hour.
 
 import type { GpuDocument } from '../events/event.ts'
+import { intervalMs, madeWithin } from '../events/event-interval.ts'
 
 /** State of one slot of the live window. */
 export interface Slot {
@@ -15,6 +17,17 @@ export interface Slot {
   newestSeenMs: number
   sample: GpuDocument | null
   touched: number
+}
+
+/** What of a token event states when its tokens were made. */
+interface EventTime {
+  ts: Date
+  interval_s?: number
+}
+
+/** The second of an event: the one that its `ts` lies in, or the last one that it sums over. */
+export function lastSecond(event: EventTime): number {
+  return Math.floor((event.ts.getTime() - (intervalMs(event) > 0 ? 1 : 0)) / 1000)
 }
 
 /** Token sums of the seconds of a ring, cleared lazily when a second's place is used again. */
@@ -38,6 +51,25 @@ export class PaneRing {
     }
     this.#prompt[at]! += prompt
     this.#completion[at]! += completion
+  }
+
+  /** Adds an event's tokens to the seconds that it sums over; `newest` is the newest second of the slot. */
+  addOver(event: EventTime, newest: number, tokens: { prompt: number; completion: number }): void {
+    const lengthMs = intervalMs(event)
+    const last = lastSecond(event)
+    if (lengthMs === 0) {
+      this.add(last, tokens.prompt, tokens.completion)
+      return
+    }
+    const fromMs = event.ts.getTime() - lengthMs
+    // The place of an older second belongs to a newer one.
+    const first = Math.max(Math.floor(fromMs / 1000), newest - this.#stamps.length + 1)
+    for (let second = first; second <= last; second++) {
+      const startMs = Math.max(0, second * 1000 - fromMs)
+      const endMs = Math.min(lengthMs, (second + 1) * 1000 - fromMs)
+      const made = (count: number) => madeWithin(count, endMs, lengthMs) - madeWithin(count, startMs, lengthMs)
+      this.add(second, made(tokens.prompt), made(tokens.completion))
+    }
   }
 
   /** All tokens of the `length` seconds that end with `last`. */

@@ -10,8 +10,8 @@
 // for each slot and for each model on it: the least recently used slots are evicted.
 
 import { type GpuDocument, gpuIndexesOf, type TokenDocument } from '../events/event.ts'
-import { type LiveModel, type LiveSlot, liveFigures, type PriceOfSlot } from './live-figures.ts'
-import { PaneRing, type Slot } from './panes.ts'
+import { type LiveFigures, liveFigures, type PriceOfSlot } from './live-figures.ts'
+import { lastSecond, PaneRing, type Slot } from './panes.ts'
 
 export interface SlidingWindowOptions {
   /** Length of the window, seconds. */
@@ -19,6 +19,8 @@ export interface SlidingWindowOptions {
   /** How far behind its slot's newest second an event may be and still be priced, seconds. */
   allowedLatenessSeconds: number
   priceOf: PriceOfSlot
+  /** The one name of a host that has several; each its own when absent. */
+  nameOf?: (host: string | null) => string | null
   maxRings?: number
 }
 
@@ -33,7 +35,7 @@ export class SlidingWindow {
   #knownFromSecond = Number.NEGATIVE_INFINITY
 
   constructor(options: SlidingWindowOptions) {
-    this.#options = { maxRings: 20_000, ...options }
+    this.#options = { maxRings: 20_000, nameOf: (host) => host, ...options }
     this.#ringSize = options.windowSeconds + options.allowedLatenessSeconds + 1
   }
 
@@ -54,7 +56,7 @@ export class SlidingWindow {
    */
   price(event: TokenDocument, nowMs: number): void {
     const tsMs = event.ts.getTime()
-    const second = Math.floor(tsMs / 1000)
+    const second = lastSecond(event)
     const { windowSeconds } = this.#options
     let hourlyUsd = 0
     let tokens = 0
@@ -62,7 +64,7 @@ export class SlidingWindow {
     if (event.gpus === undefined) {
       const slot = this.#slot(event.host, event.gpu_index!)
       late = this.#count(slot, event, second, event.prompt_tokens, event.completion_tokens, nowMs)
-      hourlyUsd = this.#options.priceOf(slot, slot.sample, tsMs)
+      hourlyUsd = this.#options.priceOf(slot, slot.sample, tsMs).usdPerHour
       tokens = slot.total.sum(second, windowSeconds)
     } else {
       const indexes = gpuIndexesOf(event)
@@ -70,7 +72,7 @@ export class SlidingWindow {
       indexes.forEach((gpuIndex, i) => {
         const slot = this.#slot(event.host, gpuIndex)
         late = this.#count(slot, event, second, share.prompt[i]!, share.completion[i]!, nowMs) || late
-        hourlyUsd += this.#options.priceOf(slot, slot.sample, tsMs)
+        hourlyUsd += this.#options.priceOf(slot, slot.sample, tsMs).usdPerHour
         tokens += slot.total.sum(second, windowSeconds)
       })
     }
@@ -98,9 +100,14 @@ export class SlidingWindow {
     return found
   }
 
-  /** Live figures at a wall-clock instant. */
-  live(nowMs: number): { models: LiveModel[]; slots: LiveSlot[] } {
-    return liveFigures(this.#allSlots(), this.#options, nowMs)
+  /** Live figures at a wall-clock instant; a sample stands for its slot as long as the ledger lets it. */
+  live(nowMs: number, maxSampleGapMs: number): LiveFigures {
+    return liveFigures([...this.#allSlots()], { ...this.#options, maxSampleGapMs }, nowMs)
+  }
+
+  /** Forgets the slots of names that stand for another host from now on: their next events are that host's. */
+  forgetJoined(): void {
+    for (const slot of this.#allSlots()) if (this.#options.nameOf(slot.host) !== slot.host) this.#forget(slot)
   }
 
   /** Number of slots that are kept, for /metrics. */
@@ -115,7 +122,7 @@ export class SlidingWindow {
       slot.newestSecond = second
       slot.newestSeenMs = nowMs
     }
-    slot.total.add(second, prompt, completion)
+    slot.total.addOver(event, slot.newestSecond, { prompt, completion })
     let ring = slot.models.get(event.model)
     if (ring === undefined) {
       ring = new PaneRing(this.#ringSize)
@@ -123,11 +130,12 @@ export class SlidingWindow {
       this.#ringCount++
       this.#makeRoom(slot)
     }
-    ring.add(second, prompt, completion)
+    ring.addOver(event, slot.newestSecond, { prompt, completion })
     return false
   }
 
-  #slot(host: string | null, gpuIndex: number): Slot {
+  #slot(name: string | null, gpuIndex: number): Slot {
+    const host = this.#options.nameOf(name)
     let hostSlots = this.#slots.get(host)
     if (hostSlots === undefined) {
       hostSlots = new Map()
@@ -163,17 +171,19 @@ export class SlidingWindow {
     if (this.#ringCount <= this.#options.maxRings) return
     const all = [...this.#allSlots()].filter((slot) => slot !== keep)
     all.sort((a, b) => a.touched - b.touched)
-    for (const slot of all.slice(0, Math.ceil(all.length / 10))) {
-      const hostSlots = this.#slots.get(slot.host)!
-      hostSlots.delete(slot.gpuIndex)
-      if (hostSlots.size === 0) this.#slots.delete(slot.host)
-      this.#slotCount--
-      this.#ringCount -= 1 + slot.models.size
-    }
+    for (const slot of all.slice(0, Math.ceil(all.length / 10))) this.#forget(slot)
     if (all.length === 0) {
       this.#ringCount -= keep.models.size
       keep.models.clear()
     }
+  }
+
+  #forget(slot: Slot): void {
+    const hostSlots = this.#slots.get(slot.host)!
+    hostSlots.delete(slot.gpuIndex)
+    if (hostSlots.size === 0) this.#slots.delete(slot.host)
+    this.#slotCount--
+    this.#ringCount -= 1 + slot.models.size
   }
 }
 

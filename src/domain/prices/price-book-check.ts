@@ -1,9 +1,11 @@
-// Checks a price book as a whole, before any of it counts: all problems at once, each with its path, the value that was
-// found and what is allowed, so that ten mistakes take one round and not ten. The fields are walked along the schema of
-// price-book-schema.ts (the one definition); what single fields do not show is checked after them: reversed validities,
-// senseless matches, duplicate ids, salvage above purchase, overlaps. Gaps in time are only warnings.
+// Checks a price book as a whole, before any of it counts: all problems at once, each with its path, the value that
+// was found and what is allowed, so that ten mistakes take one round and not ten. The fields are walked along the
+// schema of price-book-schema.ts (the one definition); what single fields do not show is checked after them: reversed
+// validities, senseless matches, duplicate ids, salvage above purchase, overlaps, host names that stand for two
+// hosts. Gaps in time are only warnings.
 
 import { parseInstantMs } from '../events/timestamp.ts'
+import { HostNames } from './host-names.ts'
 import { type PriceBookDocument, PriceBookSchema, type PriceRuleData } from './price-book-schema.ts'
 import { matchKey, matchLevel } from './price-rule.ts'
 import { checkValue, type Problem, problem } from './schema-errors.ts'
@@ -16,9 +18,6 @@ export interface PriceBookCheck {
   warnings: Problem[]
 }
 
-/** Line of a JSON pointer in the text that the value was parsed from, undefined where it is not known. */
-type LineOf = (path: string) => number | undefined
-
 interface Validity {
   rule: PriceRuleData
   index: number
@@ -27,10 +26,10 @@ interface Validity {
 }
 
 /**
- * Checks a parsed price book (from YAML, JSON or the API). Never throws, whatever the value. Problems are in the order
- * of their paths: fields of the book, then rule by rule.
+ * Checks a parsed price book (from YAML, JSON or the API). Never throws, whatever the value. Problems are in the
+ * order of their paths: fields of the book, then rule by rule.
  */
-export function checkPriceBook(value: unknown, lineOf: LineOf = () => undefined): PriceBookCheck {
+export function checkPriceBook(value: unknown): PriceBookCheck {
   const problems = checkValue(PriceBookSchema, value, '')
   const warnings: Problem[] = []
   if (isObject(value)) {
@@ -40,15 +39,15 @@ export function checkPriceBook(value: unknown, lineOf: LineOf = () => undefined)
       )
     }
     checkDefaults(value['defaults'], problems)
+    const hosts = checkHosts(value['hosts'], problems)
     const rules = Array.isArray(value['rules']) ? value['rules'] : []
-    checkRules(rules, problems, warnings)
+    checkRules(rules, { problems, warnings, hosts })
   }
-  const placed = (found: Problem[]): Problem[] =>
-    found.map((issue) => ({ ...issue, line: lineOf(issue.path) ?? null })).sort((a, b) => ruleIndex(a) - ruleIndex(b))
+  const inOrder = (found: Problem[]): Problem[] => found.toSorted((a, b) => ruleIndex(a) - ruleIndex(b))
   return {
     book: problems.length === 0 ? (value as PriceBookDocument) : null,
-    problems: placed(problems),
-    warnings: placed(warnings),
+    problems: inOrder(problems),
+    warnings: inOrder(warnings),
   }
 }
 
@@ -72,7 +71,36 @@ function checkDefaults(defaults: unknown, problems: Problem[]): void {
   }
 }
 
-function checkRules(rules: unknown[], problems: Problem[], warnings: Problem[]): void {
+/** Each name stands for one host, once; returns the names, none where anything about them is wrong. */
+function checkHosts(hosts: unknown, problems: Problem[]): HostNames {
+  if (!Array.isArray(hosts)) return new HostNames(undefined)
+  const names = new Map<unknown, string>()
+  const add = (name: unknown, path: string, what: string) => {
+    if (typeof name !== 'string') return
+    const first = names.get(name)
+    if (first !== undefined) problems.push(problem(path, name, `${what} (it is at ${first} already)`))
+    else names.set(name, path)
+  }
+  for (const [i, entry] of hosts.entries()) {
+    if (isObject(entry)) add(entry['name'], `/hosts/${i}/name`, 'a name that no other host has')
+  }
+  for (const [i, entry] of hosts.entries()) {
+    const aliases = isObject(entry) && Array.isArray(entry['aliases']) ? entry['aliases'] : []
+    for (const [j, alias] of aliases.entries()) {
+      add(alias, `/hosts/${i}/aliases/${j}`, 'a name that stands for no other host, each once')
+    }
+  }
+  const isWrong = problems.some(({ path }) => path.startsWith('/hosts'))
+  return new HostNames(isWrong ? undefined : hosts)
+}
+
+interface RuleCheck {
+  problems: Problem[]
+  warnings: Problem[]
+  hosts: HostNames
+}
+
+function checkRules(rules: unknown[], { problems, warnings, hosts }: RuleCheck): void {
   const wrongMatches = new Set(problems.map((found) => /^\/rules\/\d+\/match/.exec(found.path)?.[0]))
   const indexOfId = new Map<unknown, number>()
   const groups = new Map<string, Validity[]>()
@@ -86,7 +114,7 @@ function checkRules(rules: unknown[], problems: Problem[], warnings: Problem[]):
     } else indexOfId.set(id, index)
     checkMoney(rule, path, problems)
     const validity = checkValidity(rule, path, problems)
-    const key = wrongMatches.has(`${path}/match`) ? null : checkMatch(rule, path, problems)
+    const key = wrongMatches.has(`${path}/match`) ? null : checkMatch(rule, path, { problems, hosts })
     if (validity === null || key === null) continue
     const group = groups.get(key) ?? []
     group.push({ rule: rule as PriceRuleData, index, ...validity })
@@ -145,7 +173,11 @@ function checkInstant(
 }
 
 /** The key of the rule's match, null when it is invalid. */
-function checkMatch(rule: Record<string, unknown>, path: string, problems: Problem[]): string | null {
+function checkMatch(
+  rule: Record<string, unknown>,
+  path: string,
+  { problems, hosts }: Pick<RuleCheck, 'problems' | 'hosts'>,
+): string | null {
   const { match } = rule
   if (!isObject(match)) return null
   if (matchLevel(match) === null) {
@@ -154,7 +186,7 @@ function checkMatch(rule: Record<string, unknown>, path: string, problems: Probl
     )
     return null
   }
-  return matchKey(match)
+  return matchKey(hosts.matchOf(match))
 }
 
 /** Overlaps are problems, gaps warnings; each is reported at the later of the two rules. */

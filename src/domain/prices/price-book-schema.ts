@@ -7,6 +7,9 @@ import Type from 'typebox'
 
 /** The most rules that a book may have. */
 const MAX_PRICE_RULES = 10_000
+/** The most hosts with aliases that a book may have, and aliases of one. */
+const MAX_HOSTS = 10_000
+const MAX_ALIASES = 100
 /** What a GPU costs where nothing else is known, USD per hour. */
 export const DEFAULT_USD_PER_HOUR = 0.85
 
@@ -58,6 +61,19 @@ const OwnedRuleSchema = Type.Object(
     pue: Type.Optional(
       Type.Number({ minimum: 1, maximum: 10, description: 'Power usage effectiveness of the site; 1 when absent' }),
     ),
+  },
+  closed,
+)
+
+/** One host under several names: a container's, a machine's short one, its full one. */
+const HostNamesSchema = Type.Object(
+  {
+    name: Text('The name that the ledger, reports and rules have'),
+    aliases: Type.Array(Text('Another name that events have for the same host'), {
+      minItems: 1,
+      maxItems: MAX_ALIASES,
+      description: 'Its other names; samples and tokens under any of them are of the one host',
+    }),
   },
   closed,
 )
@@ -121,6 +137,9 @@ export const PriceBookSchema = Type.Object(
     ),
     weights: Type.Optional(WeightsSchema),
     limits: Type.Optional(LimitsSchema),
+    hosts: Type.Optional(
+      Type.Array(HostNamesSchema, { maxItems: MAX_HOSTS, description: 'Hosts that events have several names for' }),
+    ),
     rules: Type.Array(PriceRuleSchema, { maxItems: MAX_PRICE_RULES, description: 'The rules, in any order' }),
   },
   { ...closed, $id: 'price-book.v1', title: 'Price book', description: 'What GPUs cost, and when' },

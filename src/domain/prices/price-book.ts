@@ -3,6 +3,7 @@
 // ranked (uuid with slot, uuid, slot, host, name pattern) and the first with an effective rule wins. Look-ups go
 // through maps, so that ten thousand rules cost a cell no more than ten. Rules: docs/cost-model.md.
 
+import { HostNames } from './host-names.ts'
 import { nanoUsd } from './money.ts'
 import { NamePattern } from './name-pattern.ts'
 import {
@@ -55,6 +56,8 @@ export class PriceBook {
   readonly version: number
   readonly data: PriceBookDocument
   readonly rules: readonly PriceRule[]
+  /** Which names stand for one host. Rules and slots may use any of them. */
+  readonly hosts: HostNames
   readonly weights: Readonly<TokenWeights>
   /** G: a sample covers the time back to the sample before it if that is at most this far, milliseconds. */
   readonly maxSampleGapMs: number
@@ -63,13 +66,24 @@ export class PriceBook {
   readonly #groups = new Map<string, RuleGroup>()
   readonly #patterns: { pattern: NamePattern; group: RuleGroup }[] = []
   readonly #commitmentsByHost = new Map<string, PriceRule[]>()
+  readonly #commitmentsFromMs: number
+  /** Groups that name a uuid and its slot, by slot, of the newest rule first. */
+  readonly #uuidGroupsOfSlot = new Map<string, RuleGroup[]>()
   readonly #defaults: readonly { fromMs: number; nanoUsdPerHour: bigint }[]
   readonly #patternsOfName = new Map<string, RuleGroup[]>()
   /** Levels that rules have: a look-up at any other finds nothing. */
   readonly #levels = new Set<MatchLevel>()
 
-  /** `data` has passed the check of price-book-check.ts. */
-  constructor(data: PriceBookDocument, version: number) {
+  /**
+   * `data` has passed the check of price-book-check.ts. Of commitments, unreported GPUs get cells from
+   * `commitmentsFromMs` on at the earliest.
+   */
+  constructor(
+    data: PriceBookDocument,
+    version: number,
+    { commitmentsFromMs = Number.NEGATIVE_INFINITY }: { commitmentsFromMs?: number } = {},
+  ) {
+    this.#commitmentsFromMs = commitmentsFromMs
     this.version = version
     this.data = data
     const { weights, limits } = data
@@ -85,9 +99,15 @@ export class PriceBook {
       fromMs: entry.from_ms ?? Number.NEGATIVE_INFINITY,
       nanoUsdPerHour: nanoUsd(entry.usd_per_hour),
     }))
-    this.rules = data.rules.map((rule) => new PriceRule(rule))
+    this.hosts = new HostNames(data.hosts)
+    this.rules = data.rules.map((rule) => new PriceRule({ ...rule, match: this.hosts.matchOf(rule.match) }))
     for (const rule of this.rules) this.#index(rule)
-    for (const group of this.#groups.values()) group.sort((a, b) => a.fromMs - b.fromMs)
+    for (const group of this.#groups.values()) {
+      group.sort((a, b) => a.fromMs - b.fromMs)
+      const { level, match } = group[0]!
+      if (level === 0) listOf(this.#uuidGroupsOfSlot, slotKey(match.host!, match.gpu_index!)).push(group)
+    }
+    for (const groups of this.#uuidGroupsOfSlot.values()) groups.sort(byNewestRule)
     this.#patterns.sort((a, b) => NamePattern.compare(a.pattern, b.pattern))
   }
 
@@ -133,7 +153,8 @@ export class PriceBook {
     if (commitments === undefined) return []
     const indexes = new Set<number>()
     for (const rule of commitments) {
-      if (rule.fromMs < toMs && rule.toMs > fromMs) indexes.add(rule.match.gpu_index!)
+      if (Math.max(rule.fromMs, this.#commitmentsFromMs) < toMs && rule.toMs > fromMs)
+        indexes.add(rule.match.gpu_index!)
     }
     return [...indexes].sort((a, b) => a - b)
   }
@@ -145,13 +166,22 @@ export class PriceBook {
       .sort()
   }
 
+  /** The uuid that a silent slot is paid for under: of the first rule in [fromMs, toMs) that names both; else null. */
+  silentUuid(slot: Pick<PricedSlot, 'host' | 'gpuIndex'>, fromMs: number, toMs: number): string | null {
+    const { gpuIndex } = slot
+    const host = this.hosts.nameOf(slot.host)
+    if (host === null || !this.#uuidGroupsOfSlot.has(slotKey(host, gpuIndex))) return null
+    const segments = this.segments({ uuid: null, host, gpuIndex, name: null, isSilent: true }, fromMs, toMs)
+    return segments.find(({ rule }) => rule?.match.uuid !== undefined)?.rule?.match.uuid ?? null
+  }
+
   /** Which rule prices a GPU at an instant and, for each other rule, why it does not. */
   explain(slot: PricedSlot, atMs: number): Explanation {
     const winner = this.ruleAt(slot, atMs)
     const others: NotChosen[] = []
     for (const rule of this.rules) {
       if (rule === winner) continue
-      const field = rule.mismatch(slot)
+      const field = rule.mismatch({ ...slot, host: this.hosts.nameOf(slot.host) })
       if (field !== null) others.push({ rule, reason: 'does not match', field })
       else others.push({ rule, reason: rule.isEffective(atMs) ? 'less specific' : 'not in force' })
     }
@@ -173,9 +203,7 @@ export class PriceBook {
     }
     group.push(rule)
     if (!rule.isCommitment || rule.match.host === undefined) return
-    const commitments = this.#commitmentsByHost.get(rule.match.host)
-    if (commitments === undefined) this.#commitmentsByHost.set(rule.match.host, [rule])
-    else commitments.push(rule)
+    listOf(this.#commitmentsByHost, rule.match.host).push(rule)
   }
 
   /** The groups that match a GPU, most specific first. */
@@ -186,9 +214,11 @@ export class PriceBook {
       const group = this.#groups.get(matchKey(match))
       if (group !== undefined) found.push(group)
     }
-    const { uuid, host, gpuIndex, name } = slot
+    const { uuid, gpuIndex, name } = slot
+    const host = this.hosts.nameOf(slot.host)
     const levels = this.#levels
     if (levels.has(0) && uuid !== null && host !== null) add({ uuid, host, gpu_index: gpuIndex })
+    else if (slot.isSilent && host !== null) found.push(...(this.#uuidGroupsOfSlot.get(slotKey(host, gpuIndex)) ?? []))
     if (levels.has(1) && uuid !== null) add({ uuid })
     if (levels.has(2) && host !== null) add({ host, gpu_index: gpuIndex })
     if (levels.has(3) && host !== null) add({ host })
@@ -205,6 +235,24 @@ export class PriceBook {
     }
     return groups
   }
+}
+
+function slotKey(host: string, gpuIndex: number): string {
+  return `${gpuIndex} ${host}`
+}
+
+/** The list of a key, which is made where there is none. */
+function listOf<T>(lists: Map<string, T[]>, key: string): T[] {
+  const list = lists.get(key) ?? []
+  lists.set(key, list)
+  return list
+}
+
+/** Of the GPUs that followed each other in a slot, the last one first; of equal ones the smaller uuid. */
+function byNewestRule(a: RuleGroup, b: RuleGroup): number {
+  const [newestA, newestB] = [a.at(-1)!, b.at(-1)!]
+  if (newestA.fromMs !== newestB.fromMs) return newestA.fromMs > newestB.fromMs ? -1 : 1
+  return newestA.match.uuid! < newestB.match.uuid! ? -1 : 1
 }
 
 /** The same proportion in the smallest integers: shares by weight stay the same, and their products small. */

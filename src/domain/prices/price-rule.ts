@@ -5,7 +5,7 @@
 // host, pattern.
 
 import { parseInstantMs } from '../events/timestamp.ts'
-import { divideRounded, NANO_PER_USD, nanoUsd, usd } from './money.ts'
+import { decimalUnits, divideRounded, NANO_PER_USD, nanoUsd, usd } from './money.ts'
 import { NamePattern } from './name-pattern.ts'
 import type { PriceMatch, PriceRuleData } from './price-book-schema.ts'
 
@@ -18,6 +18,8 @@ export interface PricedSlot {
   host: string | null
   gpuIndex: number
   name: string | null
+  /** No sample is near, so the uuid cannot be known: rules that name the slot and a uuid fit by their slot. */
+  isSilent?: boolean
 }
 
 /** Price of a GPU at an instant, without energy. */
@@ -126,6 +128,16 @@ export class PriceRule {
   priceWithEnergy(microjoules: bigint, overMs: number): bigint {
     if (this.#energyFactor === 0n) return this.nanoUsdPerHour
     return this.nanoUsdPerHour + divideRounded(microjoules * this.#energyFactor, ENERGY_DIVISOR * BigInt(overMs))
+  }
+
+  /** Whether the price has a part that follows the power. */
+  get followsPower(): boolean {
+    return this.#energyFactor > 0n
+  }
+
+  /** Price while the GPU draws so many watts, 10⁻⁹ USD per hour: 10⁻³ W for a millisecond are 10⁻⁶ J. */
+  priceAtPower(watts: number): bigint {
+    return this.priceWithEnergy(decimalUnits(watts, 3), 1)
   }
 
   isEffective(atMs: number): boolean {

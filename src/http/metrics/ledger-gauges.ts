@@ -6,7 +6,7 @@
 
 import { Gauge, type Registry } from 'prom-client'
 import { floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
-import { addAmounts, noAmounts, totalNanoUsd } from '../../domain/ledger/rows.ts'
+import { addAmounts, noAmounts, splitByTokens, totalNanoUsd } from '../../domain/ledger/rows.ts'
 import { type LedgerAmounts, OTHER_NAME } from '../../domain/ledger/types.ts'
 import { usd } from '../../domain/prices/money.ts'
 import { CostReading, type CostSource } from '../../processor/cost/cost-reading.ts'
@@ -63,9 +63,9 @@ export class LedgerGauges {
     const gauge = <T extends string>(name: string, help: string, labelNames: readonly T[]) =>
       new Gauge<T>({ name, help, labelNames, registers: [registry] })
     const hour = 'in the last full hour of the ledger, USD'
-    this.#hourly = gauge('pertoken_hourly_cost_usd', `Fully loaded cost ${hour}; model "": nobody`, ['model'])
+    this.#hourly = gauge('pertoken_hourly_cost_usd', `Fully loaded cost ${hour}; model "": none`, ['model'])
     this.#idle = gauge('pertoken_idle_usd', `Idle cost ${hour}`, ['model', 'kind'])
-    this.#uncovered = gauge('pertoken_uncovered_usd', `Cost of GPUs paid for and not heard of ${hour}`, [])
+    this.#uncovered = gauge('pertoken_uncovered_usd', `Cost of GPUs paid for and not monitored ${hour}`, [])
     this.#hourStart = gauge('pertoken_ledger_hour_start_seconds', 'Start of the last full hour of the ledger, Unix', [])
     this.#openCostTotal = gauge(
       'llm_total_hourly_cost',
@@ -135,23 +135,20 @@ export class LedgerGauges {
   }
 
   #setOpenCost(model: string, amounts: LedgerAmounts): void {
-    const { prompt_tokens, completion_tokens, busy_nano_usd, output_nano_usd } = amounts
-    const input = amounts.input_nano_usd + amounts.cached_nano_usd
-    const total = totalNanoUsd(amounts)
+    const { prompt_tokens, completion_tokens } = amounts
     for (const basis of ['allocation', 'usage'] as const) {
       const named = { model_name: model, model_version: MODEL_VERSION, namespace: NAMESPACE }
       const labels = { ...named, cost_basis: basis, workload_type: WORKLOAD_TYPE }
-      const money = basis === 'allocation' ? total : busy_nano_usd
-      // Busy and idle are split by the same weights, so busy has the same share of the input as of the total.
-      const share = (part: bigint) => (basis === 'allocation' || total === 0n ? part : (part * busy_nano_usd) / total)
+      const money = basis === 'allocation' ? totalNanoUsd(amounts) : amounts.busy_nano_usd
+      const parts = splitByTokens(money, amounts)
       const set = (phase: string, method: string, value: number | null) => {
         if (value !== null) this.#openCostPerMillion.set({ ...labels, phase, allocation_method: method }, value)
       }
       this.#openCostTotal.set(labels, usd(money))
       set('', '', usdPerMillion(money, prompt_tokens + completion_tokens))
-      if (input + output_nano_usd === 0n) continue
-      set('prompt', 'weighted_tokens', usdPerMillion(share(input), prompt_tokens))
-      set('generation', 'weighted_tokens', usdPerMillion(share(output_nano_usd), completion_tokens))
+      if (parts === null) continue
+      set('prompt', 'weighted_tokens', usdPerMillion(parts[0], prompt_tokens))
+      set('generation', 'weighted_tokens', usdPerMillion(parts[1], completion_tokens))
     }
   }
 }

@@ -48,7 +48,21 @@ class Metrics {
   )
   readonly #speed = this.#gauge('pertoken_tokens_per_second', 'Live tokens per second', ['model'])
   readonly #utilization = this.#gauge('pertoken_gpu_utilization_ratio', 'Share of time that the GPU was busy', SLOT)
-  readonly #price = this.#gauge('pertoken_gpu_price_per_hour_usd', 'Price of the GPU, USD per hour', SLOT)
+  readonly #price = this.#gauge(
+    'pertoken_gpu_price_per_hour_usd',
+    'Price of the GPU now, with what it draws where it is owned, USD per hour',
+    SLOT,
+  )
+  readonly #fleetCost = this.#gauge(
+    'pertoken_fleet_cost_per_million_tokens_usd',
+    'Live cost of a million tokens, USD: all the money of the fleet, idle GPUs included, over all its tokens; busy: without idle',
+    ['basis'],
+  )
+  readonly #fleetPrice = this.#gauge(
+    'pertoken_fleet_price_per_hour_usd',
+    'Live price of all GPUs, USD per hour; busy and idle are the fully loaded cost, uncovered (not monitored) is beside it',
+    ['kind'],
+  )
   readonly #ledger: LedgerGauges
   readonly #keeper: KeeperGauges | null
   readonly #denied: Counter<'reason'> | null
@@ -103,9 +117,15 @@ class Metrics {
     return this.#registry.metrics()
   }
 
-  #setLive({ models, slots, stale }: LiveView): void {
-    for (const gauge of [this.#cost, this.#speed, this.#utilization, this.#price]) gauge.reset()
+  #setLive({ models, slots, totals, stale }: LiveView): void {
+    for (const gauge of [this.#cost, this.#speed, this.#utilization, this.#price, this.#fleetCost]) gauge.reset()
     this.#stale.set(stale ? 1 : 0)
+    this.#fleetPrice.set({ kind: 'busy' }, totals.busy_usd_per_hour)
+    this.#fleetPrice.set({ kind: 'idle' }, totals.idle_usd_per_hour)
+    this.#fleetPrice.set({ kind: 'uncovered' }, totals.uncovered_usd_per_hour)
+    const { usd_per_million_tokens: loaded, usd_per_million_tokens_busy: busy } = totals
+    if (loaded !== null) this.#fleetCost.set({ basis: 'fully_loaded' }, loaded)
+    if (busy !== null) this.#fleetCost.set({ basis: 'busy' }, busy)
     for (const { model, tokens_per_second, usd_per_million_tokens } of boundedModels(models)) {
       this.#speed.set({ model }, tokens_per_second)
       if (usd_per_million_tokens !== null) this.#cost.set({ model, basis: 'live' }, usd_per_million_tokens)

@@ -6,16 +6,21 @@
 
 /**
  * @typedef {{ model: string, tokens_per_second: number, prompt_tokens_per_second: number,
- *   completion_tokens_per_second: number, cost_per_token: number | null, usd_per_million_tokens: number | null }} Model
+ *   completion_tokens_per_second: number, cost_per_token: number | null, usd_per_million_tokens: number | null,
+ *   too_few_tokens: boolean }} Model
  * @typedef {{ host: string | null, gpu_index: number, name: string | null, utilization: number | null,
- *   price_per_hour_usd: number, tokens_per_second: number, cost_per_token: number | null }} Slot
- * @typedef {{ as_of: string, stale: boolean, window_s: number, models: Model[], slots: Slot[] }} Live
+ *   price_per_hour_usd: number, tokens_per_second: number, cost_per_token: number | null, monitored: boolean,
+ *   price_basis: string, too_few_tokens: boolean }} Slot
+ * @typedef {{ usd_per_hour: number, idle_usd_per_hour: number, uncovered_usd_per_hour: number,
+ *   tokens_per_second: number, usd_per_million_tokens: number | null,
+ *   usd_per_million_tokens_busy: number | null, too_few_tokens: boolean }} Totals
+ * @typedef {{ as_of: string, stale: boolean, window_s: number, totals: Totals, models: Model[], slots: Slot[] }} Live
  * @typedef {{ status: string, problems: { message: string, since?: string }[], lag: number | null,
  *   last_event: string | null, outcomes: { stored: number, rejected: number }, log: string, store: string,
  *   version: string }} Health
  * @typedef {{ model: string | null, prompt_tokens: number, completion_tokens: number, busy_usd: number,
  *   loaded_idle_usd: number, unallocated_usd: number, usd_per_million_tokens: number | null,
- *   usd_per_million_tokens_busy: number | null }} Cost
+ *   usd_per_million_tokens_busy: number | null, too_few_tokens: boolean }} Cost
  * @typedef {{ to: string, final: boolean, rows: Cost[], totals: Cost }} CostAnswer
  */
 
@@ -73,11 +78,14 @@ function cost(value) {
   return dollars(value, { minimumFractionDigits: 3, maximumFractionDigits: 3 })
 }
 
+/** The cost of a million tokens, where there are tokens enough for one. @param {number | null} value @param {boolean} few */
+const perMillion = (value, few) => (few ? 'too few tokens' : cost(value))
+
 /** A price per hour. @param {number} value */
 const price = (value) => dollars(value, { minimumFractionDigits: 2, maximumFractionDigits: 4 })
 
-/** @param {number} value */
-const speed = (value) => count(value, value < 100 ? 1 : 0)
+/** Whole tokens, or three digits: as exact as the money beside it. @param {number} value */
+const speed = (value) => (value < 100 ? value.toLocaleString('en-US', { maximumSignificantDigits: 3 }) : count(value))
 
 /** @param {string} iso */
 const clock = (iso) => iso.slice(11, 19)
@@ -145,27 +153,31 @@ function setCell(cell, { text, share }) {
 function modelRow(model) {
   return [
     { text: model.model },
-    { text: cost(model.usd_per_million_tokens), className: 'number' },
+    { text: perMillion(model.usd_per_million_tokens, model.too_few_tokens), className: 'number' },
     { text: speed(model.tokens_per_second), className: 'number' },
     { text: speed(model.prompt_tokens_per_second), className: 'number wide' },
     { text: speed(model.completion_tokens_per_second), className: 'number wide' },
   ]
 }
 
+/** The price of an owned GPU has what it draws now, where that is known. @param {Slot} slot */
+const slotPrice = ({ price_per_hour_usd, price_basis }) =>
+  price(price_per_hour_usd) + (price_basis === 'rule_without_power' ? ', power unknown' : '')
+
 /** @param {Slot} slot @returns {Cell[]} */
 function slotRow(slot) {
-  const { utilization } = slot
+  const { utilization, monitored } = slot
+  const share = utilization === null ? NONE : `${Math.round(utilization * 100)} %`
   return [
-    { text: `${slot.host ?? '(no host)'} · ${slot.gpu_index}` },
+    { text: `${slot.host ?? '(none)'} · ${slot.gpu_index}` },
     { text: slot.name ?? NONE, className: 'wide' },
-    {
-      text: utilization === null ? NONE : `${Math.round(utilization * 100)} %`,
-      className: 'number',
-      share: utilization,
-    },
-    { text: price(slot.price_per_hour_usd), className: 'number' },
+    { text: monitored ? share : 'not monitored', className: 'number', share: monitored ? utilization : null },
+    { text: slotPrice(slot), className: 'number' },
     { text: speed(slot.tokens_per_second), className: 'number wide' },
-    { text: cost(slot.cost_per_token === null ? null : slot.cost_per_token * 1e6), className: 'number' },
+    {
+      text: perMillion(slot.cost_per_token === null ? null : slot.cost_per_token * 1e6, slot.too_few_tokens),
+      className: 'number',
+    },
   ]
 }
 
@@ -179,20 +191,25 @@ function showLive(live) {
   const { models, slots } = live
   fill('models', models.slice(0, MAX_ROWS).map(modelRow), `No tokens in the last ${live.window_s} s`)
   fill('slots', slots.slice(0, MAX_ROWS).map(slotRow), 'No GPU has been seen yet')
-  setText(byId('models-hint'), hint(models.length, `over the last ${live.window_s} s`))
+  setText(byId('models-hint'), hint(models.length, `last ${live.window_s} s, the GPUs that they ran on`))
   setText(byId('slots-hint'), hint(slots.length, 'newest sample of each'))
 
-  const tokens = models.reduce((sum, model) => sum + model.tokens_per_second, 0)
-  const usd = models.reduce((sum, model) => sum + model.tokens_per_second * (model.cost_per_token ?? 0), 0)
-  const known = slots.flatMap(({ utilization }) => (utilization === null ? [] : [utilization]))
+  showTotals(live)
+  const known = slots.flatMap(({ utilization, monitored }) => (utilization === null || !monitored ? [] : [utilization]))
   const mean = known.reduce((sum, utilization) => sum + utilization, 0) / known.length
-  setText(byId('cost'), tokens === 0 ? NONE : cost((usd / tokens) * 1e6))
-  setText(byId('speed'), speed(tokens))
-  setText(
-    byId('price'),
-    slots.length === 0 ? NONE : price(slots.reduce((sum, slot) => sum + slot.price_per_hour_usd, 0)),
-  )
   setText(byId('utilization'), known.length === 0 ? NONE : `${Math.round(mean * 100)} %`)
+}
+
+/** The fleet: the first figure is the quotient of the two beside it. @param {Live} live */
+function showTotals({ totals, slots }) {
+  const { usd_per_hour, idle_usd_per_hour, uncovered_usd_per_hour, tokens_per_second } = totals
+  const hourly = (/** @type {number} */ value) => (slots.length === 0 ? NONE : price(value))
+  setText(byId('cost'), perMillion(totals.usd_per_million_tokens, totals.too_few_tokens))
+  setText(byId('busy-cost'), perMillion(totals.usd_per_million_tokens_busy, totals.too_few_tokens))
+  setText(byId('speed'), speed(tokens_per_second))
+  setText(byId('price'), hourly(usd_per_hour))
+  setText(byId('idle'), hourly(idle_usd_per_hour))
+  setText(byId('uncovered'), uncovered_usd_per_hour === 0 ? '' : `+ ${price(uncovered_usd_per_hour)} not monitored`)
 }
 
 /** Money: cents, more where they would be zeros. @param {number} value */
@@ -202,8 +219,8 @@ const usd = (value) => dollars(value, { minimumFractionDigits: 2, maximumFractio
 function hourRow(row, name) {
   return [
     { text: name },
-    { text: cost(row.usd_per_million_tokens), className: 'number' },
-    { text: cost(row.usd_per_million_tokens_busy), className: 'number wide' },
+    { text: perMillion(row.usd_per_million_tokens, row.too_few_tokens), className: 'number' },
+    { text: perMillion(row.usd_per_million_tokens_busy, row.too_few_tokens), className: 'number wide' },
     { text: count(row.prompt_tokens + row.completion_tokens), className: 'number wide' },
     { text: usd(row.busy_usd), className: 'number' },
     { text: usd(row.loaded_idle_usd + row.unallocated_usd), className: 'number' },
@@ -212,7 +229,7 @@ function hourRow(row, name) {
 
 /** @param {CostAnswer} answer */
 function showHour({ rows, totals, to, final }) {
-  const named = rows.slice(0, MAX_ROWS).map((row) => hourRow(row, row.model ?? '(nobody)'))
+  const named = rows.slice(0, MAX_ROWS).map((row) => hourRow(row, row.model ?? '(none)'))
   const all = rows.length > 1 ? [...named, hourRow(totals, 'All')] : named
   fill('hour', all, 'The ledger has nothing of the last hour yet')
   setText(byId('hour-hint'), hint(rows.length, `to ${clock(to)} UTC, idle included${final ? '' : ', not final'}`))

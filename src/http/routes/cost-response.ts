@@ -7,8 +7,8 @@ import { nullable, object, problemResponse } from '../open-api.ts'
 const TEXTS: Record<string, object> = {
   start: { type: 'string', format: 'date-time' },
   end: { type: 'string', format: 'date-time' },
-  model: nullable('string', 'Null: nobody’s, or not grouped by'),
-  tenant: nullable('string', 'Null: nobody’s, or not grouped by'),
+  model: nullable('string', 'Null: unknown, none, or not grouped by'),
+  tenant: nullable('string', 'Null: unknown, none, or not grouped by'),
   host: nullable('string', 'Null: unknown, or not grouped by'),
   gpu_uuid: nullable('string', 'UUID as a sample near by told it'),
   price_kind: nullable('string', 'on-demand, spot, reserved, owned, sample or default'),
@@ -17,6 +17,7 @@ const TEXTS: Record<string, object> = {
   method: { enum: ['weighted-tokens', 'requests', 'events', 'model-loaded', 'memory', 'mixed', 'none'] },
   measured_token_share: nullable('number', 'Part of the tokens that fell on time with measured utilisation'),
   reason: nullable('string', 'Why the cost of a million tokens is null'),
+  too_few_tokens: { type: 'boolean', description: 'Its costs of a million tokens are over fewer than 1,000 tokens' },
 }
 
 const RowSchema = object(

@@ -7,8 +7,9 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 import { parseInstantMs } from '../../domain/events/timestamp.ts'
 import { DAY_MS } from '../../domain/ledger/buckets.ts'
 import { CostReading, type CostSource, costPage } from '../../processor/cost/cost-reading.ts'
+import { Commitments } from '../../processor/prices/commitments.ts'
 import { FrozenDaysError } from '../../processor/recompute/ledger-as-of.ts'
-import { parseCursor, TooManyRows } from '../../report/cost-grouping.ts'
+import { type CostRow, parseCursor, TooManyRows } from '../../report/cost-grouping.ts'
 import { type CostQuery, costQuery, GROUPINGS, IDLE_WAYS, parseGroupings, STEPS } from '../../report/cost-query.ts'
 import { costCsv, PIECE_CHARS } from '../../report/csv.ts'
 import { focusFile, focusQuery } from '../../report/focus.ts'
@@ -64,7 +65,10 @@ const query = new Query({
   model: optional(text(256, 'Only this model')),
   tenant: optional(text(256, 'Only this tenant')),
   host: optional(hostParameter),
-  idle: withDefault(choice(IDLE_WAYS, 'Loaded idle of nobody: a row of its own, or spread over each slot-hour'), 'own'),
+  idle: withDefault(
+    choice(IDLE_WAYS, 'Idle, model loaded, of no known model: a row of its own, or spread over each slot-hour'),
+    'own',
+  ),
   format: withDefault(choice(FORMATS, 'json in pages; csv and focus (FOCUS 1.2) whole'), 'json'),
   revision: optional(integer(0, 1e9, 'The ledger as it was with the revisions up to this one; 0: with none')),
   limit: withDefault(integer(1, MAX_LIMIT, 'Most rows of a page; json only'), DEFAULT_LIMIT),
@@ -101,8 +105,11 @@ export function addCostRoutes(app: FastifyInstance, dependencies: HttpDependenci
       const { final, watermark } = await reading.outlook()
       reply.header('x-pertoken-final', String(final))
       if (watermark !== null) reply.header('x-pertoken-watermark', watermark)
-      const lines = format === 'focus' ? focusFile(reading.rows(), final) : costCsv(reading.rows())
-      return stream(reply, lines, `${format === 'focus' ? 'focus' : 'cost'}-${reading.head.from.slice(0, 10)}.csv`)
+      const day = reading.head.from.slice(0, 10)
+      if (format === 'csv') return stream(reply, costCsv(reading.rows()), `cost-${day}.csv`)
+      const commitments = await Commitments.of(source.ledger, revision)
+      const commitmentOf = (row: CostRow) => commitments.idOf(row)
+      return stream(reply, focusFile(reading.rows(), { isFinal: final, commitmentOf }), `focus-${day}.csv`)
     },
   })
 }
@@ -163,7 +170,7 @@ const schema = {
   tags: ['cost'],
   summary: 'What a range cost: rows by model, tenant, host, GPU, price kind; in steps; fully loaded and busy',
   description:
-    'The range is widened to whole minutes; from and to of the answer say so. Unallocated cost is a row with model and ' +
+    'The range is widened to whole minutes; from and to of the answer say so. Idle, nothing loaded, is a row with model and ' +
     'tenant null. final: nothing of the range will change but by later corrections; of csv and focus it is the header ' +
     'X-Pertoken-Final.',
   querystring: query.schema,

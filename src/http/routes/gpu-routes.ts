@@ -3,8 +3,9 @@
 
 import type { FastifyInstance } from 'fastify'
 import type { GpuDocument } from '../../domain/events/event.ts'
-import { bySlot } from '../../domain/ledger/gpu-conflicts.ts'
-import type { LiveSlot } from '../../domain/live/live-figures.ts'
+import { bySlot } from '../../domain/fleet/gpu-conflicts.ts'
+import { type LiveSlot, PRICE_BASES } from '../../domain/live/live-figures.ts'
+import { PriceBookVersions } from '../../processor/prices/price-book-versions.ts'
 import { readRecentGpus } from '../../processor/recent-gpus.ts'
 import type { HttpDependencies } from '../dependencies.ts'
 import { liveView } from '../live-view.ts'
@@ -13,16 +14,20 @@ import { gpuIndexParameter, hostParameter } from '../parameters.ts'
 import { HttpProblem } from '../problem.ts'
 import { defined, NO_QUERY, optional, Query } from '../query.ts'
 
+const tooFewTokens = { type: 'boolean', description: 'The cost is over fewer than 1,000 tokens of the window' }
 const slotName = { host: nullable('string', 'Host'), gpu_index: { type: 'integer' } }
 const LiveSlotSchema = object({
   ...slotName,
   gpu_uuid: nullable('string', 'UUID of the newest sample'),
   name: nullable('string', 'Name of the newest sample'),
   utilization: nullable('number', '0 to 1'),
-  price_per_hour_usd: { type: 'number' },
+  price_per_hour_usd: { type: 'number', description: 'Of an owned GPU: fixed part and what it draws now' },
+  price_basis: { enum: PRICE_BASES, description: 'What the price rests on; rule_without_power: the fixed part alone' },
   tokens_per_second: { type: 'number' },
   cost_per_token: nullable('number', 'USD; null without tokens'),
+  too_few_tokens: tooFewTokens,
   last_sample: nullable('string', 'Event time of the newest sample'),
+  monitored: { type: 'boolean', description: 'Shown by a recent sample, or by tokens in the window' },
 })
 const LiveModelSchema = object({
   model: { type: 'string' },
@@ -31,6 +36,17 @@ const LiveModelSchema = object({
   completion_tokens_per_second: { type: 'number' },
   cost_per_token: nullable('number', 'USD; null without tokens'),
   usd_per_million_tokens: nullable('number', 'USD; null without tokens'),
+  too_few_tokens: tooFewTokens,
+})
+const LiveTotalsSchema = object({
+  usd_per_hour: { type: 'number', description: 'Price of all monitored GPUs: busy and idle' },
+  busy_usd_per_hour: { type: 'number' },
+  idle_usd_per_hour: { type: 'number', description: 'Idle, model loaded, and idle, nothing loaded' },
+  uncovered_usd_per_hour: { type: 'number', description: 'Price of GPUs that are not monitored, beside usd_per_hour' },
+  tokens_per_second: { type: 'number' },
+  usd_per_million_tokens: nullable('number', 'Fully loaded: usd_per_hour ÷ tokens per hour; null without tokens'),
+  usd_per_million_tokens_busy: nullable('number', 'Busy only; null without tokens'),
+  too_few_tokens: tooFewTokens,
 })
 const liveHead = {
   as_of: { type: 'string', format: 'date-time' },
@@ -94,21 +110,26 @@ function addSlots(app: FastifyInstance, { processor, store }: HttpDependencies):
   app.get('/api/v1/gpus', { schema, config: { scope: 'read' } }, async (request) => {
     NO_QUERY.parse(request.query)
     const { as_of, stale, slots: live } = liveView(processor)
-    const { samples, conflicts, areConflictsComplete } = await readRecentGpus(store)
-    return { as_of, stale, slots: joinSlots(samples, live), conflicts, conflicts_complete: areConflictsComplete }
+    const books = new PriceBookVersions(store.ledger)
+    await books.refresh()
+    const nameOf = (host: string | null) => books.hosts.nameOf(host)
+    const { samples, conflicts, areConflictsComplete } = await readRecentGpus(store, nameOf)
+    const slots = joinSlots(samples, live, nameOf)
+    return { as_of, stale, slots, conflicts, conflicts_complete: areConflictsComplete }
   })
 }
 
 function addLive(app: FastifyInstance, { processor }: HttpDependencies): void {
   const schema = {
     tags: ['live'],
-    summary: 'The current windows: cost and speed by model and by GPU slot',
+    summary: 'The current windows: cost and speed of the fleet, by model and by GPU slot',
     querystring: NO_QUERY.schema,
     response: {
       200: jsonResponse(
         object({
           ...liveHead,
           window_s: { type: 'integer' },
+          totals: LiveTotalsSchema,
           models: { type: 'array', items: LiveModelSchema },
           slots: { type: 'array', items: LiveSlotSchema },
         }),
@@ -130,12 +151,20 @@ interface JoinedSlot {
   sample: GpuDocument | null
 }
 
-/** Stored samples and live figures of the same slots side by side. */
-function joinSlots(samples: readonly GpuDocument[], live: readonly LiveSlot[]): JoinedSlot[] {
+/** Stored samples and live figures of the same slots side by side; of several names of a host, the newest sample. */
+function joinSlots(
+  samples: readonly GpuDocument[],
+  live: readonly LiveSlot[],
+  nameOf: (host: string | null) => string | null,
+): JoinedSlot[] {
   const slots = new Map<string, JoinedSlot>()
   for (const sample of samples) {
-    const { host, gpu_index } = sample
-    slots.set(JSON.stringify([host, gpu_index]), { host, gpu_index, live: null, sample })
+    const { gpu_index } = sample
+    const host = nameOf(sample.host)
+    const key = JSON.stringify([host, gpu_index])
+    const other = slots.get(key)?.sample
+    if (other && other.ts >= sample.ts) continue
+    slots.set(key, { host, gpu_index, live: null, sample })
   }
   for (const slot of live) {
     const key = JSON.stringify([slot.host, slot.gpu_index])

@@ -17,6 +17,10 @@ const HealthSchema = object({
     type: 'array',
     items: object({ code: { type: 'string' }, message: { type: 'string' } }, 'What is wrong, with `since` where known'),
   },
+  notes: {
+    type: 'array',
+    items: object({ code: { type: 'string' }, message: { type: 'string' } }, 'What costs money, and what to do'),
+  },
   lag: nullable('integer', 'Records that are not read yet'),
   last_event: nullable('string', 'Event time of the newest event'),
   outcomes: object({
@@ -54,7 +58,8 @@ export function addHealthRoutes(app: FastifyInstance, dependencies: HttpDependen
     const state = withFileFaults(health(), dependencies)
     const uptimeS = Math.max(0, Math.floor((now() - startedMs) / 1000))
     reply.code(state.status === 'ok' ? 200 : 503)
-    return { ...state, log: log.description, store: store.description, version, uptime_s: uptimeS }
+    const notes = dependencies.notes?.() ?? []
+    return { ...state, notes, log: log.description, store: store.description, version, uptime_s: uptimeS }
   })
 
   const StatusSchema = object({ status: { type: 'string' } })

@@ -4,11 +4,14 @@
 
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
-import { PriceBookSchema } from '../../domain/prices/price-book-schema.ts'
+import { PriceBook } from '../../domain/prices/price-book.ts'
+import { type PriceBookDocument, PriceBookSchema } from '../../domain/prices/price-book-schema.ts'
 import type { Problem } from '../../domain/prices/schema-errors.ts'
 import { EXPLAINED_TIMES } from '../../processor/prices/explained-instant.ts'
 import { InvalidPriceBook, PriceBookVersions, setBook } from '../../processor/prices/price-book-versions.ts'
 import { explainPrice } from '../../processor/prices/price-explanation.ts'
+import { isKnownGpu, readBookFit, unknownGpuText } from '../../processor/prices/seen-gpus.ts'
+import type { EventStore } from '../../store/event-store.ts'
 import type { PriceBookVersion, Revision } from '../../store/ledger-store.ts'
 import type { HttpDependencies } from '../dependencies.ts'
 import { jsonResponse, nullable, object, problemResponse } from '../open-api.ts'
@@ -26,6 +29,11 @@ const versionFields = {
   origin: { type: 'string', description: 'environment, file, api or cli' },
   rules: { type: 'integer', description: 'Number of rules' },
 }
+const fitField = nullable(
+  'object',
+  'How the book fits the GPUs that were seen: unmatched_rules fit none, each with state (never_seen, not_reported, ' +
+    'future, past), nearest and message; default_gpus get the default since no rule fits them',
+)
 const revisionFields = {
   revision: { type: 'integer' },
   from: { type: 'string', format: 'date-time' },
@@ -50,6 +58,7 @@ function addListing(app: FastifyInstance, { store, now }: HttpDependencies): voi
       200: jsonResponse(
         object({
           in_force: nullable('object', 'Version and book that price this minute; null while there is none'),
+          fit: fitField,
           versions: { type: 'array', items: object(versionFields) },
           revisions: { type: 'array', items: object(revisionFields) },
         }),
@@ -62,18 +71,24 @@ function addListing(app: FastifyInstance, { store, now }: HttpDependencies): voi
     NO_QUERY.parse(request.query)
     const books = new PriceBookVersions(store.ledger)
     await books.refresh()
-    return priceListing(books, now())
+    return priceListing(store, books, now())
   })
 }
 
-/** The listing of all price books, for the API and the command line. */
-export function priceListing(books: PriceBookVersions, nowMs: number): object {
+/** The listing of all price books, for the API and the command line. Rejects with a StoreError. */
+export async function priceListing(store: EventStore, books: PriceBookVersions, nowMs: number): Promise<object> {
   const effective = books.versions.length === 0 ? null : books.bookFor(floorTo(CELL_MS, nowMs))
   return {
     in_force: effective === null ? null : { version: effective.version, book: effective.data },
+    fit: effective === null ? null : await readBookFit(store, effective, nowMs),
     versions: books.versions.map(versionView),
     revisions: books.revisions.map(revisionView),
   }
+}
+
+/** How a version fits the GPUs that were seen, from when it counts on. Rejects with a StoreError. */
+export function fitOfVersion(store: EventStore, { book, version, fromMs }: PriceBookVersion, nowMs: number) {
+  return readBookFit(store, new PriceBook(book as PriceBookDocument, version), Math.max(nowMs, fromMs ?? nowMs))
 }
 
 function addSetting(app: FastifyInstance, { store, now }: HttpDependencies): void {
@@ -88,10 +103,10 @@ function addSetting(app: FastifyInstance, { store, now }: HttpDependencies): voi
     body: { content: { 'application/json': { schema: PriceBookSchema } } },
     response: {
       200: jsonResponse(
-        object({ ...versionFields, is_new: { const: false } }),
+        object({ ...versionFields, is_new: { const: false }, fit: fitField }),
         'The newest version says the same already',
       ),
-      201: jsonResponse(object({ ...versionFields, is_new: { const: true } }), 'The new version'),
+      201: jsonResponse(object({ ...versionFields, is_new: { const: true }, fit: fitField }), 'The new version'),
       default: problemResponse,
     },
   }
@@ -107,8 +122,9 @@ function addSetting(app: FastifyInstance, { store, now }: HttpDependencies): voi
       const book = parseBody(request.body)
       try {
         const { version, isNew, warnings } = await setBook(store.ledger, book, { origin: 'api', nowMs: now() })
+        const fit = await fitOfVersion(store, version, now())
         reply.code(isNew ? 201 : 200)
-        return { ...versionView(version), is_new: isNew, warnings: warnings.map(issueOf) }
+        return { ...versionView(version), is_new: isNew, warnings: warnings.map(issueOf), fit }
       } catch (error) {
         if (!(error instanceof InvalidPriceBook)) throw error
         const count = error.problems.length === 1 ? 'one problem' : `${error.problems.length} problems`
@@ -158,10 +174,16 @@ function addExplaining(app: FastifyInstance, { store, now }: HttpDependencies): 
   }
   app.get('/api/v1/explain', { schema, config: { scope: 'read' } }, async (request) => {
     const { host = null, gpu_index: gpuIndex, at: atMs = now() } = query.parse(request.query)
-    if ((await store.ledger.readBooks()).length === 0) {
+    const books = new PriceBookVersions(store.ledger)
+    await books.refresh()
+    if (books.versions.length === 0) {
       throw new HttpProblem(404, 'not-found', { detail: 'There is no price book yet: start the processor, or set one' })
     }
-    return explainPrice(store, { host, gpuIndex, atMs, nowMs: now() })
+    const asked = { host, gpuIndex, atMs, nowMs: now() }
+    if (!(await isKnownGpu(store, books.bookFor(floorTo(CELL_MS, atMs)), asked))) {
+      throw new HttpProblem(404, 'not-found', { detail: unknownGpuText(asked) })
+    }
+    return explainPrice(store, asked)
   })
 }
 

@@ -4,7 +4,8 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { DAY_MS, HOUR_MS } from '../../domain/ledger/buckets.ts'
-import { type CostAnswer, type CostHead, type CostTail, figuresOf, headOf } from '../../report/cost-figures.ts'
+import { type CostAnswer, type CostHead, type CostTail, headOf } from '../../report/cost-answer.ts'
+import { figuresOf } from '../../report/cost-figures.ts'
 import {
   CostGrouping,
   type CostRow,
@@ -16,7 +17,9 @@ import {
 import { type CostQuery, type PlannedRead, planOf, totalsFor } from '../../report/cost-query.ts'
 import type { EventStore } from '../../store/event-store.ts'
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
+import { areCommitmentsComputed } from '../recompute/computed-commitments.ts'
 import { ledgerAsOf } from '../recompute/ledger-as-of.ts'
+import { hostNotes } from './host-notes.ts'
 
 /** How far the log has been read. */
 export interface Progress {
@@ -25,6 +28,8 @@ export interface Progress {
    * all of them are caught up; null where unknown.
    */
   readUpToMs(): number | null
+  /** Whether all unreported commitments in a range are marked or computed; absent: known to be. */
+  isSwept?(fromMs: number, toMs: number): boolean | Promise<boolean>
 }
 
 /** What an answer is read from. */
@@ -47,11 +52,14 @@ const ROWS_PER_TURN = 4_000
  * Progress as the store alone shows it, for a command line without a processor: up to the newest stored event, and
  * never closer than an hour to now, because another partition may lag behind the newest event.
  */
-export async function storedProgress(events: Pick<EventStore, 'newestMs'>, nowMs: number): Promise<Progress> {
+export async function storedProgress(
+  events: Pick<EventStore, 'newestMs' | 'ledger'>,
+  nowMs: number,
+): Promise<Progress> {
   const newest = await Promise.all([events.newestMs('gpu'), events.newestMs('token')])
   const newestMs = Math.max(...newest.map((ms) => ms ?? Number.NEGATIVE_INFINITY))
   const upToMs = newestMs === Number.NEGATIVE_INFINITY ? null : Math.min(newestMs, nowMs - QUIET_MS)
-  return { readUpToMs: () => upToMs }
+  return { readUpToMs: () => upToMs, isSwept: (fromMs, toMs) => areCommitmentsComputed(events.ledger, fromMs, toMs) }
 }
 
 type Outlook = Pick<CostTail, 'final' | 'watermark' | 'missing'>
@@ -66,6 +74,7 @@ export class CostReading {
   #isBegun = false
   #readUpToMs: number | null = null
   #pending = 0
+  #isSettled = false
 
   /** `revision`: the ledger as of this revision; null: as it is. */
   constructor(source: CostSource, query: CostQuery, { revision = null }: { revision?: number | null } = {}) {
@@ -102,10 +111,12 @@ export class CostReading {
     const pending = this.#pending + (await this.#source.ledger.pendingMarks(fromMs, toMs))
     const { missing, ...state } = await this.#outlookWith(pending)
     const { totals } = this.#grouping
+    const notes = this.#revision === null ? await hostNotes(this.#source.ledger, this.query) : []
     return {
       ...state,
       totals: figuresOf({ startMs: fromMs, endMs: toMs, key: EMPTY_KEY, amounts: totals }),
       ...(missing === undefined ? {} : { missing }),
+      ...(notes.length === 0 ? {} : { notes }),
     }
   }
 
@@ -115,18 +126,34 @@ export class CostReading {
     this.#isBegun = true
     const { ledger, progress } = this.#source
     this.#readUpToMs = progress.readUpToMs()
+    this.#isSettled = await this.#isRangeSettled()
     this.#pending = await ledger.pendingMarks(this.query.fromMs, this.query.toMs)
   }
 
   async #outlookWith(pending: number): Promise<Outlook> {
     const upToMs = this.#readUpToMs
     const missing = await this.#missing()
-    const isRead = upToMs !== null && upToMs > this.query.toMs + this.#source.latenessMs
     return {
-      final: pending === 0 && isRead && missing.length === 0,
+      final: pending === 0 && this.#isSettled && missing.length === 0,
       watermark: upToMs === null ? null : new Date(upToMs).toISOString(),
       ...(missing.length === 0 ? {} : { missing }),
     }
+  }
+
+  get #isRead(): boolean {
+    return this.#readUpToMs !== null && this.#readUpToMs > this.query.toMs + this.#source.latenessMs
+  }
+
+  /** Before marks are counted: all events are stored, and neither a revision nor a commitment is yet to be marked. */
+  async #isRangeSettled(): Promise<boolean> {
+    const { ledger, progress } = this.#source
+    const { fromMs, toMs } = this.query
+    if (!this.#isRead) return false
+    for (const revision of await ledger.readRevisions()) {
+      const { done } = (revision.summary ?? {}) as { done?: boolean }
+      if (done !== true && revision.fromMs < toMs && revision.toMs > fromMs) return false
+    }
+    return (await progress.isSwept?.(fromMs, toMs)) ?? true
   }
 
   async *#buckets(): AsyncGenerator<Pick<LedgerBucket, 'startMs' | 'host' | 'rows'>, void, undefined> {

@@ -18,19 +18,33 @@ interface Snapshot {
   ends: Map<string, number>
 }
 
+interface ReadProgressOptions {
+  group: string
+  topics: readonly string[]
+  now?: () => number
+  /** What the keeper of this process knows of unreported commitments, see Progress. */
+  isSwept?: (fromMs: number, toMs: number) => boolean
+}
+
 export class ReadProgress implements Progress {
   readonly #log: EventLog
   readonly #group: string
   readonly #topics: readonly string[]
   readonly #now: () => number
+  readonly #isSwept: (fromMs: number, toMs: number) => boolean
   #snapshots: Snapshot[] = []
   #readUpToMs: number | null = null
 
-  constructor(log: EventLog, options: { group: string; topics: readonly string[]; now?: () => number }) {
+  constructor(log: EventLog, options: ReadProgressOptions) {
     this.#log = log
     this.#group = options.group
     this.#topics = options.topics
     this.#now = options.now ?? Date.now
+    this.#isSwept = options.isSwept ?? (() => true)
+  }
+
+  isSwept(fromMs: number, toMs: number): boolean {
+    return this.#isSwept(fromMs, toMs)
   }
 
   readUpToMs(): number | null {

@@ -4,10 +4,11 @@
 // the store already: they are remembered by id and not counted twice. The record is the ledger, never these figures.
 
 import type { GpuDocument, TokenDocument } from '../../domain/events/event.ts'
-import { CELL_MS } from '../../domain/ledger/buckets.ts'
-import type { LiveModel, LiveSlot } from '../../domain/live/live-figures.ts'
+import { CELL_MS, MAX_SAMPLE_GAP_MS } from '../../domain/ledger/buckets.ts'
+import type { LiveFigures, LivePrice } from '../../domain/live/live-figures.ts'
 import { SlidingWindow } from '../../domain/live/sliding-window.ts'
-import { nanoUsd } from '../../domain/prices/money.ts'
+import type { HostNames } from '../../domain/prices/host-names.ts'
+import { nanoUsd, usd } from '../../domain/prices/money.ts'
 import type { PriceBook } from '../../domain/prices/price-book.ts'
 import { effectivePrice } from '../../domain/prices/price-rule.ts'
 import type { EventStore } from '../../store/event-store.ts'
@@ -41,18 +42,22 @@ export class LivePrices {
   #minute = Number.NaN
   #versions: readonly PriceBookVersion[] = []
   #book: PriceBook | null = null
+  /** By which names are joined. */
+  #hosts: HostNames
   #defaultNanoUsdPerHour: bigint
 
   /** `books` may be unread; a refresh of it takes effect with the next event. */
   constructor(books: PriceBookVersions, options: LivePricesOptions) {
     this.#books = books
     this.#options = options
+    this.#hosts = books.hosts
     this.#defaultNanoUsdPerHour = nanoUsd(options.defaultUsdPerHour)
     this.#window = this.#emptyWindow()
   }
 
   /** Adds a sample to the window, with the default host where it names none. */
   observe(sample: GpuDocument): void {
+    this.#followNames()
     if (sample.host === null) setHost(sample, this.#options.defaultHost)
     this.#window.observe(sample)
   }
@@ -62,6 +67,7 @@ export class LivePrices {
    * its document in the store, which stays as it is.
    */
   price(event: TokenDocument, nowMs: number): void {
+    this.#followNames()
     if (event.host === null) {
       const gpuIndex = event.gpus?.[0] ?? event.gpu_index!
       const { defaultHost } = this.#options
@@ -71,9 +77,10 @@ export class LivePrices {
     this.#window.price(event, nowMs)
   }
 
-  /** Live figures by model and by slot at a wall-clock instant. */
-  live(nowMs: number): { window_s: number; models: LiveModel[]; slots: LiveSlot[] } {
-    return { window_s: this.#options.windowSeconds, ...this.#window.live(nowMs) }
+  /** Live figures of the fleet, by model and by slot at a wall-clock instant. */
+  live(nowMs: number): LiveFigures & { window_s: number } {
+    const maxSampleGapMs = this.#book?.maxSampleGapMs ?? MAX_SAMPLE_GAP_MS
+    return { window_s: this.#options.windowSeconds, ...this.#window.live(nowMs, maxSampleGapMs) }
   }
 
   get slotCount(): number {
@@ -86,6 +93,8 @@ export class LivePrices {
 
   /** Reads the window back from the store. Throws a StoreError; then the window stays as it was. */
   async rebuild(store: EventStore): Promise<void> {
+    // Prices and joined names are those of the book, which may not have been read yet.
+    if (this.#books.versions.length === 0) await this.#books.refresh()
     const window = this.#emptyWindow()
     const ids = new Set<string>()
     const newestSampleMs = await store.newestMs('gpu')
@@ -113,27 +122,43 @@ export class LivePrices {
     this.#rebuiltIds = new Set()
   }
 
+  /** A new book may join other names. */
+  #followNames(): void {
+    const { hosts } = this.#books
+    if (hosts === this.#hosts) return
+    this.#hosts = hosts
+    this.#window.forgetJoined()
+  }
+
   #emptyWindow(): SlidingWindow {
     const { windowSeconds, allowedLatenessSeconds } = this.#options
-    return new SlidingWindow({ windowSeconds, allowedLatenessSeconds, priceOf: this.#effectiveUsdPerHour })
+    const nameOf = (host: string | null) => this.#hosts.nameOf(host)
+    return new SlidingWindow({ windowSeconds, allowedLatenessSeconds, nameOf, priceOf: this.#priceOf })
   }
 
   /**
-   * USD per hour of a slot at an instant: the effective rule, else the sample's own price, else the book's default.
-   * Without energy: what a GPU draws is known only afterwards. A book without rules is the common case and makes no
-   * BigInt.
+   * Price of a slot at an instant: the effective rule, else the sample's own price, else the book's default. An owned
+   * GPU costs its fixed part and what it draws by its newest sample, as long as that stands for the time after it. A
+   * book without rules is the common case and makes no BigInt.
    */
-  readonly #effectiveUsdPerHour = (
+  readonly #priceOf = (
     { host, gpuIndex }: { host: string | null; gpuIndex: number },
     sample: GpuDocument | null,
     atMs: number,
-  ): number => {
+  ): LivePrice => {
     const minute = Math.floor(atMs / CELL_MS)
     if (minute !== this.#minute || this.#versions !== this.#books.versions) this.#selectBook(minute)
-    const { uuid = null, name = null, price_per_hour_usd = null } = sample ?? {}
+    const { uuid = null, name = null, price_per_hour_usd = null, power_w = null } = sample ?? {}
     const hasRules = this.#book !== null && this.#book.rules.length > 0
     const rule = hasRules ? this.#book!.ruleAt({ host, gpuIndex, uuid, name }, atMs) : null
-    return effectivePrice(rule, price_per_hour_usd, this.#defaultNanoUsdPerHour).usdPerHour
+    if (rule?.followsPower) {
+      const isPresent = sample !== null && atMs < sample.ts.getTime() + this.#book!.maxSampleGapMs
+      return isPresent && power_w !== null
+        ? { usdPerHour: usd(rule.priceAtPower(power_w)), basis: 'rule_with_power' }
+        : { usdPerHour: usd(rule.nanoUsdPerHour), basis: 'rule_without_power' }
+    }
+    const { kind, usdPerHour } = effectivePrice(rule, price_per_hour_usd, this.#defaultNanoUsdPerHour)
+    return { usdPerHour, basis: kind === 'sample' || kind === 'default' ? kind : 'rule' }
   }
 
   #selectBook(minute: number): void {

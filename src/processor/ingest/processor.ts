@@ -274,6 +274,6 @@ function addToken(step: Step, token: TokenDocument, record: LogRecord, { live, n
   live.price(token, now())
   if (record.key === null && token.late !== true && !ownsAll()) token.partial = true
   step.tokens.push(token)
-  step.cells.touch(token.host, tsMs)
+  step.cells.touchToken(token)
   if (step.newestMs === null || tsMs > step.newestMs) step.newestMs = tsMs
 }

@@ -7,14 +7,13 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { GpuDocument, TokenDocument } from '../../domain/events/event.ts'
-import { Rejection } from '../../domain/events/rejection.ts'
 import { TouchedCells } from '../../domain/ledger/buckets.ts'
 import type { EventLog, Position } from '../../log/event-log.ts'
 import type { EventStore } from '../../store/event-store.ts'
-import { CLOSED_DAYS_MAX_AGE_MS, ClosedDays } from '../closed-days.ts'
+import { CLOSED_DAYS_MAX_AGE_MS, type ClosedDays } from '../closed-days.ts'
 import { writeDeadLetters } from './dead-letters.ts'
 import type { Outcomes } from './outcomes.ts'
-import type { Origin, Step } from './step.ts'
+import { type Origin, type Step, touchExisting } from './step.ts'
 
 /** Points between which a crash must be harmless; tests kill the process there. */
 export type Checkpoint = 'read' | 'documents' | 'dead-letters' | 'marks' | 'positions' | 'committed'
@@ -193,7 +192,8 @@ export function stepWriters({ log, store, outcomes, repeat, ...target }: StepTar
         await target.closedDays.refreshIfOlderThan(CLOSED_DAYS_MAX_AGE_MS)
         if (target.closedDays.hasClosedDays) rejectClosedDays(step, target.closedDays)
         if (step.samples.length + step.tokens.length === 0) return
-        const { stored, duplicate } = await store.writeDocuments(step.samples, step.tokens, step.bytes)
+        const { stored, duplicate, existing } = await store.writeDocuments(step.samples, step.tokens, step.bytes)
+        touchExisting(step.cells, existing)
         outcomes.stored += stored
         outcomes.duplicate += duplicate
         for (const token of step.tokens) if (token.late === true) outcomes.late++
@@ -214,8 +214,8 @@ export function stepWriters({ log, store, outcomes, repeat, ...target }: StepTar
 /** Removes the documents of closed days from a step and rejects their records. */
 function rejectClosedDays(step: Step, closedDays: ClosedDays): void {
   const keep = <D extends GpuDocument | TokenDocument>(documents: D[], origins: Origin[]): [D[], Origin[]] => {
-    const days = documents.map(({ ts }) => closedDays.closedDay(ts.getTime()))
-    if (days.every((day) => day === null)) return [documents, origins]
+    const refusals = documents.map((document) => closedDays.refusalOf(document))
+    if (refusals.every((refusal) => refusal === null)) return [documents, origins]
     if (origins.length < documents.length) {
       // Another processor has retention, this one has not: it must read the events again to reject them with their
       // bytes.
@@ -223,11 +223,8 @@ function rejectClosedDays(step: Step, closedDays: ClosedDays): void {
         'A day was closed while its events were in flight: set RAW_RETENTION_DAYS here as well and restart',
       )
     }
-    days.forEach((day, i) => {
-      if (day === null) return
-      step.rejected.push({ ...origins[i]!, refusal: Rejection.of('day_closed', ClosedDays.refusalText(day), '/ts') })
-    })
-    return [documents.filter((_, i) => days[i] === null), origins.filter((_, i) => days[i] === null)]
+    for (const [i, refusal] of refusals.entries()) if (refusal !== null) step.rejected.push({ ...origins[i]!, refusal })
+    return [documents.filter((_, i) => refusals[i] === null), origins.filter((_, i) => refusals[i] === null)]
   }
   const [samples, sampleOrigins] = keep(step.samples, step.sampleOrigins)
   const [tokens, tokenOrigins] = keep(step.tokens, step.tokenOrigins)

@@ -5,6 +5,7 @@ import type { GpuDocument, TokenDocument } from '../../domain/events/event.ts'
 import type { Rejection } from '../../domain/events/rejection.ts'
 import { TouchedCells } from '../../domain/ledger/buckets.ts'
 import type { LogRecord, Position, RecordBatch } from '../../log/event-log.ts'
+import type { WriteResult } from '../../store/event-store.ts'
 
 /** Where a document came from. */
 export interface Origin {
@@ -50,4 +51,13 @@ export function emptyStep(): Step {
     bytes: 0,
     done: false,
   }
+}
+
+/**
+ * Touches the cells of the documents that existed before a write. A crash between documents and marks may have left
+ * them unmarked, and they need not be the cells of what was delivered now, for whose host another may be inferred.
+ */
+export function touchExisting(cells: TouchedCells, { samples, tokens }: WriteResult['existing']): void {
+  for (const { host, ts } of samples) cells.touchAround(host, ts.getTime())
+  for (const token of tokens) cells.touchToken(token)
 }

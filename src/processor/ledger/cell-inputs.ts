@@ -50,9 +50,11 @@ export class CellInputs<Tokens extends MinuteTokens> {
     return new Set([...this.tokens.hosts, ...this.samples.hosts])
   }
 
-  /** The cell of the minute and a host. */
+  /** The cell of the minute and a host: of the events under all names that the book joins under it. */
   cell(host: string | null, book: PriceBook): Cell {
-    const [samples, tokenTotals] = [this.samples.of(host), this.tokens.totals(host)]
+    const names = book.hosts.namesOf(host)
+    const samples = names.length === 1 ? this.samples.of(names[0]!) : names.flatMap((name) => this.samples.of(name))
+    const tokenTotals = names.flatMap((name) => this.tokens.totals(name))
     return computeCell({ startMs: this.#startMs, host, samples, tokenTotals, book })
   }
 
@@ -77,8 +79,7 @@ export async function groupedInputs(
 
 /** Inputs of all cells from single documents; to be closed. */
 export function documentInputs(ledger: LedgerStore, range: MinuteRange): CellInputs<MinuteTokenAggregator> {
-  const tokens = new MinuteTokenAggregator(ledger.readLedgerTokens(range.fromMs, range.toMs))
-  return new CellInputs(tokens, samplesOf(ledger, range))
+  return new CellInputs(new MinuteTokenAggregator(ledger, range), samplesOf(ledger, range))
 }
 
 function samplesOf(

@@ -14,7 +14,7 @@ import { CatchUp } from './catch-up.ts'
 import { Invalidation } from './invalidation.ts'
 import { KeeperCounters, type KeeperDependencies, MinuteKeeper } from './minute-keeper.ts'
 import { RollupKeeper } from './rollup-keeper.ts'
-import { isDue, RunLength, runsOf, type Schedule, staggerRuns } from './schedule.ts'
+import { isDue, LAG_MS, RunLength, runsOf, type Schedule, staggerRuns } from './schedule.ts'
 
 export interface KeeperOptions {
   log: Logger
@@ -89,7 +89,7 @@ export class Keeper {
   #lastPassMs: number | null = null
 
   constructor(ledger: LedgerStore, books: PriceBookVersions, options: KeeperOptions) {
-    const { log, now = Date.now, random = Math.random, lagMs = 105_000, jitterMs = 5000 } = options
+    const { log, now = Date.now, random = Math.random, lagMs = LAG_MS, jitterMs = 5000 } = options
     const { settleMs = 15_000, maxWaitMs = 60_000, rollupSettleMs = 5000, rollupMaxWaitMs = 30_000 } = options
     const common = { jitterMs, seed: Math.floor(random() * 2 ** 31) }
     const hour = { settleMs: rollupSettleMs, maxWaitMs: rollupMaxWaitMs, lagMs: 0, ...common }
@@ -101,7 +101,7 @@ export class Keeper {
     this.#deps = { ledger, books, counters: this.counters, log, now }
     this.#intervalMs = options.intervalMs ?? 1000
     this.#retrier = new Retrier(log, now)
-    this.#invalidation = new Invalidation(this.#deps, CELL_MS + lagMs)
+    this.#invalidation = new Invalidation(this.#deps, lagMs)
     this.#minutes = new MinuteKeeper(this.#deps, this.#length)
     this.#rollups = new RollupKeeper(this.#deps)
     this.#catchUp = new CatchUp(log)
@@ -126,12 +126,17 @@ export class Keeper {
     if (books.versions.length === 0) {
       throw new StoreError('No price book yet: none was set, and no default at start', { retriable: true })
     }
-    await this.#invalidation.pass()
+    await this.#invalidation.pass(this.#seen.minute.count < MAX_DIRTY / 4)
     await this.#passMinutes(result, mayContinue)
     result.hours = await this.#passRollups('hour', result, mayContinue)
     result.days = await this.#passRollups('day', result, mayContinue)
     this.#lastPassMs = now()
     return result
+  }
+
+  /** Whether no unreported commitment in a range waits to be marked, as far as this keeper knows. */
+  isSwept(fromMs: number, toMs: number): boolean {
+    return this.#invalidation.isSwept(fromMs, toMs)
   }
 
   status(): KeeperStatus {

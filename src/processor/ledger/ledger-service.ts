@@ -7,13 +7,18 @@ import { problemText } from '../../domain/prices/price-book-check.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import type { EventStore } from '../../store/event-store.ts'
+import { identityNotes, type Note, readIdentity } from '../identity-notes.ts'
 import { ensureDefault, type PriceBookVersions, setBook } from '../prices/price-book-versions.ts'
+import { readBookFit } from '../prices/seen-gpus.ts'
 import { Retrier } from '../retry.ts'
 import { Keeper } from './keeper.ts'
 import { Retention } from './retention.ts'
 
 /** How often versions and revisions of other processes are read, milliseconds. */
 const REFRESH_MS = 5000
+/** How often contradictions are looked for, milliseconds; where a look takes long, less often. */
+const NOTES_MS = 60_000
+const NOTES_PAUSE = 50
 
 type Problems = readonly Parameters<typeof problemText>[0][]
 
@@ -43,6 +48,8 @@ export class LedgerService {
   readonly #options: LedgerServiceOptions
   readonly #retention: Retention
   readonly #retrier: Retrier
+  /** What contradicts in the newest events, for /health; null before the first look. */
+  #notes: readonly Note[] | null = null
 
   constructor(store: EventStore, books: PriceBookVersions, options: LedgerServiceOptions) {
     const { logger, retentionDays } = options
@@ -52,6 +59,15 @@ export class LedgerService {
     this.#retrier = new Retrier(logger, Date.now)
     this.#retention = new Retention(store, { days: retentionDays, log: logger })
     this.keeper = new Keeper(store.ledger, books, { log: logger })
+  }
+
+  /** What contradicts in the newest events; empty before the first look. */
+  get notes(): readonly Note[] {
+    return this.#notes ?? []
+  }
+
+  get hasLooked(): boolean {
+    return this.#notes !== null
   }
 
   /** Runs until the signal aborts; never rejects. */
@@ -66,6 +82,7 @@ export class LedgerService {
       this.#retention.run(signal),
       this.#keepFresh(signal),
       this.#watchFile(signal),
+      this.#watchIdentity(signal),
     ])
   }
 
@@ -90,6 +107,9 @@ export class LedgerService {
       for (const warning of warnings) logger.warn({ path }, problemText(warning))
       if (isNew) logger.info({ path, version: version.version }, 'Price book of the file is in force')
       await this.#books.refresh()
+      if (!isNew) return
+      const fit = await readBookFit(this.#store, this.#books.bookByVersion(version.version), Date.now())
+      for (const { message } of fit.unmatched_rules) logger.warn({ path }, message)
     }
     const onProblems = async (problems: Problems) => {
       for (const problem of problems)
@@ -102,6 +122,17 @@ export class LedgerService {
 
   async #ensureDefault(): Promise<void> {
     await ensureDefault(this.#store.ledger, this.#options.defaultUsdPerHour, Date.now())
+  }
+
+  async #watchIdentity(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const startedMs = performance.now()
+      const look = () => readIdentity(this.#store, (host) => this.#books.hosts.nameOf(host))
+      const found = await this.#retrier.run('look for contradictions', signal, look).catch(() => null)
+      if (found !== null) this.#notes = identityNotes(found)
+      const pauseMs = Math.max(NOTES_MS, NOTES_PAUSE * (performance.now() - startedMs))
+      await sleep(pauseMs, undefined, { signal }).catch(() => {})
+    }
   }
 
   async #keepFresh(signal: AbortSignal): Promise<void> {

@@ -5,6 +5,7 @@
 
 import { CELL_MS, floorTo, HOUR_MS } from '../../domain/ledger/buckets.ts'
 import { rowTotalsOf } from '../../domain/ledger/rows.ts'
+import type { PriceBook } from '../../domain/prices/price-book.ts'
 import type { Logger } from '../../runtime/logger.ts'
 import type { LedgerBucket, LedgerStore, Mark } from '../../store/ledger-store.ts'
 import { ClosedDays, dayText } from '../closed-days.ts'
@@ -43,6 +44,8 @@ export class KeeperCounters {
 interface Plan {
   startMs: number
   marks: Mark[]
+  /** Which inputs are read hangs on it, so it stays, whatever is set meanwhile. */
+  book: PriceBook
   hosts: Set<string | null>
   revs: Map<string | null, number>
 }
@@ -67,8 +70,8 @@ export class MinuteKeeper {
     const first = plans[0]
     if (first === undefined) return 0
     const range = { fromMs: first.startMs, toMs: plans.at(-1)!.startMs + CELL_MS }
-    const hosts = new Set(plans.flatMap((plan) => [...plan.hosts]))
-    const inputs = await groupedInputs(this.#deps.ledger, range, hosts)
+    const names = new Set(plans.flatMap(({ book, hosts }) => [...hosts].flatMap((host) => book.hosts.namesOf(host))))
+    const inputs = await groupedInputs(this.#deps.ledger, range, names)
     try {
       this.#length.learn(range.toMs - range.fromMs, inputs.tokens.count)
       let batch: ComputedMinute[] = []
@@ -96,26 +99,24 @@ export class MinuteKeeper {
     const plans: Plan[] = []
     for (const startMs of starts) {
       const marks = await ledger.readMarks('minute', startMs)
-      // Another keeper was here.
-      if (marks.length === 0) continue
-      plans.push({ startMs, marks, hosts: new Set(marks.flatMap((mark) => mark.hosts)), revs: new Map() })
+      if (marks.length === 0) continue // Another keeper was here.
+      const book = this.#deps.books.bookFor(startMs)
+      const hosts = new Set(marks.flatMap((mark) => mark.hosts.flatMap((host) => book.hosts.cellsOf(host))))
+      plans.push({ startMs, marks, book, hosts, revs: new Map() })
     }
     const open = plans.length === 0 ? [] : await dropFrozen(this.#deps, plans)
     for (const plan of open) plan.revs = await ledger.readRevs('minute', plan.startMs, [...plan.hosts])
     return open
   }
 
-  #cells(inputs: CellInputs<GroupedTokens>, { startMs, hosts, revs }: Plan): LedgerBucket[] {
-    const { books, counters, now } = this.#deps
-    const book = books.bookFor(startMs)
-    const computedMs = now()
+  #cells(inputs: CellInputs<GroupedTokens>, { startMs, book, hosts, revs }: Plan): LedgerBucket[] {
+    const { counters, now } = this.#deps
     counters.cellsComputed += hosts.size
     return [...hosts].map((host) => {
       const { bookVersion, rows, overflow } = inputs.cell(host, book)
       counters.namesOverflowed += overflow
-      const rev = revs.get(host) ?? 0
-      const computed = { bookVersions: [bookVersion], rows, totals: rowTotalsOf(rows), capped: overflow, computedMs }
-      return { level: 'minute', startMs, host, rev, ...computed }
+      const computed = { bookVersions: [bookVersion], rows, totals: rowTotalsOf(rows), capped: overflow }
+      return { level: 'minute', startMs, host, rev: revs.get(host) ?? 0, ...computed, computedMs: now() }
     })
   }
 
@@ -134,10 +135,10 @@ export class MinuteKeeper {
     const wonCells = Map.groupBy(won, (cell) => cell.startMs)
     const done: string[] = []
     for (const { plan } of batch) {
-      const version = books.versionFor(plan.startMs)
-      const current = (wonCells.get(plan.startMs) ?? []).filter((cell) => cell.bookVersions[0] === version)
-      const hosts = new Set(current.map((cell) => cell.host))
-      for (const mark of plan.marks) if (mark.hosts.every((host) => hosts.has(host))) done.push(mark.id)
+      if (books.versionFor(plan.startMs) !== plan.book.version) continue
+      const cells = new Set(wonCells.get(plan.startMs)?.map((cell) => cell.host))
+      const isDone = (host: string | null) => plan.book.hosts.cellsOf(host).every((name) => cells.has(name))
+      for (const mark of plan.marks) if (mark.hosts.every(isDone)) done.push(mark.id)
     }
     await ledger.deleteMarks(done)
     counters.marksDeleted += done.length

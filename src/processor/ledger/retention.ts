@@ -122,8 +122,10 @@ export class Retention {
     if (raw === null) return []
     const days = new Set<number>()
     for (const { startMs, state } of states.values()) if (state !== 'purged' && startMs < cutoffMs) days.add(startMs)
-    const fromMs = floorTo(DAY_MS, raw.fromMs)
-    for await (const { startMs } of this.#ledger.readBuckets('day', fromMs, Math.max(fromMs, cutoffMs))) {
+    // A token event is counted up to an hour before its ts: the day before the first event's may have a ledger too.
+    const fromMs = floorTo(DAY_MS, raw.fromMs - HOUR_MS)
+    for await (const { startMs, rows } of this.#ledger.readBuckets('day', fromMs, Math.max(fromMs, cutoffMs))) {
+      if (rows.length === 0 && startMs + DAY_MS <= raw.fromMs) continue
       if (states.get(startMs)?.state !== 'purged') days.add(startMs)
       if (days.size >= MAX_DAYS) break
     }

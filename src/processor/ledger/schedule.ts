@@ -18,6 +18,16 @@ export interface Schedule {
   jitterMs: number
 }
 
+/** Minutes are computed this long after their end, milliseconds: what the agents' spools may still hold. */
+export const LAG_MS = 105_000
+/** Committed minutes that events mark too are computed by then, and not marked a second time, milliseconds. */
+const COMMITMENT_GRACE_MS = 45_000
+
+/** Minutes that start before this are paid for though unreported: they ended long enough ago. Epoch milliseconds. */
+export function committedEndMs(nowMs: number, lagMs = LAG_MS): number {
+  return floorTo(CELL_MS, nowMs - lagMs - COMMITMENT_GRACE_MS)
+}
+
 /** Whether a bucket is due. `seed` is the keeper's. */
 export function isDue(bucket: DirtyBucket, nowMs: number, schedule: Schedule & { seed: number }): boolean {
   if (nowMs < bucket.startMs + schedule.lagMs) return false

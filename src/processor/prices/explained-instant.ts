@@ -4,11 +4,10 @@
 
 import type { GpuDocument } from '../../domain/events/event.ts'
 import { isOwnId } from '../../domain/events/event-id.ts'
-import { CELL_MS, DAY_MS, floorTo, HOUR_MS, MAX_SAMPLE_GAP_MS } from '../../domain/ledger/buckets.ts'
+import { CELL_MS, DAY_MS, floorTo, MAX_SAMPLE_GAP_MS } from '../../domain/ledger/buckets.ts'
 import { firstPerInstant, type PricedInterval, SlotCoverage } from '../../domain/ledger/coverage.ts'
 import { isUsage } from '../../domain/ledger/token-totals.ts'
 import type { LedgerSample } from '../../domain/ledger/types.ts'
-import { decimalUnits } from '../../domain/prices/money.ts'
 import type { PriceBook } from '../../domain/prices/price-book.ts'
 import { effectivePrice, type PricedSlot, type PriceKind } from '../../domain/prices/price-rule.ts'
 import type { EventStore } from '../../store/event-store.ts'
@@ -55,7 +54,7 @@ const NOTES = {
 
 export const EXPLAINED_TIMES = Object.keys(NOTES) as ExplainedTime[]
 
-/** What the ledger takes with this book. Rejects with a StoreError. */
+/** What the ledger takes with this book, which has the host by this name. Rejects with a StoreError. */
 export async function explainInstant(
   events: Events,
   place: SlotInstant & { nowMs: number },
@@ -63,7 +62,8 @@ export async function explainInstant(
 ): Promise<ExplainedInstant> {
   const { atMs, nowMs } = place
   const startMs = floorTo(CELL_MS, atMs)
-  const samples = await samplesAround(events, place, startMs)
+  const places = book.hosts.namesOf(place.host).map((host) => ({ ...place, host }))
+  const samples = await samplesAround(events, places, startMs)
   const coverage = new SlotCoverage(place, startMs, { samples, book })
   const holds = ({ fromMs, ms }: PricedInterval) => fromMs <= atMs && atMs < fromMs + ms
   const covered = coverage.covered.find(holds)
@@ -71,7 +71,7 @@ export async function explainInstant(
     const { sample, powerW } = covered
     return { ...takenBy('covered', withGpu(coverage.slot, sample), covered), sample, powerW }
   }
-  const newest = await newestAt(events, place)
+  const newest = await newestAt(events, places)
   const canClose = newest !== null && nowMs < newest.ts.getTime() + book.maxSampleGapMs + CELL_MS
   if (atMs >= nowMs || (canClose && atMs < newest.ts.getTime() + book.maxSampleGapMs)) {
     return knownBy('open', { ...place, newest, book })
@@ -79,7 +79,7 @@ export async function explainInstant(
   if (isPurged) return knownBy('purged', { ...place, newest, book })
   // Beside tokens all of the minute is present; without them a commitment pays for the gap.
   const assumed = coverage.assumedIntervals().find(holds)!
-  if (await hasTokens(events, place, startMs)) return takenBy('assumed', coverage.slot, assumed)
+  if (await hasTokens(events, places, startMs)) return takenBy('assumed', coverage.slot, assumed)
   const committed = coverage.committedIntervals().find(holds)
   if (committed !== undefined) return takenBy('uncovered', coverage.slot, committed)
   if (samples.length > 0) return takenBy('none', coverage.slot, assumed)
@@ -102,22 +102,27 @@ function knownBy(
 ): ExplainedInstant {
   const slot = withGpu({ uuid: null, host, gpuIndex, name: null }, newest ?? {})
   const price = effectivePrice(book.ruleAt(slot, atMs), newest?.price_per_hour_usd ?? null, book.defaultAt(atMs))
-  const powerW = newest?.power_w ?? null
-  const nanoUsdPerHour =
-    powerW === null || price.rule === null
-      ? price.nanoUsdPerHour
-      : price.rule.priceWithEnergy(decimalUnits(powerW, 3) * BigInt(HOUR_MS), HOUR_MS)
+  // Longer ago it shows no more that the GPU still draws this: the ledger would take the fixed part alone.
+  const isPresent = newest !== null && atMs < newest.ts.getTime() + book.maxSampleGapMs
+  const powerW = isPresent ? (newest.power_w ?? null) : null
+  const nanoUsdPerHour = powerW === null || price.rule === null ? price.nanoUsdPerHour : price.rule.priceAtPower(powerW)
   const by =
     newest === null ? 'no sample of the day before is known' : `known by the sample of ${newest.ts.toISOString()}`
   return { time, note: `${NOTES[time]}; ${by}`, slot, sample: newest, kind: price.kind, nanoUsdPerHour, powerW }
 }
 
-/** The slot's samples that the minute's cell is computed from. */
+/** The slot's samples that the minute's cell is computed from; `places`: the slot by all names of its host. */
 async function samplesAround(
   events: Events,
-  { host, gpuIndex }: SlotInstant,
+  places: readonly SlotInstant[],
   startMs: number,
 ): Promise<readonly LedgerSample[]> {
+  const samples: LedgerSample[] = []
+  for (const place of places) samples.push(...(await samplesOf(events, place, startMs)))
+  return firstPerInstant(samples)
+}
+
+async function samplesOf(events: Events, { host, gpuIndex }: SlotInstant, startMs: number): Promise<LedgerSample[]> {
   const [fromMs, toMs] = [startMs - MAX_SAMPLE_GAP_MS, startMs + CELL_MS + MAX_SAMPLE_GAP_MS]
   const samples: LedgerSample[] = []
   for (let cursor: string | null | undefined; cursor !== null; ) {
@@ -127,16 +132,20 @@ async function samplesAround(
     for (const event of found.items) if (isOwnId(event['_id'])) samples.push(event as unknown as GpuDocument)
     cursor = found.cursor
   }
-  return firstPerInstant(samples)
+  return samples
 }
 
 /** The slot's newest sample at or before the instant, within a day. */
-function newestAt(events: Events, { host, gpuIndex, atMs }: SlotInstant): Promise<GpuDocument | null> {
-  return events.latestSample({ host, gpuIndex, atOrAfterMs: atMs - DAY_MS, atOrBeforeMs: atMs })
+async function newestAt(events: Events, places: readonly SlotInstant[]): Promise<GpuDocument | null> {
+  const samples = places.map(({ host, gpuIndex, atMs }) =>
+    events.latestSample({ host, gpuIndex, atOrAfterMs: atMs - DAY_MS, atOrBeforeMs: atMs }),
+  )
+  return (await Promise.all(samples)).reduce((a, b) => (a === null || (b !== null && b.ts > a.ts) ? b : a), null)
 }
 
 /** Whether tokens came on the slot in the minute: then all of its time is taken as present. */
-async function hasTokens({ ledger }: Events, { host, gpuIndex }: SlotInstant, startMs: number): Promise<boolean> {
-  const groups = await ledger.tokenTotals(startMs, startMs + CELL_MS, [host])
-  return groups.some((group) => group.gpus.includes(gpuIndex) && isUsage(group))
+async function hasTokens({ ledger }: Events, places: readonly SlotInstant[], startMs: number): Promise<boolean> {
+  const hosts = places.map(({ host }) => host)
+  const groups = await ledger.tokenTotals(startMs, startMs + CELL_MS, hosts)
+  return groups.some((group) => group.gpus.includes(places[0]!.gpuIndex) && isUsage(group))
 }

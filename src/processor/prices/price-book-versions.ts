@@ -4,12 +4,16 @@
 // that have read both agree. A new book is checked as a whole and inserted under the next number; a process that finds
 // the number taken reads again and tries the next, so two that start with the same default make one version.
 
-import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import { parseInstantMs } from '../../domain/events/timestamp.ts'
+import { CELL_MS, DAY_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import { HostNames } from '../../domain/prices/host-names.ts'
 import { defaultsOf, initialBook, PriceBook, succeed, withDefault } from '../../domain/prices/price-book.ts'
 import { checkPriceBook, problemText } from '../../domain/prices/price-book-check.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import type { Problem } from '../../domain/prices/schema-errors.ts'
 import type { LedgerStore, PriceBookVersion, Revision } from '../../store/ledger-store.ts'
+
+const NO_NAMES = new HostNames(undefined)
 
 export class PriceBookVersions {
   readonly #ledger: LedgerStore
@@ -17,8 +21,8 @@ export class PriceBookVersions {
   readonly #compiled = new Map<number, PriceBook>()
   #versions: PriceBookVersion[] = []
   #revisions: Revision[] = []
-  /** Whether there are commitments, as of that many versions. */
-  #commitments: { versions: number; any: boolean } | null = null
+  /** Where commitments begin, as of that many versions. */
+  #commitments: { versions: number; fromMs: number } | null = null
 
   /** Empty until the first `refresh`. */
   constructor(ledger: LedgerStore) {
@@ -71,32 +75,75 @@ export class PriceBookVersions {
     return version.version
   }
 
+  /** Which names stand for one host by the newest version: for what is live, not for the ledger. */
+  get hosts(): HostNames {
+    const newest = this.#versions.at(-1)
+    return newest === undefined ? NO_NAMES : this.bookByVersion(newest.version).hosts
+  }
+
+  /** When the version or revision that prices a minute was made, epoch milliseconds. */
+  pricedSinceMs(minuteMs: number): number {
+    const pinned = this.#revisions.findLast(({ fromMs, toMs }) => fromMs <= minuteMs && minuteMs < toMs)
+    const version = this.versionFor(minuteMs)
+    return (pinned ?? this.#versions.find((one) => one.version === version)!).atMs
+  }
+
   /** A version, compiled. Throws a RangeError when it was not among those that were read. */
   bookByVersion(version: number): PriceBook {
     const known = this.#compiled.get(version)
     if (known !== undefined) return known
     const found = this.#versions.find((candidate) => candidate.version === version)
     if (found === undefined) throw new RangeError(`Unknown version of the price book: ${version}`)
-    const book = new PriceBook(found.book as PriceBookDocument, version)
+    const commitmentsFromMs = commitmentsReachMs(found)
+    const book = new PriceBook(found.book as PriceBookDocument, version, { commitmentsFromMs })
     this.#compiled.set(version, book)
     return book
   }
 
-  /** Whether any version has commitments with a host (`PriceBook.committedHosts`) at any time. */
-  get hasCommitments(): boolean {
+  /** The first instant at which any version has commitments with a slot (`PriceBook.committedHosts`); else Infinity. */
+  get committedFromMs(): number {
     if (this.#commitments?.versions !== this.#versions.length) {
-      const any = this.#versions.some(({ book }) => hasCommitments(book as PriceBookDocument))
-      this.#commitments = { versions: this.#versions.length, any }
+      const starts = this.#versions.map((version) =>
+        Math.max(firstCommitmentMs(version.book as PriceBookDocument), commitmentsReachMs(version)),
+      )
+      this.#commitments = { versions: this.#versions.length, fromMs: Math.min(Number.POSITIVE_INFINITY, ...starts) }
     }
-    return this.#commitments.any
+    return this.#commitments.fromMs
   }
 }
 
-/** Without compiling the book. */
-function hasCommitments({ rules }: PriceBookDocument): boolean {
-  return rules.some(
-    ({ match, from }) => match.host !== undefined && match.gpu_index !== undefined && from !== undefined,
+/**
+ * Unreported GPUs that are paid for get cells at most this many days back from when their book was set. Each has 1,440
+ * cells a day: a rule from 2015 would make five million. It is counted from the version's own time, not from now, so
+ * that it is the same for every reader at any time.
+ */
+export const MAX_COMMITTED_DAYS = 400
+
+/** Where the commitments of a version begin at the earliest: a whole day. */
+function commitmentsReachMs({ atMs }: PriceBookVersion): number {
+  return floorTo(DAY_MS, atMs) - MAX_COMMITTED_DAYS * DAY_MS
+}
+
+/** The commitments of a book that begin before its reach. */
+function reachWarnings({ rules }: PriceBookDocument, version: PriceBookVersion): Problem[] {
+  const reachMs = commitmentsReachMs(version)
+  const expected = `at most ${MAX_COMMITTED_DAYS} days back: before ${new Date(reachMs).toISOString()} unreported time is not shown`
+  return rules.flatMap((rule, i) =>
+    firstCommitmentMs({ rules: [rule] }) < reachMs
+      ? [{ path: `/rules/${i}/from`, line: null, field: 'from', value: JSON.stringify(rule.from), expected }]
+      : [],
   )
+}
+
+/** Without compiling the book; Infinity where it has no commitment with a slot. */
+function firstCommitmentMs({ rules }: Pick<PriceBookDocument, 'rules'>): number {
+  let firstMs = Number.POSITIVE_INFINITY
+  for (const { match, from } of rules) {
+    if (match.host !== undefined && match.gpu_index !== undefined && from !== undefined) {
+      firstMs = Math.min(firstMs, parseInstantMs(from))
+    }
+  }
+  return firstMs
 }
 
 /** A price book that did not pass its check: the old one stays effective. */
@@ -138,7 +185,7 @@ export async function setBook(
     const book = succeed(newest, wanted, fromMs!)
     return canonical(book) === canonical(newest) ? null : book
   })
-  return { version, isNew, warnings: checked.warnings }
+  return { version, isNew, warnings: [...checked.warnings, ...reachWarnings(wanted, version)] }
 }
 
 /**

@@ -61,11 +61,12 @@ export async function explainPrice(
   events: Pick<EventStore, 'latestSample' | 'listEvents' | 'ledger'>,
   place: SlotInstant & { nowMs: number },
 ): Promise<PriceExplanation> {
-  const { host, gpuIndex, atMs } = place
+  const { gpuIndex, atMs } = place
   const dayMs = floorTo(DAY_MS, atMs)
   const day = (await events.ledger.readDayStates()).find(({ startMs }) => startMs === dayMs)?.state ?? 'open'
   const book = await bookOf(events, place, day === 'frozen')
-  const known = await explainInstant(events, place, { book, isPurged: day === 'purged' })
+  const host = book.hosts.nameOf(place.host)
+  const known = await explainInstant(events, { ...place, host }, { book, isPurged: day === 'purged' })
   const explanation = book.explain(known.slot, atMs)
   const rule = explanation.rule
   return {

@@ -2,7 +2,7 @@
 // the version of the price book that the stored cell records; hours and days are sums of the stored cells and hours. A
 // bucket that differed while a keeper worked is compared again, on its own, before it is reported.
 
-import { type BucketLevel, CELL_MS, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
+import { type BucketLevel, CELL_MS, HOUR_MS, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
 import { AMOUNT_FIELDS, rowTotalsOf } from '../../domain/ledger/rows.ts'
 import type { CellRow, RowTotals } from '../../domain/ledger/types.ts'
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
@@ -41,18 +41,22 @@ export interface Difference {
 /** The fields of a bucket that are compared. */
 type ExpectedBucket = Pick<LedgerBucket, 'rows' | 'bookVersions' | 'capped'>
 
-/** The cell of the minute that `inputs` are at. A cell that exists is computed with the version that it records. */
+/**
+ * The cell of the minute that `inputs` are at, and the names whose events it has. A cell that exists is computed with
+ * the version that it records.
+ */
 export function expectedCell(
   books: PriceBookVersions,
   inputs: CellInputs<MinuteTokenAggregator>,
   { startMs, host, stored }: { startMs: number; host: string | null; stored: LedgerBucket | undefined },
-): ExpectedBucket {
+): ExpectedBucket & { names: readonly (string | null)[] } {
   const recorded = stored?.bookVersions[0]
   const isKnown = recorded !== undefined && books.versions.some(({ version }) => version === recorded)
   const book = isKnown ? books.bookByVersion(recorded) : books.bookFor(startMs)
   const { rows, overflow } = inputs.cell(host, book)
   // The version that should have been recorded, whatever it was computed with.
-  return { rows, capped: overflow, bookVersions: [books.versionFor(startMs)] }
+  const names = book.hosts.namesOf(host)
+  return { rows, capped: overflow, bookVersions: [books.versionFor(startMs)], names }
 }
 
 /** How a stored bucket differs, null when it does not. A bucket without rows need not exist. */
@@ -85,6 +89,9 @@ interface RecheckOptions {
   repair?: boolean
   signal?: AbortSignal
 }
+
+/** A keeper has marked all commitments of a new version or revision by then, milliseconds. */
+const SWEEP_MS = HOUR_MS / 2
 
 /** Buckets that wait to be compared again. */
 const MAX_WAITING = 200
@@ -128,7 +135,7 @@ export class MismatchRecheck {
   }
 
   async #settleOne(key: BucketKey): Promise<void> {
-    const { ledger, repair, nowMs } = this.#options
+    const { ledger, repair } = this.#options
     const { level, startMs, host } = key
     if (await this.#isMarked(key)) {
       this.pending++
@@ -141,20 +148,41 @@ export class MismatchRecheck {
       this.pending++
       return
     }
+    if (mismatch.what === 'missing' && this.#isBeingSwept(key)) {
+      this.pending++
+      if (repair === true) await this.#mark(key)
+      return
+    }
     this.differenceCount++
     if (this.differences.length < MAX_NAMED) {
       this.differences.push({ level, start: new Date(startMs).toISOString(), host, ...mismatch })
     }
-    if (repair !== true) return
+    if (repair === true) await this.#mark(key)
+  }
+
+  async #mark({ level, startMs, host }: BucketKey): Promise<void> {
+    const { ledger, nowMs } = this.#options
     await ledger.insertMarks(level, [{ startMs, hosts: [host] }], nowMs)
     this.repaired++
+  }
+
+  /** A keeper goes back over the commitments of a new version or revision, a day at a time. */
+  #isBeingSwept({ level, startMs, host }: BucketKey): boolean {
+    if (level !== 'minute' || host === null) return false
+    const book = this.#books.bookFor(startMs)
+    const isCommitted = book.committedHosts(startMs, startMs + CELL_MS).includes(host)
+    return isCommitted && this.#books.pricedSinceMs(startMs) > this.#options.nowMs - SWEEP_MS
   }
 
   /** Whether a keeper is going to compute the bucket, or one of those that it is the sum of. */
   async #isMarked({ level, startMs, host }: BucketKey): Promise<boolean> {
     const { ledger } = this.#options
+    // A mark of a joined name is one of the cell that has its events.
+    const joined = this.#books.versions.length === 0 ? null : this.#books.bookFor(startMs).hosts
     const isNamed = async (markLevel: BucketLevel) =>
-      (await ledger.readMarks(markLevel, startMs)).some((mark) => mark.hosts.includes(host))
+      (await ledger.readMarks(markLevel, startMs)).some((mark) =>
+        mark.hosts.some((name) => name === host || joined?.nameOf(name) === host),
+      )
     if (await isNamed(level)) return true
     if (level === 'minute') return false
     if (level === 'hour' && (await isNamed('minute'))) return true

@@ -6,7 +6,7 @@
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
 import { ClosedDays } from '../closed-days.ts'
 import { PriceBookVersions } from '../prices/price-book-versions.ts'
-import { minutesOf, rangesWithEvents } from './minutes-of.ts'
+import { minutesOf, recomputedRanges } from './minutes-of.ts'
 
 /** An old revision was requested for days that are frozen or purged. */
 export class FrozenDaysError extends Error {
@@ -30,8 +30,10 @@ export async function* ledgerAsOf(options: {
   fromMs: number
   toMs: number
   revision: number
+  /** The clock's time, up to which unreported commitments count. */
+  nowMs?: number
 }): AsyncGenerator<LedgerBucket, void, undefined> {
-  const { ledger, fromMs, toMs, revision } = options
+  const { ledger, fromMs, toMs, revision, nowMs = Date.now() } = options
   const books = new PriceBookVersions(ledger)
   await books.refresh()
   const last = books.revisions.at(-1)?.revision ?? 0
@@ -42,8 +44,9 @@ export async function* ledgerAsOf(options: {
   const frozen = days.frozenWithin(fromMs, toMs)
   if (frozen.length > 0) throw new FrozenDaysError(frozen)
   const bookFor = (minuteMs: number) => books.bookFor(minuteMs, revision)
-  for (const range of await rangesWithEvents(ledger, days, { fromMs, toMs })) {
-    for await (const { startMs, hosts, inputs } of minutesOf(ledger, range, (minuteMs) => [bookFor(minuteMs)])) {
+  for (const range of await recomputedRanges(ledger, days, { fromMs, toMs, nowMs })) {
+    const minutes = minutesOf(ledger, { ...range, nowMs }, (minuteMs) => [bookFor(minuteMs)])
+    for await (const { startMs, hosts, inputs } of minutes) {
       const book = bookFor(startMs)
       for (const host of hosts) {
         const { rows, overflow, bookVersion } = inputs.cell(host, book)

@@ -9,7 +9,7 @@ import { type CellRow, OTHER_NAME } from '../../domain/ledger/types.ts'
 import type { LedgerStore } from '../../store/ledger-store.ts'
 import { ClosedDays } from '../closed-days.ts'
 import { PriceBookVersions } from '../prices/price-book-versions.ts'
-import { minutesOf, rangesWithEvents } from './minutes-of.ts'
+import { minutesOf, recomputedRanges } from './minutes-of.ts'
 
 /** Called now and then while a range is worked through; times are epoch milliseconds of event time. */
 export type OnRangeProgress = (progress: { doneToMs: number; fromMs: number; toMs: number; cells: number }) => void
@@ -42,6 +42,8 @@ export interface PriceChangeOptions {
   toMs: number
   /** The version that the range is priced with afterwards. */
   bookVersion: number
+  /** The clock's time, up to which unreported commitments count. */
+  nowMs?: number
   onProgress?: OnRangeProgress | undefined
 }
 
@@ -53,15 +55,15 @@ export const WHAT_IF_MS = DAY_MS
 
 /** What pinning a range to a version changes. Rejects with a RangeError for an unknown version, or a StoreError. */
 export async function priceChange(options: PriceChangeOptions): Promise<PriceChange> {
-  const { ledger, fromMs, toMs, bookVersion, onProgress } = options
+  const { ledger, fromMs, toMs, bookVersion, nowMs = Date.now(), onProgress } = options
   const books = new PriceBookVersions(ledger)
   await books.refresh()
   const after = books.bookByVersion(bookVersion)
   const days = await ClosedDays.read(ledger)
   const changes = new Changes()
   let cells = 0
-  for (const range of await rangesWithEvents(ledger, days, { fromMs, toMs })) {
-    const minutes = minutesOf(ledger, range, (minuteMs) => [books.bookFor(minuteMs), after])
+  for (const range of await recomputedRanges(ledger, days, { fromMs, toMs, nowMs })) {
+    const minutes = minutesOf(ledger, { ...range, nowMs }, (minuteMs) => [books.bookFor(minuteMs), after])
     for await (const { startMs, hosts, inputs } of minutes) {
       const before = books.bookFor(startMs)
       for (const host of hosts) {

@@ -4,14 +4,12 @@
 // marked, the revision is `done`. A crash in between leaves a revision that is not done: a keeper marks its cells again
 // and finishes it (invalidation.ts).
 
-import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import { CELL_MS } from '../../domain/ledger/buckets.ts'
 import type { LedgerStore, Revision } from '../../store/ledger-store.ts'
-import { type InvalidationRange, invalidateMissingCommitments, invalidateRepriced } from '../ledger/invalidation.ts'
+import { invalidateMissingCommitments, invalidateRepriced } from '../ledger/invalidation.ts'
+import { committedEndMs } from '../ledger/schedule.ts'
 import { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { type PriceChange, type PriceChangeOptions, priceChange } from './price-change.ts'
-
-/** Minutes that ended this long ago or less are left to the keepers, milliseconds. */
-const COMMITMENTS_LAG_MS = 4 * CELL_MS
 
 /** What a revision keeps of itself: the JSON in `Revision.summary`. */
 export interface RevisionSummary extends PriceChange {
@@ -37,20 +35,11 @@ export async function reprice(options: RepriceOptions): Promise<Revision & { sum
   const books = new PriceBookVersions(ledger)
   await books.refresh()
   await invalidateRepriced(ledger, books, { fromMs, toMs, nowMs })
-  await invalidateMissingCommitments(ledger, books, await commitmentRange(ledger, { fromMs, toMs, nowMs }))
+  const committedToMs = Math.min(toMs, committedEndMs(nowMs))
+  await invalidateMissingCommitments(ledger, books, { fromMs, toMs: committedToMs, nowMs })
   summary.done = true
   await ledger.updateRevisionSummary(revision.revision, summary)
   return { ...revision, summary }
-}
-
-/** Commitments are looked for from the first raw event on and in minutes that have ended, as keepers do. */
-async function commitmentRange(
-  ledger: LedgerStore,
-  { fromMs, toMs, nowMs }: InvalidationRange,
-): Promise<InvalidationRange> {
-  const firstMs = (await ledger.rawRange())?.fromMs ?? toMs
-  const endMs = Math.min(toMs, floorTo(CELL_MS, nowMs) - COMMITMENTS_LAG_MS)
-  return { fromMs: Math.max(fromMs, floorTo(CELL_MS, firstMs)), toMs: endMs, nowMs }
 }
 
 async function insert<S>(

@@ -11,6 +11,7 @@ import { ClosedDays } from '../closed-days.ts'
 import type { MinuteRange } from '../ledger/cell-inputs.ts'
 import { OrderedStream } from '../ledger/ordered-stream.ts'
 import { RollupBuilder } from '../ledger/rollup-keeper.ts'
+import { LAG_MS } from '../ledger/schedule.ts'
 import { type EventCounts, noCounts } from '../ledger/token-aggregator.ts'
 import { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { type Difference, expectedCell, MismatchRecheck, mismatchOf } from './bucket-diff.ts'
@@ -52,11 +53,12 @@ export interface VerifyResult {
   repaired: number
 }
 
-const DEFAULT_LAG_MS = 105_000
+/** Keepers may take this long to mark the newest commitments and to compute them, milliseconds. */
+const SWEEP_SLACK_MS = 60_000
 
 /** Compares a range. Rejects with the signal's reason when aborted, with a StoreError, or with a RangeError. */
 export async function verify(options: VerifyOptions): Promise<VerifyResult> {
-  const { ledger, fromMs, nowMs, lagMs = DEFAULT_LAG_MS } = options
+  const { ledger, fromMs, nowMs, lagMs = LAG_MS } = options
   if (fromMs % CELL_MS !== 0 || options.toMs % CELL_MS !== 0) {
     throw new RangeError(`Cannot verify from ${fromMs} to ${options.toMs}: expected whole minutes`)
   }
@@ -96,7 +98,8 @@ class Verification {
     const hours = new RollupCheck('hour', ledger, range)
     const days = new RollupCheck('day', ledger, range)
     try {
-      for await (const minute of minutesOf(ledger, range, booksFor)) {
+      const committedAtMs = this.#options.nowMs - SWEEP_SLACK_MS
+      for await (const minute of minutesOf(ledger, { ...range, nowMs: committedAtMs }, booksFor)) {
         signal?.throwIfAborted()
         const { startMs, inputs } = minute
         if (startMs % HOUR_MS === 0) {
@@ -138,11 +141,12 @@ class Verification {
     for (const host of new Set([...hosts, ...stored.keys()])) {
       const cell = stored.get(host)
       this.#compared.minute++
-      if (mismatchOf('minute', expectedCell(this.#books, inputs, { startMs, host, stored: cell }), cell) !== null) {
+      const expected = expectedCell(this.#books, inputs, { startMs, host, stored: cell })
+      if (mismatchOf('minute', expected, cell) !== null) {
         await this.#recheck.add({ level: 'minute', startMs, host })
         continue
       }
-      addCounts(this.#ofEvents, inputs.tokens.counts(host))
+      for (const name of expected.names) addCounts(this.#ofEvents, inputs.tokens.counts(name))
       for (const row of cell?.rows ?? []) addCounts(this.#ofCells, row)
     }
   }

@@ -13,14 +13,23 @@ export const PRICE_BOOK = 'price_book'
 
 export type IndexKey = Readonly<Record<string, 1 | -1>>
 
+/** An index, of all documents or of those that the filter matches. */
+export interface Index {
+  key: IndexKey
+  partialFilterExpression?: Readonly<Record<string, unknown>>
+}
+
+/** Token events that are counted in minutes before their own, see events/reach.ts. */
+const REACH_INDEX: Index = { key: { pt_reach: 1, ts: 1 }, partialFilterExpression: { pt_reach: { $gt: 0 } } }
+
 /** Every collection, with the indexes that it needs besides `_id`. */
-export const COLLECTIONS: Readonly<Record<string, readonly IndexKey[]>> = {
-  gpu_metrics: [{ ts: 1 }, { host: 1, gpu_index: 1 }],
-  token_usage: [{ ts: 1 }, { model: 1 }],
+export const COLLECTIONS: Readonly<Record<string, readonly Index[]>> = {
+  gpu_metrics: [{ key: { ts: 1 } }, { key: { host: 1, gpu_index: 1 } }],
+  token_usage: [{ key: { ts: 1 } }, { key: { model: 1 } }, REACH_INDEX],
   [COST_LEDGER]: [],
   [PRICE_BOOK]: [],
-  [DEAD_LETTERS]: [{ time: -1, _id: -1 }],
-  [MARKS]: [{ level: 1, start_ms: 1, at_ms: 1 }],
+  [DEAD_LETTERS]: [{ key: { time: -1, _id: -1 } }],
+  [MARKS]: [{ key: { level: 1, start_ms: 1, at_ms: 1 } }],
   [POSITIONS]: [],
   [META]: [],
 }

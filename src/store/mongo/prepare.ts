@@ -6,30 +6,37 @@
 
 import { type Document, MongoServerError } from 'mongodb'
 import { StoreError } from '../event-store.ts'
-import { COLLECTIONS, type IndexKey, indexName, META, UNCLUSTERED } from './collections.ts'
+import { COLLECTIONS, type Index, type IndexKey, indexName, META, UNCLUSTERED } from './collections.ts'
 import type { MongoConnection } from './connection.ts'
 import { isHopeless, type ServerFault } from './errors.ts'
+import { setReach } from './events/set-reach.ts'
+import { insertMarks } from './ledger/marks.ts'
 
 /** The format that this version reads and writes. */
-const FORMAT_NUMBER = 1
+const FORMAT_NUMBER = 2
 const NAMESPACE_EXISTS = 48
 /** IndexOptionsConflict, IndexKeySpecsConflict: another one was created since the indexes were listed. */
 const INDEX_CONFLICTS = [85, 86]
 const OPTIONS_OF_OURS = new Set(['v', 'key', 'name', 'ns', 'background'])
 
 export async function prepareDatabase(connection: MongoConnection): Promise<{ warnings: string[] }> {
-  await refuseNewerFormat(connection)
+  const format = await formatOf(connection)
   const warnings = await prepareCollections(connection)
-  for (const [collection, keys] of Object.entries(COLLECTIONS)) {
-    warnings.push(...(await prepareIndexes(connection, collection, keys)))
+  for (const [collection, indexes] of Object.entries(COLLECTIONS)) {
+    warnings.push(...(await prepareIndexes(connection, collection, indexes)))
+  }
+  if (format !== null && format < 2) {
+    await setReach(connection, (minutes) => insertMarks(connection, 'minute', minutes, Date.now()))
   }
   await writeFormat(connection)
   return { warnings }
 }
 
-async function refuseNewerFormat(connection: MongoConnection): Promise<void> {
+/** The format of the data; null where there are none yet. Throws for a newer one than this version's. */
+async function formatOf(connection: MongoConnection): Promise<number | null> {
   const meta = await connection.db.collection<{ _id: string; number: number }>(META).findOne({ _id: 'format' })
-  if (meta === null || Number(meta.number) <= FORMAT_NUMBER) return
+  if (meta === null) return null
+  if (Number(meta.number) <= FORMAT_NUMBER) return Number(meta.number)
   throw new StoreError(
     `Cannot use ${connection.description}: its data have format ${meta.number}, written by a newer pertoken; ` +
       `this one supports formats up to ${FORMAT_NUMBER}: update pertoken`,
@@ -38,7 +45,7 @@ async function refuseNewerFormat(connection: MongoConnection): Promise<void> {
 }
 
 async function writeFormat(connection: MongoConnection): Promise<void> {
-  // $max also raises the number after a migration; there is none yet.
+  // $max also raises the number after a migration.
   const update = { q: { _id: 'format' }, u: { $max: { number: FORMAT_NUMBER } }, upsert: true }
   const command = { update: META, updates: [update], writeConcern: connection.writeConcern }
   let reply = await connection.command(command)
@@ -91,27 +98,33 @@ async function createCollection(connection: MongoConnection, name: string): Prom
   }
 }
 
-async function prepareIndexes(connection: MongoConnection, name: string, keys: readonly IndexKey[]): Promise<string[]> {
-  if (keys.length === 0) return []
+async function prepareIndexes(connection: MongoConnection, name: string, indexes: readonly Index[]): Promise<string[]> {
+  if (indexes.length === 0) return []
   const existing = await connection.db.collection(name).listIndexes().toArray()
   const warnings: string[] = []
-  const missing: IndexKey[] = []
-  for (const key of keys) {
-    const found = existing.find((index) => sameKey(index['key'], key) || index['name'] === indexName(key))
-    if (found === undefined) missing.push(key)
-    else if (!isPlain(found, key)) warnings.push(conflictText(name, key, found))
+  const missing: Index[] = []
+  for (const index of indexes) {
+    const { key } = index
+    const found = existing.find((other) => sameKey(other['key'], key) || other['name'] === indexName(key))
+    if (found === undefined) missing.push(index)
+    else if (!isSame(found, index)) warnings.push(conflictText(name, key, found))
   }
-  for (const key of missing) {
-    const warning = await buildIndex(connection, name, key)
+  for (const index of missing) {
+    const warning = await buildIndex(connection, name, index)
     if (warning !== null) warnings.push(warning)
   }
   return warnings
 }
 
-async function buildIndex(connection: MongoConnection, name: string, key: IndexKey): Promise<string | null> {
+async function buildIndex(connection: MongoConnection, name: string, index: Index): Promise<string | null> {
+  const { key } = index
   const documents = await connection.db.collection(name).estimatedDocumentCount()
   if (documents > 0) connection.log.info({ collection: name, index: key, documents }, 'Building an index')
-  const command = { createIndexes: name, indexes: [{ key, name: indexName(key) }], writeConcern: { w: 'majority' } }
+  const command = {
+    createIndexes: name,
+    indexes: [{ ...index, name: indexName(key) }],
+    writeConcern: { w: 'majority' },
+  }
   try {
     // On a collection with documents this may take long; on an empty one it needs no connection of its own.
     if (documents > 0) await connection.withoutLimit((db) => db.command(command))
@@ -127,9 +140,11 @@ function sameKey(a: unknown, b: IndexKey): boolean {
   return JSON.stringify(a) === JSON.stringify(b)
 }
 
-function isPlain(index: Document, key: IndexKey): boolean {
-  const named = index['name'] === indexName(key) && sameKey(index['key'], key)
-  return named && Object.keys(index).every((option) => OPTIONS_OF_OURS.has(option))
+function isSame(found: Document, { key, partialFilterExpression: partial }: Index): boolean {
+  const named = found['name'] === indexName(key) && sameKey(found['key'], key)
+  const { partialFilterExpression, ...rest } = found
+  const alike = JSON.stringify(partialFilterExpression) === JSON.stringify(partial)
+  return named && alike && Object.keys(rest).every((option) => OPTIONS_OF_OURS.has(option))
 }
 
 function conflictText(collection: string, key: IndexKey, found: Document): string {

@@ -6,11 +6,12 @@
 // event tables, since counting rows is a scan; deletions update it in the same transaction. The longest column of
 // `cost_ledger` is the last: those before it are read without it.
 
+import { reachMinutes, TouchedCells } from '../../domain/ledger/buckets.ts'
 import { StoreError } from '../event-store.ts'
-import type { StoreDatabase } from './store-database.ts'
+import { CHUNK_ROWS, type StoreDatabase } from './store-database.ts'
 
 /** The format that this version reads and writes. */
-const FORMAT = 2
+const FORMAT = 3
 
 const TABLES = `
   CREATE TABLE IF NOT EXISTS gpu_metrics (
@@ -23,7 +24,8 @@ const TABLES = `
   CREATE TABLE IF NOT EXISTS token_usage (
     _id TEXT NOT NULL UNIQUE, ts INTEGER NOT NULL, host TEXT, gpu_index INTEGER, gpus TEXT, model TEXT NOT NULL,
     tenant TEXT, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
-    cached_prompt_tokens INTEGER NOT NULL, requests INTEGER NOT NULL, body TEXT NOT NULL);
+    cached_prompt_tokens INTEGER NOT NULL, requests INTEGER NOT NULL, body TEXT NOT NULL,
+    reach INTEGER NOT NULL DEFAULT 0);
   CREATE INDEX IF NOT EXISTS token_usage_ts ON token_usage (ts);
   CREATE INDEX IF NOT EXISTS token_usage_model ON token_usage (model, ts);
 
@@ -61,6 +63,10 @@ const TABLES = `
 /** What format 2 adds to 1: totals of the rows, for queries that name no GPU. */
 const ADD_TOTALS =
   'ALTER TABLE cost_ledger ADD COLUMN model_sums TEXT; ALTER TABLE cost_ledger ADD COLUMN tenant_sums TEXT'
+/** What format 3 adds to 2: the minutes before its own that a token event reaches (`reachMinutes`). */
+const ADD_REACH = 'ALTER TABLE token_usage ADD COLUMN reach INTEGER NOT NULL DEFAULT 0'
+/** Only events of several minutes are in it: `ts` alone does not lead to these. */
+const REACH_INDEX = 'CREATE INDEX IF NOT EXISTS token_usage_reach ON token_usage (reach, ts) WHERE reach > 0'
 
 /** Creates what is missing; throws when the file was made by a newer pertoken. */
 export async function prepareSchema(file: StoreDatabase): Promise<{ warnings: string[] }> {
@@ -74,12 +80,47 @@ export async function prepareSchema(file: StoreDatabase): Promise<{ warnings: st
       )
     }
     file.exec(TABLES)
-    if (!hasTotals(file)) file.exec(ADD_TOTALS)
+    if (!hasColumn(file, 'cost_ledger', 'model_sums')) file.exec(ADD_TOTALS)
+    const isReachNew = !hasColumn(file, 'token_usage', 'reach')
+    if (isReachNew) file.exec(ADD_REACH)
+    file.exec(REACH_INDEX)
+    if (isReachNew) setReach(file)
     if (format < FORMAT) file.run("INSERT OR REPLACE INTO meta (name, value) VALUES ('format', ?)", FORMAT)
   })
   return { warnings: [] }
 }
 
-function hasTotals(file: StoreDatabase): boolean {
-  return file.all<{ name: string }>('PRAGMA table_info(cost_ledger)').some(({ name }) => name === 'model_sums')
+function hasColumn(file: StoreDatabase, table: string, column: string): boolean {
+  return file.all<{ name: string }>(`PRAGMA table_info(${table})`).some(({ name }) => name === column)
+}
+
+interface IntervalRow {
+  rowid: number
+  ts: number
+  host: string | null
+  interval_s: number
+}
+
+/** Fills in the reach of events that an older pertoken wrote, and marks the cells that they are counted in now. */
+function setReach(file: StoreDatabase): void {
+  const sql = `SELECT rowid, ts, host, json_extract(body, '$.interval_s') AS interval_s FROM token_usage
+    WHERE rowid > ? AND body LIKE '%"interval_s":%' AND json_type(body, '$.interval_s') IN ('integer', 'real')
+    ORDER BY rowid LIMIT ${CHUNK_ROWS}`
+  const cells = new TouchedCells()
+  for (let after = -1; ; ) {
+    const rows = file.all<IntervalRow>(sql, after)
+    for (const { rowid, host, ts, interval_s } of rows) {
+      const event = { host, interval_s, ts: new Date(ts) }
+      const reach = reachMinutes(event)
+      if (reach === 0) continue
+      file.run('UPDATE token_usage SET reach = ? WHERE rowid = ?', reach, rowid)
+      cells.touchToken(event)
+      cells.touch(host, ts)
+    }
+    if (rows.length < CHUNK_ROWS) break
+    after = rows.at(-1)!.rowid
+  }
+  const insert = file.statement("INSERT INTO marks (level, start_ms, host, at_ms) VALUES ('minute', ?, ?, ?)")
+  const atMs = Date.now()
+  for (const { startMs, hosts } of cells.dirtyMinutes()) for (const host of hosts) insert.run(startMs, host, atMs)
 }

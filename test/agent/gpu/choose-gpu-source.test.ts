@@ -2,6 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { chmodSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { chooseGpuSource, type GpuChoiceOptions, probeGpuSources } from '../../../src/agent/gpu/choose-gpu-source.ts'
@@ -12,7 +14,12 @@ const standIn = standInForTests()
 const { skip, directory } = standIn
 const SEED = new URL('../../../examples/gpu_seed.json', import.meta.url).pathname
 const FIXTURES = new URL('fixtures', import.meta.url).pathname
-const NOWHERE = { nvmlLibrary: '/nowhere/libnvidia-ml.so.1', nvidiaSmiPath: '/nowhere/nvidia-smi', seedPath: null }
+const NOWHERE = {
+  nvmlLibrary: '/nowhere/libnvidia-ml.so.1',
+  nvidiaSmiPath: '/nowhere/nvidia-smi',
+  dcgmUrl: new URL('http://127.0.0.1:1/metrics'),
+  seedPath: null,
+}
 
 const smi = join(directory, 'nvidia-smi')
 writeFileSync(smi, `#!/bin/sh\ncat ${FIXTURES}/two-gpus.csv\n`)
@@ -36,7 +43,7 @@ test('auto takes NVML where it answers, and tries nothing else', { skip }, async
   assert.equal((await source!.read()).length, 8)
 })
 
-test('auto takes nvidia-smi next, then the seed, and says why not those before', async (t) => {
+test('auto takes nvidia-smi next, then a DCGM exporter, then the seed, and says why not those before', async (t) => {
   const bySmi = await choose(t, { nvidiaSmiPath: smi, seedPath: SEED })
   assert.deepEqual(
     bySmi.tried.map(({ name, ok }) => [name, ok]),
@@ -46,6 +53,17 @@ test('auto takes nvidia-smi next, then the seed, and says why not those before',
     ],
   )
   assert.match(bySmi.tried[0]!.message, /^Cannot load NVML, "\/nowhere\/.*; install the NVIDIA driver/)
+  const exporter = createServer((_request, response) => response.end('DCGM_FI_DEV_GPU_UTIL{gpu="2"} 5\n'))
+  await new Promise<void>((resolve) => {
+    exporter.listen(0, '127.0.0.1', resolve)
+  })
+  t.after(() => exporter.close())
+  const dcgmUrl = new URL(`http://127.0.0.1:${(exporter.address() as AddressInfo).port}/metrics`)
+  const byDcgm = await choose(t, { dcgmUrl, seedPath: SEED })
+  assert.deepEqual(
+    [byDcgm.name, byDcgm.tried.at(-1)],
+    ['dcgm', { name: 'dcgm', ok: true, message: '1 GPU (without name)' }],
+  )
   const bySeed = await choose(t, { seedPath: SEED })
   assert.equal(bySeed.name, 'seed')
   assert.deepEqual(
@@ -53,6 +71,7 @@ test('auto takes nvidia-smi next, then the seed, and says why not those before',
     [
       ['nvml', false],
       ['nvidia-smi', false],
+      ['dcgm', false],
       ['seed', true],
     ],
   )
@@ -64,9 +83,9 @@ test('auto makes no figures up where no seed is named', async (t) => {
   assert.equal(source, null)
   assert.deepEqual(
     tried.map(({ ok }) => ok),
-    [false, false, false],
+    [false, false, false, false],
   )
-  assert.match(tried[2]!.message, /^No seed file is named: set GPU_SEED/)
+  assert.match(tried[3]!.message, /^No seed file is named: set GPU_SEED/)
 })
 
 test('a source that is asked for by name is the only one tried', async (t) => {
@@ -93,14 +112,15 @@ test('a source that fails later stays the same source and says so', { skip }, as
   assert.equal((await source!.read())[0]?.name, 'NVIDIA H100 80GB HBM3')
 })
 
-test('a probe tells of all three', { skip }, async () => {
+test('a probe tells of all', { skip }, async () => {
   standIn.show('count=1', 'code.nvmlDeviceGetPowerUsage=999')
-  const tried = await probeGpuSources({ nvmlLibrary: standIn.library(), nvidiaSmiPath: smi, seedPath: null })
+  const tried = await probeGpuSources({ ...NOWHERE, nvmlLibrary: standIn.library(), nvidiaSmiPath: smi })
   assert.deepEqual(
     tried.map(({ name, ok }) => [name, ok]),
     [
       ['nvml', true],
       ['nvidia-smi', true],
+      ['dcgm', false],
       ['seed', false],
     ],
   )

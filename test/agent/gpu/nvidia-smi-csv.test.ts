@@ -125,8 +125,11 @@ test('lines before, between and after the rows cost no GPU, wherever they stand'
   })
 })
 
-test('10,000 mutated outputs: readings or a GpuSourceError each, and each line of the table has an outcome', () => {
-  const texts = ['two-gpus.csv', 'split.csv', 'odd-rows.csv', 'absent.csv', 'old-names.csv'].map(fixture)
+const seed = Number(process.env['FAST_CHECK_SEED'] ?? Date.now() % 2 ** 31)
+
+test('10,000 mutated outputs: readings or a GpuSourceError each, and each line of the table has an outcome', (t) => {
+  t.diagnostic(`FAST_CHECK_SEED=${seed}`)
+  const texts = ['two-gpus.csv', 'split.csv', 'odd-rows.csv', 'absent.csv', 'old-names.csv', 'split.L.txt'].map(fixture)
   const edit = fc.record({ at: fc.nat(2000), length: fc.nat(40), text: fc.string({ unit: 'binary', maxLength: 30 }) })
   fc.assert(
     fc.property(fc.constantFrom(...texts), fc.array(edit, { maxLength: 6 }), (start, edits) => {
@@ -139,12 +142,26 @@ test('10,000 mutated outputs: readings or a GpuSourceError each, and each line o
         const lines = text.split(/\r?\n/).filter((line) => line.trim() !== '').length
         const named = readings.length + faults.length + strays.length
         assert.ok(named >= lines - 1, `${named} of ${lines}: ${JSON.stringify(text)}`)
+        for (const { gpuIndex, utilization, powerW, memUsedMb, memTotalMb } of readings) {
+          assert.ok(Number.isInteger(gpuIndex) && gpuIndex >= 0 && gpuIndex < 1024)
+          assert.ok(utilization === null || (utilization >= 0 && utilization <= 1))
+          for (const figure of [powerW, memUsedMb, memTotalMb]) assert.ok(figure === null || figure >= 0)
+        }
       } catch (error) {
         if ((error as Error).name !== 'GpuSourceError') throw error
       }
+      for (const profiles of parseMigProfiles(text).values()) assert.ok(profiles.length > 0)
     }),
-    { numRuns: 10_000 },
+    { numRuns: 10_000, seed },
   )
+})
+
+test('a line of 200,000 signs takes no time to speak of', () => {
+  for (const sign of ['[', ']', ', ', '[]', ' ', '"']) {
+    const beganMs = performance.now()
+    assert.throws(() => parseNvidiaSmi(sign.repeat(200_000)), { name: 'GpuSourceError' })
+    assert.ok(performance.now() - beganMs < 5000, `${performance.now() - beganMs} ms: ${sign}`)
+  }
 })
 
 test('what is no table of GPUs is an error, never no GPUs', () => {

@@ -185,6 +185,23 @@ test('what an old driver lacks is null, and nothing is wrong', { skip }, async (
   library.shutdown()
 })
 
+test('processes on a GPU are listed where asked for: many, none, and what fails', { skip }, async () => {
+  const many = Array.from({ length: 40 }, (_, i) => 4000 + i)
+  standIn.show('pids.0=4711,4712')
+  const library = await open()
+  assert.deepEqual(readGpu(library, 0, true).pids, [4711, 4712])
+  assert.deepEqual(readGpu(library, 1, true).pids, [])
+  standIn.show(`pids.1=${many.join(',')}`)
+  assert.deepEqual(readGpu(library, 1, true).pids, many)
+  assert.equal('pids' in readGpu(library, 0), false)
+  standIn.show('code.nvmlDeviceGetComputeRunningProcesses_v3=7')
+  assert.deepEqual(readGpu(library, 0, true), { gpuIndex: 0, reading: GPU_0, faults: [] }, 'costs nothing else')
+  library.shutdown()
+  const old = await open('OLD_DRIVER')
+  assert.equal('pids' in readGpu(old, 0, true), false)
+  old.shutdown()
+})
+
 test('a library that is none of NVIDIA’s, or not there, says so', { skip }, async () => {
   const other = await openNvmlLibrary(standIn.library('NOT_NVML'))
   assert.throws(() => openNvml(other), {

@@ -239,3 +239,28 @@ async function startAgent(t: TestContext, way: string) {
     hungPid: calls('nvmlInit_v2').pids[0]!,
   }
 }
+
+test('who holds which GPU is listed now and then, and is not known where one GPU cannot list it', {
+  skip,
+}, async (t) => {
+  show('count=2', 'pids.0=10,11')
+  const source = open(t, { holdersMs: FOR_EVER })
+  assert.equal(source.holders, null)
+  await source.read()
+  await source.read()
+  assert.deepEqual(
+    [...source.holders!],
+    [
+      [0, [10, 11]],
+      [1, []],
+    ],
+  )
+  assert.equal(calls('nvmlDeviceGetComputeRunningProcesses_v3').count, 2, 'once a GPU')
+  show('count=2', 'pids.0=10,11', 'code.nvmlDeviceGetComputeRunningProcesses_v3.1=4')
+  const other = open(t, { holdersMs: 0 })
+  await other.read()
+  assert.deepEqual([other.holders, other.faults], [null, []])
+  show('count=2', 'pids.0=10,11', 'code.nvmlDeviceGetHandleByIndex_v2.1=15')
+  await other.read()
+  assert.deepEqual([...other.holders!], [[0, [10, 11]]], 'a lost GPU is held by none')
+})

@@ -4,6 +4,7 @@
  *   mig.GPU=PROFILES    that GPU is split into these, separated by commas; an empty one is an instance that is not there
  *   code.CALL=N         that call answers N; code.CALL.GPU=N for one GPU, as in all that follow
  *   value.CALL=N        the figure that it gives; text.CALL=T the text
+ *   pids.GPU=A,B        processes that compute on it; none when absent
  *   hang.CALL=MS        it comes back after so many milliseconds
  *   crash.CALL=1        it ends the process by SIGSEGV
  *   forget.CALL=N       it finds NVML uninitialised, as long as it was initialised N times in all
@@ -29,6 +30,12 @@ typedef struct {
   uint32_t version;
   uint64_t total, reserved, free, used;
 } nvmlMemory_v2_t;
+typedef struct {
+  uint32_t pid;
+  uint64_t usedGpuMemory;
+  uint32_t gpuInstanceId, computeInstanceId;
+} nvmlProcessInfo_t;
+_Static_assert(sizeof(nvmlProcessInfo_t) == 24, "size");
 _Static_assert(sizeof(nvmlUtilization_t) == 8, "size");
 _Static_assert(sizeof(nvmlMemory_t) == 24 && offsetof(nvmlMemory_t, used) == 16, "layout");
 _Static_assert(sizeof(nvmlMemory_v2_t) == 40 && offsetof(nvmlMemory_v2_t, total) == 8, "layout");
@@ -38,7 +45,7 @@ _Static_assert(offsetof(nvmlMemory_v2_t, reserved) == 16 && offsetof(nvmlMemory_
 int nothingOfNvml(void) { return 0; }
 #else
 
-enum { UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, VERSION_MISMATCH = 25 };
+enum { UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, VERSION_MISMATCH = 25 };
 enum { MAX_GPUS = 64, MAX_INSTANCES = 7, WHOLE = -1 };
 
 /* What a handle (nvmlDevice_t) points to: a GPU, or one of its MIG instances. */
@@ -235,6 +242,18 @@ int nvmlDeviceGetMigMode(const device_t *device, uint32_t *current, uint32_t *pe
   *current = (uint32_t)is_split(device, profiles);
   *pending = 1;
   return 0;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(const device_t *device, uint32_t *count, nvmlProcessInfo_t *out) {
+  BEGIN(device);
+  char name[32], text[256] = "", *rest = text;
+  snprintf(name, sizeof name, "pids.%d", device->gpu);
+  setting(name, text);
+  uint32_t found = 0, room = *count;
+  for (char *pid; (pid = strsep(&rest, ",")) && *pid; found++)
+    if (found < room) out[found] = (nvmlProcessInfo_t){(uint32_t)atoi(pid), 1ull << 40, ~0u, ~0u};
+  *count = found;
+  return found > room ? INSUFFICIENT_SIZE : 0;
 }
 
 int nvmlDeviceGetMaxMigDeviceCount(const device_t *device, uint32_t *out) {

@@ -3,6 +3,7 @@
 // smaller part of each day of the month has events, as dense as at full size; the last hour grows with them.
 
 import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
+import { liveTotals } from '../../../src/domain/live/live-totals.ts'
 import { buildServer } from '../../../src/http/server.ts'
 import type { EventLog } from '../../../src/log/event-log.ts'
 import { Outcomes } from '../../../src/processor/ingest/outcomes.ts'
@@ -110,7 +111,7 @@ export async function queryAll(
       health: () => {
         throw new Error('Health is not requested here')
       },
-      live: () => ({ as_of: '', window_s: 30, stale: true, models: [], slots: [] }),
+      live: () => ({ as_of: '', window_s: 30, stale: true, totals: liveTotals([], 30), models: [], slots: [] }),
     },
     store,
     // Queries of cost never touch the log.

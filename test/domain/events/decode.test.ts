@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { crc32 } from 'node:zlib'
 import fc from 'fast-check'
 import type { CloudEventAttributes } from '../../../src/domain/events/cloudevents.ts'
-import { decodeRecord, type SourceRecord } from '../../../src/domain/events/decode.ts'
+import { checkEvent, decodeRecord, type SourceRecord } from '../../../src/domain/events/decode.ts'
 import type { EventKind } from '../../../src/domain/events/event.ts'
 import { logIdPrefix } from '../../../src/domain/events/event-id.ts'
 import { Rejection } from '../../../src/domain/events/rejection.ts'
@@ -191,4 +191,19 @@ test('arbitrary bytes and arbitrary JSON end as a document or a refusal, never a
     }),
     { numRuns: 500 },
   )
+})
+
+test('a list twice as long takes no more than about twice the time to reject, whatever is in it', () => {
+  const rejectMs = (length: number, entry: unknown) => {
+    const event = goodToken(NOW, { gpu_index: undefined, gpus: new Array(length).fill(entry) })
+    const startedMs = performance.now()
+    for (let i = 0; i < 20; i++) assert.ok(checkEvent('token', { ...event }, NOW) !== null)
+    return performance.now() - startedMs
+  }
+  for (const entry of [1, 'a', null, 5.5]) {
+    rejectMs(1000, entry)
+    // The square would be 40 s and more.
+    assert.ok(rejectMs(40_000, entry) < 2000)
+    assert.ok(rejectMs(1024, entry) < 200)
+  }
 })

@@ -92,6 +92,15 @@ function expected(listed: Record<string, unknown>): Record<string, unknown> {
 
 function figureOf(name: string, rows: readonly CellRow[]): number | null {
   const sum = (of: (row: CellRow) => bigint) => Number(rows.reduce((total, row) => total + of(row), 0n))
+  if (name === 'usd_per_million_input_tokens' || name === 'usd_per_million_output_tokens') {
+    // By hand: the share of the parts, of all the money.
+    const input = sum((row) => row.input_nano_usd + row.cached_nano_usd)
+    const output = sum((row) => row.output_nano_usd)
+    const [part, of] = name.includes('input')
+      ? [input, sum((row) => row.prompt_tokens)]
+      : [output, sum((row) => row.completion_tokens)]
+    return ((sum(totalNanoUsd) * part) / (input + output) / 1e9 / of) * 1e6
+  }
   const tokens = sum((row) => row.prompt_tokens + row.completion_tokens)
   const money = sum((row) => (name === 'usd_per_million_tokens_busy' ? row.busy_nano_usd : totalNanoUsd(row)))
   return tokens === 0 ? null : (money / 1e9 / tokens) * 1e6

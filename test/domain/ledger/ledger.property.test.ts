@@ -1,6 +1,6 @@
 // The ledger against an obvious batch computation (test/oracle/batch-ledger.ts) over random fleets: 1 to 200 events, up
 // to 4 slots and 3 hosts, a third of the events without host, a fifth at times that others have too, several GPUs,
-// tenants, prices and rules. Same rows to the last 10⁻⁹ USD; every slot and minute closes; any order of the input gives
+// tenants, intervals, prices and rules. Same rows to the last 10⁻⁹ USD; every slot and minute closes; any order of the input gives
 // the same.
 
 import assert from 'node:assert/strict'
@@ -16,13 +16,21 @@ import { checkPriceBook, problemText } from '../../../src/domain/prices/price-bo
 import type { PriceBookDocument, PriceRuleData } from '../../../src/domain/prices/price-book-schema.ts'
 import type { OracleBook, OracleRule } from '../../oracle/batch-intervals.ts'
 import { batchLedger } from '../../oracle/batch-ledger.ts'
-import { cellOf, compareCellRows, ledgerRows, type Sample, type Usage } from '../../oracle/ledger-harness.ts'
+import {
+  cellOf,
+  compareCellRows,
+  cutAtMinutes,
+  ledgerRows,
+  type Sample,
+  type Usage,
+} from '../../oracle/ledger-harness.ts'
 import { sumRows } from '../../report/rows.ts'
 
 const MINUTE_MS = 60_000
 /** One minute before a day's edge. */
 const T0 = Date.UTC(2026, 2, 31, 23, 58)
-const RANGE = { fromMs: T0 - 2 * MINUTE_MS, toMs: T0 + 7 * MINUTE_MS }
+/** From two minutes before the first sample, and before the longest interval. */
+const RANGE = { fromMs: T0 - 6 * MINUTE_MS, toMs: T0 + 7 * MINUTE_MS }
 
 const hosts = fc.oneof(
   { weight: 1, arbitrary: fc.constant(null) },
@@ -64,6 +72,12 @@ const sample = fc
   })
   .map((one) => compact(one) as Sample)
 
+/** Intervals within a minute and over several. */
+const seconds = fc.oneof(
+  fc.constantFrom(0, 0.0004, 0.001, 5, 59.999, 60, 60.001, 120, 300),
+  fc.double({ min: 0, max: 300, noNaN: true }),
+)
+
 const usage = fc
   .record({
     ts: instant.map((ms) => new Date(ms)),
@@ -76,6 +90,7 @@ const usage = fc
     cached: maybe(fc.integer({ min: 0, max: 1000 })),
     completion_tokens: count,
     requests: maybe(fc.integer({ min: 0, max: 9 })),
+    interval_s: fc.option(seconds, { nil: undefined, freq: 1 }),
   })
   .map(({ gpus, isPlain, uncached, cached, ...rest }) => {
     const where = isPlain ? { gpu_index: gpus[0] } : { gpus }
@@ -164,12 +179,19 @@ const book = fc
     maxTenants: fc.constantFrom(1, 100),
     gapS: fc.constantFrom(90, 90, 31),
     defaults: fc.constantFrom([null], [null, T0 + 100_000]),
+    hosts: fc.constantFrom<PriceBookDocument['hosts'][]>(
+      undefined,
+      undefined,
+      [{ name: 'a', aliases: ['b'] }],
+      [{ name: 'd', aliases: ['c', 'a'] }],
+    ),
   })
   .map((all): PriceBookDocument => {
     const data: PriceBookDocument = {
       currency: 'USD',
       defaults: all.defaults.map((from_ms, i) => ({ from_ms, usd_per_hour: 0.85 + i })),
       ...(all.weights === undefined ? {} : { weights: all.weights }),
+      ...(all.hosts === undefined ? {} : { hosts: all.hosts }),
       limits: { max_sample_gap_s: all.gapS, max_models_per_cell: all.maxModels, max_tenants_per_cell: all.maxTenants },
       rules: [],
     }
@@ -187,6 +209,7 @@ function oracleBook(data: PriceBookDocument): OracleBook {
     gapMs: data.limits!.max_sample_gap_s! * 1000,
     maxModels: data.limits!.max_models_per_cell!,
     maxTenants: data.limits!.max_tenants_per_cell!,
+    hosts: Object.fromEntries((data.hosts ?? []).flatMap(({ name, aliases }) => aliases.map((alias) => [alias, name]))),
     rules: data.rules.map(
       ({ from, to, ...rest }) =>
         ({
@@ -261,11 +284,12 @@ test('any order of samples and events, grouped or one by one, gives the same cel
       const shuffled = { samples: shuffle(samples, random), usages: shuffle(usages, random) }
       assert.deepEqual(ledgerRows(shuffled, RANGE, priceBook), ledgerRows({ samples, usages }, RANGE, priceBook))
       const cell = { host: 'a', startMs: T0 }
-      const inCell = shuffled.usages.filter(
-        (one) => one.host === 'a' && one.ts.getTime() >= T0 && one.ts.getTime() < T0 + MINUTE_MS,
+      const names = priceBook.hosts.namesOf('a')
+      const inCell = cutAtMinutes(shuffled.usages).filter(
+        (one) => names.includes(one.host) && one.ts.getTime() >= T0 && one.ts.getTime() < T0 + MINUTE_MS,
       )
       const tokenTotals = inCell.map((one) => totalsOfEvent(one as TokenDocument))
-      const own = shuffled.samples.filter((one) => one.host === 'a')
+      const own = shuffled.samples.filter((one) => names.includes(one.host))
       const single = computeCell({ ...cell, samples: own, tokenTotals, book: priceBook })
       assert.deepEqual(single, cellOf({ samples, usages }, cell, priceBook))
     }),

@@ -221,6 +221,41 @@ const owned = (more: object) => ({
   ...more,
 })
 const wrong: [name: string, book: unknown, problems: string[]][] = [
+  [
+    'a host name that stands for two hosts, for itself, twice, and for an alias',
+    dataOf([], {
+      hosts: [
+        { name: 'a', aliases: ['a', 'x', 'x'] },
+        { name: 'b', aliases: ['x', 'c'] },
+        { name: 'c', aliases: ['y'] },
+        { name: 'a', aliases: ['z'] },
+      ],
+    }),
+    [
+      '/hosts/3/name: is "a", expected a name that no other host has (it is at /hosts/0/name already)',
+      '/hosts/0/aliases/0: is "a", expected a name that stands for no other host, each once (it is at /hosts/0/name already)',
+      '/hosts/0/aliases/2: is "x", expected a name that stands for no other host, each once (it is at /hosts/0/aliases/1 already)',
+      '/hosts/1/aliases/0: is "x", expected a name that stands for no other host, each once (it is at /hosts/0/aliases/1 already)',
+      '/hosts/1/aliases/1: is "c", expected a name that stands for no other host, each once (it is at /hosts/2/name already)',
+    ],
+  ],
+  [
+    'host names of wrong types',
+    dataOf([], { hosts: [{ name: 7, aliases: [] }, { name: 'a' }, null] }),
+    [
+      '/hosts/0/name: is 7, expected text of 1 to 256 characters',
+      '/hosts/0/aliases: is "a list of 0", expected 1 to 100 entries',
+      '/hosts/1/aliases: is missing, expected a list',
+      '/hosts/2: is null, expected an object',
+    ],
+  ],
+  [
+    'two rules for one host by two of its names',
+    dataOf([rented('p', { host: 'h' }), rented('q', { host: 'H' })], { hosts: [{ name: 'h', aliases: ['H'] }] }),
+    [
+      '/rules/1/from: is missing, expected no overlap with rule "p" for the same GPUs, which is in force until for ever',
+    ],
+  ],
   ['not an object', [], ['price book: is [], expected an object']],
   ['nothing', {}, ['/currency: is missing, expected USD', '/rules: is missing, expected a list']],
   ['another currency', dataOf([], { currency: 'EUR' }), ['/currency: is "EUR", expected USD']],
@@ -228,14 +263,14 @@ const wrong: [name: string, book: unknown, problems: string[]][] = [
     'an unknown field',
     dataOf([], { prices: 1 }),
     [
-      '/prices: is 1, expected no such field; there are: currency, default_usd_per_hour, defaults, weights, limits, rules',
+      '/prices: is 1, expected no such field; there are: currency, default_usd_per_hour, defaults, weights, limits, hosts, rules',
     ],
   ],
   [
     '__proto__',
     JSON.parse('{"currency":"USD","rules":[],"__proto__":{}}'),
     [
-      '/__proto__: is {}, expected no such field; there are: currency, default_usd_per_hour, defaults, weights, limits, rules',
+      '/__proto__: is {}, expected no such field; there are: currency, default_usd_per_hour, defaults, weights, limits, hosts, rules',
     ],
   ],
   [
@@ -351,10 +386,10 @@ test('ten mistakes are ten messages, each with its line', () => {
     ],
     { currency: 'usd', weights: { input: -1 }, limits: { max_sample_gap_s: 91 } },
   )
-  const found = checkPriceBook(book, (path) => 100 + path.length).problems
+  const found = checkPriceBook(book).problems
   assert.equal(found.length, 10)
-  assert.ok(found.every((one) => one.line === 100 + one.path.length && one.path.endsWith(`/${one.field}`)))
-  assert.equal(problemText(found[0]!), 'line 109: /currency: is "usd", expected USD')
+  assert.ok(found.every((one) => one.line === null && one.path.endsWith(`/${one.field}`)))
+  assert.equal(problemText({ ...found[0]!, line: 109 }), 'line 109: /currency: is "usd", expected USD')
 })
 
 test('gaps between rules for the same GPUs are warnings', () => {
@@ -459,3 +494,22 @@ function setAt(root: Record<string, unknown>, path: string[], value: unknown): v
   }
   node[path.at(-1)!] = value
 }
+
+test('a joined host name is priced, committed and explained as its host', () => {
+  const more = { hosts: [{ name: 'h', aliases: ['h.example.com', 'H'] }] }
+  const book = bookOf([rented('r', { host: 'H', gpu_index: 0 }, { from: '2026-01-01' })], more)
+  const at = ms('2026-02-01')
+  for (const host of ['h', 'H', 'h.example.com']) {
+    assert.equal(book.ruleAt(slot({ host }), at)?.id, 'r', host)
+    assert.equal(book.explain(slot({ host }), at).rule?.id, 'r', host)
+    assert.deepEqual(book.explain(slot({ host, gpuIndex: 1 }), at).others[0]?.reason, 'does not match')
+  }
+  assert.deepEqual(book.committedHosts(at, at + 1), ['h'])
+  assert.equal(book.ruleAt(slot({ host: 'i' }), at), null)
+  assert.deepEqual([...book.hosts.namesOf('h')], ['h', 'h.example.com', 'H'])
+  assert.deepEqual([book.hosts.namesOf('H'), book.hosts.namesOf('i'), book.hosts.namesOf(null)], [[], ['i'], [null]])
+  assert.deepEqual(
+    [book.hosts.cellsOf('H'), book.hosts.cellsOf('h'), book.hosts.cellsOf(null)],
+    [['H', 'h'], ['h'], [null]],
+  )
+})

@@ -8,7 +8,8 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import type { CostAnswer, CostFigures } from '../../../src/report/cost-figures.ts'
+import type { CostAnswer } from '../../../src/report/cost-answer.ts'
+import type { CostFigures } from '../../../src/report/cost-figures.ts'
 import { mongoForTests } from '../../servers/servers-for-tests.ts'
 import { pertoken, startService, temporaryDirectory, until } from '../harness.ts'
 import { readTraceRows, TRACE_HEADER, traceFile } from '../trace/trace-file.ts'
@@ -134,6 +135,8 @@ function assertTotals({ totals }: CostAnswer, lines: readonly Line[]): void {
   near(totals.total_usd, busy + idle + unallocated)
   near(totals.usd_per_million_tokens, ((busy + idle + unallocated) / tokens) * 1e6)
   near(totals.usd_per_million_tokens_busy, (busy / tokens) * 1e6)
+  const inputUsd = totals.usd_per_million_input_tokens! * totals.prompt_tokens
+  near((inputUsd + totals.usd_per_million_output_tokens! * totals.completion_tokens) / 1e6, busy + idle + unallocated)
   assert.equal(totals.prompt_tokens + totals.completion_tokens, tokens)
 }
 

@@ -13,7 +13,7 @@ import { SqliteLog } from '../../../src/log/sqlite/sqlite-log.ts'
 import { redrive } from '../../../src/processor/ingest/dead-letters.ts'
 import { LivePrices } from '../../../src/processor/ingest/live-prices.ts'
 import { Processor, type ProcessorOptions } from '../../../src/processor/ingest/processor.ts'
-import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
+import { PriceBookVersions, setBook } from '../../../src/processor/prices/price-book-versions.ts'
 import { SqliteStore } from '../../../src/store/sqlite/sqlite-store.ts'
 import { goodSample, goodToken } from '../../bad-records.ts'
 
@@ -108,6 +108,26 @@ test('a token event without host gets the only host that has a GPU of that index
   )
 })
 
+test('tokens under another name of a host take the price of its samples, and keep the name that they came with', async (t) => {
+  const bench = new Bench(t)
+  const hosts = [{ name: 'a', aliases: ['a.example.com'] }]
+  await bench.store.prepare()
+  await setBook(bench.store.ledger, { currency: 'USD', hosts, rules: [] }, { origin: 'test', nowMs: T0 })
+  await bench.send('gpu', [goodSample(T0, { host: 'a', gpu_index: 0, price_per_hour_usd: 9 })])
+  await bench.process()
+  // Another process: its window is rebuilt from the store.
+  await bench.send('token', [goodToken(T0 + 1, { host: 'a.example.com', gpu_index: 0 })])
+  await bench.process()
+  assert.deepEqual(
+    (await bench.tokens()).map(({ host, host_inferred, price_per_hour_usd }) => [
+      host,
+      host_inferred,
+      price_per_hour_usd,
+    ]),
+    [['a.example.com', undefined, 9]],
+  )
+})
+
 test('DEFAULT_HOST is the host of events that name none', async (t) => {
   const bench = new Bench(t)
   await bench.send('gpu', [goodSample(T0, { host: undefined })])
@@ -193,13 +213,20 @@ test('events of a day that retention has closed are refused by name, the others 
   await bench.store.prepare()
   const dayMs = Date.UTC(2026, 10, 20)
   await bench.store.ledger.advanceDay({ startMs: dayMs, state: 'closing', sinceMs: T0 })
-  await bench.send('token', [goodToken(dayMs + 1000), goodToken(T0), goodToken(dayMs + 86_399_999)])
+  const nextMs = dayMs + 86_400_000
+  const summing = [
+    // The first begins with the next day, the second a millisecond before it.
+    { ...goodToken(nextMs + 60_000), interval_s: 60 },
+    { ...goodToken(nextMs + 60_000), interval_s: 60.001 },
+  ]
+  await bench.send('token', [goodToken(dayMs + 1000), goodToken(T0), goodToken(nextMs - 1), ...summing])
   const { outcomes } = await bench.process()
-  assert.deepEqual([outcomes.stored, outcomes.rejected], [1, 2])
+  assert.deepEqual([outcomes.stored, outcomes.rejected], [2, 3])
   const { items } = await bench.store.listDeadLetters({ limit: 10 })
   assert.deepEqual(
     items.map(({ reason }) => reason),
-    ['day_closed', 'day_closed'],
+    ['day_closed', 'day_closed', 'day_closed'],
   )
-  assert.match(items[0]!.message, /2026-11-20 is closing/)
+  for (const { message } of items) assert.match(message, /2026-11-20 is closing/)
+  assert.equal(items.filter(({ message }) => message.startsWith('/interval_s: Begins in a day')).length, 1)
 })

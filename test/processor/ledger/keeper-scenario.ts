@@ -31,6 +31,7 @@ export const scenario = fc.record({
       tokens: fc.integer({ min: 0, max: 5000 }),
       utilization: fc.option(fc.double({ min: 0, max: 1, noNaN: true }), { nil: undefined }),
       tenant: fc.constantFrom(undefined, 't1', 't2'),
+      interval_s: fc.constantFrom(undefined, undefined, 0.5, 5, 60, 90.25, 240),
     }),
     { minLength: 1, maxLength: 40 },
   ),
@@ -63,14 +64,16 @@ export function eventOf(one: {
   tokens: number
   utilization: number | undefined
   tenant: string | undefined
+  interval_s: number | undefined
 }): Event {
-  const { host, gpu, several, tokens, utilization, tenant } = one
+  const { host, gpu, several, tokens, utilization, tenant, interval_s } = one
   const atMs = edge + one.atMs
   if (one.kind === 'sample') {
     const { utilization: _, ...plain } = sample(atMs, { host, gpu_index: gpu })
     return { sample: utilization === undefined ? plain : { ...plain, utilization } } as Event
   }
-  const document = token(atMs, { host, prompt_tokens: tokens, ...(tenant === undefined ? {} : { tenant }) })
+  const optional = { ...(tenant === undefined ? {} : { tenant }), ...(interval_s === undefined ? {} : { interval_s }) }
+  const document = token(atMs, { host, prompt_tokens: tokens, ...optional })
   if (several) {
     const { gpu_index: _, ...rest } = document
     return { token: { ...rest, gpus: [gpu, 3] } as TokenDocument }
@@ -78,8 +81,13 @@ export function eventOf(one: {
   return { token: { ...document, gpu_index: gpu } }
 }
 
-/** The batch oracle, which shares no code with src/. */
-export async function assertOracle(place: LedgerPlace, samples: GpuDocument[], tokens: TokenDocument[]): Promise<void> {
+/** The batch oracle, which shares no code with src/. `hosts`: the one name of each joined one. */
+export async function assertOracle(
+  place: LedgerPlace,
+  samples: GpuDocument[],
+  tokens: TokenDocument[],
+  hosts: Record<string, string> = {},
+): Promise<void> {
   const range = { fromMs: edge - 15 * MINUTE, toMs: edge + 20 * MINUTE }
   const oracle = batchLedger(samples as never, tokens as never, {
     book: {
@@ -88,6 +96,7 @@ export async function assertOracle(place: LedgerPlace, samples: GpuDocument[], t
       gapMs: 90_000,
       maxModels: 32,
       maxTenants: 100,
+      hosts,
       rules: [],
     },
     ...range,

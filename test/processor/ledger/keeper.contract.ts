@@ -5,9 +5,13 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
+import { totalNanoUsd } from '../../../src/domain/ledger/rows.ts'
+import type { CellRow } from '../../../src/domain/ledger/types.ts'
 import { initialBook, PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { Keeper } from '../../../src/processor/ledger/keeper.ts'
 import { PriceBookVersions, setBook } from '../../../src/processor/prices/price-book-versions.ts'
+import { ledgerAsOf } from '../../../src/processor/recompute/ledger-as-of.ts'
+import { reprice } from '../../../src/processor/recompute/reprice.ts'
 import { StoreError } from '../../../src/store/event-store.ts'
 import type { LedgerStore } from '../../../src/store/ledger-store.ts'
 import { assertOracle, dyingLedger, type Event, edge, eventOf, scenario } from './keeper-scenario.ts'
@@ -102,6 +106,64 @@ export function keeperContract(name: string, open: OpenStore, { runs }: { runs: 
       if (key !== spanKey(lateFrom, 'a')) assert.deepEqual(rows, before.hour.get(key), key)
     }
   })
+
+  onPlace(
+    'a late event that sums over an hour is counted in each of its minutes, once, at any price',
+    async (place) => {
+      const samples = Array.from({ length: 4 * 60 }, (_, i) => sample(T0 + i * 30_000))
+      const tokens = Array.from({ length: 40 }, (_, i) => token(T0 + i * 150_000, { interval_s: 5, gpus: [0, 1] }))
+      await place.step(samples, tokens)
+      await place.settle()
+      const before = await place.spans('minute')
+      const counts = { prompt_tokens: 1_000_000, cached_prompt_tokens: 7, requests: 500 }
+      const late = token(T0 + HOUR_MS + 30_000, { interval_s: 3600, tenant: 'late', ...counts })
+      const hostless = token(T0 + 2 * HOUR_MS, { interval_s: 90.5, host: null })
+      for (let delivery = 0; delivery < 2; delivery++) await place.step([], [late, hostless])
+      await place.settle()
+      await place.assertLedger(samples, [...tokens, late, hostless], () => book)
+      const after = await place.spans('minute')
+      const touched = new Set(Array.from({ length: 61 }, (_, i) => spanKey(T0 + i * MINUTE, 'a')))
+      for (const [key, rows] of after) {
+        if (touched.has(key))
+          assert.ok(
+            rows.some(({ tenant, model }) => tenant === 'late' && model === 'm1'),
+            key,
+          )
+        else if (key.endsWith(' a')) assert.deepEqual(rows, before.get(key), key)
+      }
+      const rows = [...after].flatMap(([key, rows]) => rows.map((row) => ({ key, ...row })))
+      const mine = rows.filter(({ tenant }) => tenant === 'late')
+      const sum = (of: (row: (typeof rows)[number]) => bigint) => mine.reduce((all, row) => all + of(row), 0n)
+      assert.deepEqual([sum((row) => row.requests), sum((row) => row.prompt_tokens)], [500n, 1_000_000n])
+      assert.deepEqual([sum((row) => row.cached_prompt_tokens), sum((row) => row.completion_tokens)], [7n, 20n])
+      assert.equal(rows.filter(({ key }) => key.endsWith(' -')).length, 2)
+      // Verified in whole and in part, and repriced in part: old revisions show what was.
+      assert.equal((await place.verify()).differenceCount, 0)
+      const part = { fromMs: T0 + 20 * MINUTE, toMs: T0 + 50 * MINUTE }
+      assert.equal((await place.verify(part)).differenceCount, 0)
+      const rule = { id: 'r', match: { host: 'a' }, kind: 'spot', usd_per_hour: 2 * DEFAULT_USD }
+      const twice = { currency: 'USD', rules: [rule] }
+      const { version } = (await setBook(place.ledger, twice, { origin: 'test', nowMs: place.nowMs })).version
+      const { summary } = await reprice({ ledger: place.ledger, ...part, bookVersion: version, nowMs: place.nowMs })
+      await place.settle()
+      const total = (spans: Map<string, CellRow[]>) =>
+        [...spans.values()].flat().reduce((all, row) => all + totalNanoUsd(row), 0n)
+      const repriced = await place.spans('minute')
+      const change = BigInt(summary.after_nano_usd) - BigInt(summary.before_nano_usd)
+      assert.equal(total(repriced) - total(after), change)
+      assert.ok(change > 0n)
+      assert.equal((await place.verify()).differenceCount, 0)
+      const asOf = new Map<string, CellRow[]>()
+      for await (const cell of ledgerAsOf({
+        ledger: place.ledger,
+        fromMs: T0 - HOUR_MS,
+        toMs: T0 + 3 * HOUR_MS,
+        revision: 0,
+      }))
+        asOf.set(spanKey(cell.startMs, cell.host), cell.rows)
+      assert.deepEqual(asOf, after)
+    },
+  )
 
   onPlace('only dirty hosts are computed, a host that is null is one', async (place) => {
     await place.step([], [token(T0, { host: 'a' }), token(T0, { host: null })])

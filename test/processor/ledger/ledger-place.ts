@@ -11,9 +11,11 @@ import { ownEventId } from '../../../src/domain/events/event-id.ts'
 import { type BucketLevel, DAY_MS, floorTo, HOUR_MS, TouchedCells } from '../../../src/domain/ledger/buckets.ts'
 import { computeCell } from '../../../src/domain/ledger/cell.ts'
 import { compareText } from '../../../src/domain/ledger/rows.ts'
+import { partsOf } from '../../../src/domain/ledger/token-parts.ts'
 import { totalsOfEvent } from '../../../src/domain/ledger/token-totals.ts'
 import type { CellRow } from '../../../src/domain/ledger/types.ts'
 import type { PriceBook } from '../../../src/domain/prices/price-book.ts'
+import { touchExisting } from '../../../src/processor/ingest/step.ts'
 import { Keeper, type KeeperOptions } from '../../../src/processor/ledger/keeper.ts'
 import { ensureDefault, PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import { type VerifyOptions, type VerifyResult, verify } from '../../../src/processor/recompute/verify.ts'
@@ -91,8 +93,10 @@ export class LedgerPlace {
 
   /** What a processor does with a batch: documents, then one mark for each minute. */
   async step(samples: readonly GpuDocument[], tokens: readonly TokenDocument[]): Promise<void> {
-    await this.store.writeDocuments(samples, tokens)
-    await this.store.ledger.insertMarks('minute', touchedBy(samples, tokens).dirtyMinutes(), this.nowMs)
+    const { existing } = await this.store.writeDocuments(samples, tokens)
+    const cells = touchedBy(samples, tokens)
+    touchExisting(cells, existing)
+    await this.store.ledger.insertMarks('minute', cells.dirtyMinutes(), this.nowMs)
   }
 
   /** Runs a keeper until nothing is due. */
@@ -138,7 +142,7 @@ export function spanKey(startMs: number, host: string | null): string {
 export function touchedBy(samples: readonly GpuDocument[], tokens: readonly TokenDocument[]): TouchedCells {
   const cells = new TouchedCells()
   for (const sample of samples) cells.touchAround(sample.host, sample.ts.getTime())
-  for (const token of tokens) cells.touch(token.host, token.ts.getTime())
+  for (const token of tokens) cells.touchToken(token)
   return cells
 }
 
@@ -152,8 +156,9 @@ export function expectedLedger(
   const cells = touchedBy(samples, tokens)
     .dirtyMinutes()
     .flatMap(({ startMs, hosts }) => hosts.toSorted(compareText).map((host) => ({ startMs, host })))
+  const parts = tokens.flatMap(partsOf)
   for (const { startMs, host } of cells) {
-    const mine = tokens.filter(
+    const mine = parts.filter(
       (one) => one.host === host && one.ts.getTime() >= startMs && one.ts.getTime() < startMs + MINUTE,
     )
     const near = samples.filter((one) => one.host === host && Math.abs(one.ts.getTime() - startMs) < 10 * MINUTE)

@@ -77,6 +77,34 @@ test('a day closes, freezes and is purged in order; its last 90 s stay until the
     assert.equal((await place.verify({ fromMs: D1, toMs: D2 + 2 * DAY_MS })).differenceCount, 0)
   }))
 
+test('a day that has a ledger only by an interval that begins in it closes, freezes and is purged before the next', async () => {
+  const { store, dispose } = openSqlite()
+  try {
+    const place = await LedgerPlace.on(store)
+    await place.step(
+      [],
+      [token(D2 + 30 * MINUTE, { interval_s: 3600, prompt_tokens: 6_000 }), token(D2 + 23 * HOUR_MS)],
+    )
+    place.nowMs = D2 + DAY_MS + HOUR_MS
+    await place.settle()
+    const [hours, days] = [await place.spans('hour'), await place.spans('day')]
+    assert.equal(days.size, 2)
+    const retention = new Retention(place.store, { days: 7, log: place.log, now: place.now })
+    place.nowMs = D2 + 9 * DAY_MS
+    const passes = []
+    for (let i = 0; i < 4; i++, place.nowMs += HOUR_MS) passes.push(await retention.pass())
+    assert.deepEqual(passes[0]!.closing, [names[D1], names[D2]])
+    assert.deepEqual(
+      passes.flatMap(({ purged }) => purged),
+      [names[D1], names[D2]],
+    )
+    assert.deepEqual([await place.spans('hour'), await place.spans('day')], [hours, days])
+    assert.equal(await place.ledger.rawRange(), null)
+  } finally {
+    await dispose()
+  }
+})
+
 test('dead letters go when they are older than the retention', () =>
   onPlace(async (place, retention) => {
     const at = (offset: number, timeMs: number) => letter(offset, { time: new Date(timeMs) })
@@ -182,7 +210,11 @@ test('the gate of a processor that was stopped across a freeze is read again bef
     await gate.refreshIfOlderThan(CLOSED_DAYS_MAX_AGE_MS)
     const day = gate.closedDay(D1 + HOUR_MS)
     assert.equal(day?.state, 'frozen')
-    assert.match(ClosedDays.refusalText(day!), /^2026-03-31 is frozen by retention, since 2026-04-08T01:00:00/)
+    const refusal = (atMs: number, fields = {}) => gate.refusalOf(token(atMs, fields))?.message
+    const text = /^\/ts: 2026-03-31 is frozen by retention, since 2026-04-08T01:00:00/
+    assert.match(refusal(D1 + HOUR_MS)!, text)
+    assert.match(refusal(D2 + MINUTE, { interval_s: 90 })!, /^\/interval_s: Begins in a day .*2026-03-31 is frozen/)
+    for (const interval_s of [0, 59.999, 60]) assert.equal(refusal(D2 + MINUTE, { interval_s }), undefined)
     assert.equal(gate.closedDay(D1 - 1), null)
     assert.equal(gate.closedDay(D2), null)
   }))

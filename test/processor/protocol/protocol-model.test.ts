@@ -20,7 +20,15 @@ import {
   token,
 } from '../ledger/ledger-place.ts'
 import { type Actor, type Exploration, Interleavings } from './interleavings.ts'
-import { type Batch, deliver, deliverMarkingNew, deliverMarksFirst, keeperActor, MUTATIONS } from './protocol.ts'
+import {
+  type Batch,
+  deliver,
+  deliverMarkingInferred,
+  deliverMarkingNew,
+  deliverMarksFirst,
+  keeperActor,
+  MUTATIONS,
+} from './protocol.ts'
 
 const book = new PriceBook(initialBook(DEFAULT_USD), 1)
 
@@ -31,10 +39,14 @@ interface Scenario {
   before: Batch
   /** One of each processor. */
   batches: Batch[]
+  /** What each is handed again after a crash, if not the same: hosts are inferred anew. */
+  again?: Batch[]
   /** How many keepers, and whether they work on the hour as well. */
   keepers: number
   withHour: boolean
   constant: string[]
+  /** Minutes that are marked; the keepers work on T0. */
+  minutes?: number[]
 }
 
 /** Two token events of one cell; the second processor is handed the first event again. */
@@ -68,8 +80,42 @@ const samples: Scenario = (() => {
   }
 })()
 
+/** An event that ends in the next minute: its mark there does not stand for the one here. */
+const intervals: Scenario = (() => {
+  const [first, second] = [token(T0, { tenant: 't1' }), token(T0 + 60_500, { tenant: 't2', interval_s: 2 })]
+  return {
+    before: { samples: [], tokens: [] },
+    batches: [
+      { samples: [], tokens: [second] },
+      { samples: [], tokens: [second, first] },
+    ],
+    keepers: 2,
+    // The hours are explored with the tokens.
+    withHour: false,
+    constant: ['readLedgerSamples'],
+    minutes: [T0, T0 + 60_000],
+  }
+})()
+
+/**
+ * A token event without host and a sample without one, delivered to both processors, and again after a crash: each time
+ * another host is inferred, since another fleet was seen or another default is set.
+ */
+const hostless: Scenario = (() => {
+  const [event, reading] = [token(T0), sample(T0 + 59_999)]
+  const as = (host: string | null): Batch => ({ samples: [{ ...reading, host }], tokens: [{ ...event, host }] })
+  return {
+    before: { samples: [], tokens: [] },
+    batches: [as(null), as('a')],
+    again: [as('b'), as('c')],
+    keepers: 2,
+    withHour: true,
+    constant: [],
+  }
+})()
+
 async function explore(
-  { before, batches, keepers, withHour, constant }: Scenario,
+  { before, batches, again = batches, keepers, withHour, constant, minutes = [T0] }: Scenario,
   { mutate = (same: Store) => same, step = deliver }: { mutate?: (store: Store) => Store; step?: Deliver } = {},
 ): Promise<Exploration> {
   const { store, dispose } = openSqlite()
@@ -79,17 +125,16 @@ async function explore(
     await place.settle()
     const { nowMs } = place
     const processors = batches.map((batch, i): Actor => {
-      return { name: `processor ${i + 1}`, phases: [(on) => step(on, batch, nowMs, [T0])] }
+      return { name: `processor ${i + 1}`, phases: [(on) => step(on, batch, nowMs, minutes)] }
     })
     const keepersAtWork = Array.from({ length: keepers }, (_, i) =>
       keeperActor(`keeper ${i + 1}`, T0, { nowMs, withHour }),
     )
     const all = { samples: [before, ...batches].flatMap((b) => b.samples), tokens: batches.flatMap((b) => b.tokens) }
-    const distinct = { ...all, tokens: [...new Set(all.tokens)] }
-    const expected = expectedLedger(distinct.samples, distinct.tokens, () => book)
+    const allIds = text([...new Set([...all.samples, ...all.tokens].map(({ _id }) => _id))].toSorted())
     const check = async (unfinished: string[]) => {
       const broken = mutate(store)
-      for (const [i, batch] of batches.entries()) {
+      for (const [i, batch] of again.entries()) {
         if (unfinished.includes(`processor ${i + 1}`)) await step(broken, batch, nowMs)
       }
       const { ledger } = broken
@@ -97,9 +142,14 @@ async function explore(
       for (let pass = { minutes: 1, hours: 0, days: 0 }; pass.minutes + pass.hours + pass.days > 0; ) {
         pass = await keeper.pass()
       }
+      const held = await documentsOf(store)
+      const ids = [...held.samples, ...held.tokens].map(({ _id }) => _id)
+      if (text(ids.toSorted()) !== allIds) return `documents ${ids}`
+      const expected = expectedLedger(held.samples, held.tokens, () => book)
       for (const level of ['minute', 'hour', 'day'] as const) {
         const found = await place.spans(level)
-        for (const key of T0_KEYS[level]) {
+        for (const host of ['-', 'a', 'b', 'c']) {
+          const key = `${T0_TEXTS[level]} ${host}`
           if (text(found.get(key)) !== text(expected[level].get(key))) return `stale ${level} ${key}`
         }
       }
@@ -113,14 +163,22 @@ async function explore(
 }
 
 const EAGER = { settleMs: 0, maxWaitMs: 0, jitterMs: 0, rollupSettleMs: 0, rollupMaxWaitMs: 0 }
-const key = (ms: number) => `${new Date(ms).toISOString()} a`
-const T0_KEYS = { minute: [key(T0)], hour: [key(T0)], day: [key(T0 - 12 * 3_600_000)] }
+const iso = (ms: number) => new Date(ms).toISOString()
+const T0_TEXTS = { minute: iso(T0), hour: iso(T0), day: iso(T0 - 12 * 3_600_000) }
+
+/** The events as they are stored. */
+async function documentsOf(store: Store): Promise<Batch> {
+  const held: Batch = { samples: [], tokens: [] }
+  for await (const one of store.readEvents('gpu', 0, T0 * 2)) held.samples.push(one)
+  for await (const one of store.readEvents('token', 0, T0 * 2)) held.tokens.push(one)
+  return held
+}
 
 function text(rows: unknown): string {
   return JSON.stringify(rows, (_, one) => (typeof one === 'bigint' ? String(one) : one)) ?? 'none'
 }
 
-for (const [name, scenario] of Object.entries({ tokens, samples })) {
+for (const [name, scenario] of Object.entries({ tokens, samples, intervals, hostless })) {
   test(`sqlite: no order of calls and no crash leaves a stale cell, hour or day: ${name}`, {
     timeout: 120_000,
   }, async (t) => {
@@ -139,6 +197,14 @@ for (const [name, step] of Object.entries(wrongSteps)) {
     assert.ok(found !== null)
   })
 }
+
+test('the model finds a stale cell with marks of the host that was inferred at the second delivery', {
+  timeout: 60_000,
+}, async (t) => {
+  const { found, states } = await explore(hostless, { step: deliverMarkingInferred })
+  t.diagnostic(`after ${states} states: ${found?.problem}`)
+  assert.ok(found !== null)
+})
 
 for (const [name, mutate] of Object.entries(MUTATIONS)) {
   test(`the model finds a stale span with: ${name}`, { timeout: 60_000 }, async (t) => {

@@ -4,10 +4,12 @@
 
 import type { GpuDocument, TokenDocument } from '../../../src/domain/events/event.ts'
 import { type BucketLevel, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
+import { touchExisting } from '../../../src/processor/ingest/step.ts'
 import { KeeperCounters, type KeeperDependencies, MinuteKeeper } from '../../../src/processor/ledger/minute-keeper.ts'
 import { RollupKeeper } from '../../../src/processor/ledger/rollup-keeper.ts'
 import { RunLength } from '../../../src/processor/ledger/schedule.ts'
 import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
+import type { WriteResult } from '../../../src/store/event-store.ts'
 import type { LedgerBucket, LedgerStore, Mark } from '../../../src/store/ledger-store.ts'
 import { Lines, type Store, touchedBy } from '../ledger/ledger-place.ts'
 import type { Actor } from './interleavings.ts'
@@ -19,8 +21,14 @@ export interface Batch {
 
 /** One step of a processor. `minutes`: mark only these, where a test looks at no others. */
 export async function deliver(store: Store, batch: Batch, nowMs: number, minutes?: readonly number[]): Promise<void> {
+  const { existing } = await store.writeDocuments(batch.samples, batch.tokens)
+  await store.ledger.insertMarks('minute', minutesOf(batch, minutes, existing), nowMs)
+}
+
+/** Wrong: a duplicate marks the cell of what was delivered now, whose host may have been inferred otherwise. */
+export async function deliverMarkingInferred(store: Store, batch: Batch, nowMs: number): Promise<void> {
   await store.writeDocuments(batch.samples, batch.tokens)
-  await store.ledger.insertMarks('minute', minutesOf(batch, minutes), nowMs)
+  await store.ledger.insertMarks('minute', minutesOf(batch), nowMs)
 }
 
 /** Wrong: marks, then documents. */
@@ -35,8 +43,10 @@ export async function deliverMarkingNew(store: Store, batch: Batch, nowMs: numbe
   if (stored > 0) await store.ledger.insertMarks('minute', minutesOf(batch), nowMs)
 }
 
-function minutesOf({ samples, tokens }: Batch, minutes?: readonly number[]) {
-  const touched = touchedBy(samples, tokens).dirtyMinutes()
+function minutesOf({ samples, tokens }: Batch, minutes?: readonly number[], existing?: WriteResult['existing']) {
+  const cells = touchedBy(samples, tokens)
+  if (existing !== undefined) touchExisting(cells, existing)
+  const touched = cells.dirtyMinutes()
   return minutes === undefined ? touched : touched.filter(({ startMs }) => minutes.includes(startMs))
 }
 

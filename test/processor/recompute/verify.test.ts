@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type BucketLevel, DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
 import type { LedgerBucket } from '../../../src/store/ledger-store.ts'
+import type { SqliteStore } from '../../../src/store/sqlite/sqlite-store.ts'
 import { LedgerPlace, MINUTE, openSqlite, sample, T0, token } from '../ledger/ledger-place.ts'
 
 async function onPlace(run: (place: LedgerPlace) => Promise<void>): Promise<void> {
@@ -142,4 +143,20 @@ test('minutes that are not due are not looked at, half hours neither, and a sign
     assert.deepEqual([part.hoursCompared, part.daysCompared, part.differenceCount], [0, 0, 0])
     await assert.rejects(place.verify({ ...range, signal: AbortSignal.abort(new Error('enough')) }), /enough/)
     await assert.rejects(place.verify({ fromMs: 1 }), RangeError)
+  }))
+
+test('an event of several minutes that the store no longer knows as one is named', () =>
+  onPlace(async (place) => {
+    await place.step([], [token(T0 + 20 * MINUTE + 1, { interval_s: 600, prompt_tokens: 10_000 })])
+    await place.settle()
+    assert.equal((await place.verify(range)).differenceCount, 0)
+    const { file } = place.store as SqliteStore
+    file.use('Forgetting', () => file.run('UPDATE token_usage SET reach = 0 WHERE reach = 10'))
+    assert.ok((await place.verify(range)).differenceCount > 10, 'its minutes have what verify does not find')
+    // Computed again: all in one minute, which is wrong as well.
+    await place.step([], [token(T0 + 20 * MINUTE)])
+    await place.settle()
+    assert.ok(
+      (await place.verify(range)).differences.some(({ what, start }) => what === 'rows' && start.includes('12:20')),
+    )
   }))

@@ -58,6 +58,8 @@ export interface NvmlLibrary {
   migMode: DeviceCall<number>
   migMaxCount: DeviceCall<number>
   migDevice(device: Device, index: number): CallResult<Device>
+  /** Ids of the processes with a compute context on the GPU, its MIG instances included; at most 1024. */
+  computePids: DeviceCall<number[]>
 }
 
 /** Kinds of C parameters. `out` receives the result, `second` one that is not used. */
@@ -68,6 +70,10 @@ const C_TYPES = { device: 'void *', index: 'uint32_t', out: 'void *', second: 'v
 const OUT_BYTES = 96
 /** nvmlMemory_v2_t has its version and size in its first field. */
 const MEMORY_V2 = 0x0200_0000 | 40
+
+/** nvmlProcessInfo_t of the versions 2 and 3: {u32 pid, u64 usedGpuMemory, u32 gpuInstanceId, computeInstanceId} */
+const PROCESS_BYTES = 24
+const MAX_PROCESSES = 1024
 
 /** @throws GpuSourceError when koffi is not installed or `path` cannot be loaded. */
 export async function openNvmlLibrary(path: string): Promise<NvmlLibrary> {
@@ -113,6 +119,21 @@ function bind(library: LibraryHandle): NvmlLibrary {
       return { call: name, code, value: code === SUCCESS ? decode(out) : null }
     }
   }
+  const list = Buffer.alloc(MAX_PROCESSES * PROCESS_BYTES)
+  /** `second` holds how many fit, and then how many there are. */
+  function pidsOf(name: string): DeviceCall<number[]> {
+    const native = optional(() => library.func(name, 'int', ['void *', 'void *', 'void *']))
+    return (device) => {
+      if (native === null) return { call: name, code: FUNCTION_NOT_FOUND, value: null }
+      second.writeUInt32LE(MAX_PROCESSES)
+      const code: number = native(device, second, list)
+      const count = Math.min(second.readUInt32LE(), MAX_PROCESSES)
+      const pidAt = (_: unknown, i: number) => list.readUInt32LE(i * PROCESS_BYTES)
+      return { call: name, code, value: code === SUCCESS ? Array.from({ length: count }, pidAt) : null }
+    }
+  }
+  const pidsV3 = pidsOf('nvmlDeviceGetComputeRunningProcesses_v3')
+  const pidsV2 = pidsOf('nvmlDeviceGetComputeRunningProcesses_v2')
   const errorString = optional(() => library.func('nvmlErrorString', 'str', ['int']))
   const deviceAt = call('nvmlDeviceGetHandleByIndex_v2', ['index', 'out'], addressIn)
   return {
@@ -135,6 +156,10 @@ function bind(library: LibraryHandle): NvmlLibrary {
     ),
     migMode: call('nvmlDeviceGetMigMode', ['device', 'out', 'second'], figureIn),
     migMaxCount: call('nvmlDeviceGetMaxMigDeviceCount', ['device', 'out'], figureIn),
+    computePids: (device) => {
+      const result = pidsV3(device)
+      return result.code === FUNCTION_NOT_FOUND ? pidsV2(device) : result
+    },
     migDevice: call('nvmlDeviceGetMigDeviceHandleByIndex', ['device', 'index', 'out'], addressIn),
   }
 }

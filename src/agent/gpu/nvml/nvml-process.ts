@@ -17,6 +17,8 @@ export interface ReadRequest {
   leaveOut: number[]
   /** GPUs that are read after the others. */
   last: number[]
+  /** Whether the processes on each GPU are listed, too. */
+  withProcesses: boolean
 }
 
 /** The process's messages: the GPUs that it will read, in order; the result of one; the end; why none can be read. */
@@ -50,12 +52,12 @@ async function handle(request: ReadRequest): Promise<void> {
   }
 }
 
-function readAll(nvml: NvmlLibrary, { leaveOut, last }: ReadRequest): void {
+function readAll(nvml: NvmlLibrary, { leaveOut, last, withProcesses }: ReadRequest): void {
   count ??= openNvml(nvml)
   const order = Array.from({ length: count }, (_, index) => index).filter((index) => !leaveOut.includes(index))
   order.sort((a, b) => Number(last.includes(a)) - Number(last.includes(b)) || a - b)
   send({ order })
-  for (const index of order) send({ gpu: readGpu(nvml, index) })
+  for (const index of order) send({ gpu: readGpu(nvml, index, withProcesses) })
   send({ done: true })
 }
 

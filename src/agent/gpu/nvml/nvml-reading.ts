@@ -21,6 +21,8 @@ export interface GpuResult {
   gpuIndex: number
   reading: GpuReading | null
   faults: string[]
+  /** Processes that compute on it, where these were asked for and are known. */
+  pids?: number[]
 }
 
 /** NVML has lost its state and has to be initialised again before anything can be read. */
@@ -83,17 +85,20 @@ export function openNvml(library: NvmlLibrary): number {
 }
 
 /**
- * Reads one GPU.
+ * Reads one GPU, with its processes where asked for: the driver takes longer for these than for a figure.
  * @throws NvmlUninitialized, and GpuSourceError when the driver as a whole has failed.
  */
-export function readGpu(library: NvmlLibrary, gpuIndex: number): GpuResult {
+export function readGpu(library: NvmlLibrary, gpuIndex: number, withProcesses = false): GpuResult {
   const faults: string[] = []
   const unwrap: Unwrap = (result) => unwrapResult(library, result, gpuIndex, faults)
   try {
     const device = library.device(gpuIndex)
     // Without its device a GPU has no figures, whatever the reason.
     if (device.value === null) throw new GpuUnusable(failureText(library, device, gpuIndex))
-    return { gpuIndex, reading: figuresOf(library, device.value, gpuIndex, unwrap, faults), faults }
+    const reading = figuresOf(library, device.value, gpuIndex, unwrap, faults)
+    // What fails here costs no figure: which GPUs an engine has is then not known, which is reported there.
+    const pids = withProcesses ? library.computePids(device.value).value : null
+    return { gpuIndex, reading, faults, ...(pids === null ? {} : { pids }) }
   } catch (error) {
     if (!(error instanceof GpuUnusable)) throw error
     return { gpuIndex, reading: null, faults: [...faults, `${error.message}; left out`] }

@@ -21,6 +21,8 @@ export interface NvmlOptions {
   driverRetryMs?: number
   /** A GPU at which the driver hung or crashed is tried again after this. */
   gpuRetryMs?: number
+  /** How often the processes on each GPU are listed. */
+  holdersMs?: number
   /** While a GPU is missing, NVML is re-initialised this often. */
   reopenMs?: number
   /** Starts the process; for tests of what cannot be provoked: a process that no signal ends. */
@@ -54,10 +56,12 @@ export class NvmlSource implements GpuSource {
   readonly #known = new KnownGpus()
   /** When NVML was last initialised to find GPUs that are missing; null while none is. */
   #missingSinceMs: number | null = null
+  #holders: Map<number, readonly number[]> | null = null
+  #holdersMs = Number.NEGATIVE_INFINITY
 
   constructor({ start = startNvmlChild, ...options }: NvmlOptions = {}) {
     const defaults = { library: 'libnvidia-ml.so.1', timeoutMs: 5_000, driverRetryMs: 30_000 }
-    this.#options = { ...defaults, gpuRetryMs: 60_000, reopenMs: 60_000, ...options }
+    this.#options = { ...defaults, gpuRetryMs: 60_000, reopenMs: 60_000, holdersMs: 5_000, ...options }
     const { timeoutMs } = this.#options
     this.#session = new NvmlSession({
       silenceMs: timeoutMs * SILENCE_SHARE,
@@ -71,6 +75,10 @@ export class NvmlSource implements GpuSource {
       this.#reading = null
     })
     return this.#reading
+  }
+
+  get holders(): ReadonlyMap<number, readonly number[]> | null {
+    return this.#holders
   }
 
   async close(): Promise<void> {
@@ -104,7 +112,9 @@ export class NvmlSource implements GpuSource {
   }
 
   #startPass(nowMs: number): Promise<PassResult> {
-    const { library, reopenMs } = this.#options
+    const { library, reopenMs, holdersMs } = this.#options
+    const withProcesses = nowMs - this.#holdersMs >= holdersMs
+    if (withProcesses) this.#holdersMs = nowMs
     const reopen = this.#missingSinceMs !== null && nowMs - this.#missingSinceMs >= reopenMs
     if (reopen) this.#missingSinceMs = nowMs
     const leftOut = [...this.#leftOut]
@@ -113,6 +123,7 @@ export class NvmlSource implements GpuSource {
       reopen,
       leaveOut: leftOut.filter(([, { untilMs }]) => nowMs < untilMs).map(([index]) => index),
       last: leftOut.map(([index]) => index),
+      withProcesses,
     })
   }
 
@@ -126,6 +137,11 @@ export class NvmlSource implements GpuSource {
       const error = new GpuSourceError(failed ?? `Cannot read GPUs by NVML: ${aborted}; ${RESTART_REMEDY}`)
       this.#driverFault = { error, untilMs: nowMs + this.#options.driverRetryMs }
       throw error
+    }
+    const listed = gpus.flatMap(({ gpuIndex, pids }) => (pids === undefined ? [] : [[gpuIndex, pids] as const]))
+    if (listed.length > 0) {
+      const isPartial = gpus.some(({ reading, pids }) => reading !== null && pids === undefined)
+      this.#holders = isPartial ? null : new Map(listed)
     }
     const readings = gpus.flatMap(({ reading }) => reading ?? [])
     this.#known.add(readings)

@@ -8,8 +8,10 @@ import { ID_PREFIX, ID_PREFIX_END } from '../../../domain/events/event-id.ts'
 import type { EventQuery, LatestSampleQuery, Page, StoreCounts } from '../../event-store.ts'
 import { COLLECTION_OF_KIND, DEAD_LETTERS } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
+import { documentOf } from '../reading/find-page.ts'
 import { eventsInOrder, OWN_IDS, pagesInOrder } from '../reading/ordered-scan.ts'
 import { decodeCursor, encodeCursor, numberValue, textValue } from './cursor.ts'
+import { withoutReach } from './reach.ts'
 
 /** Documents that the driver decodes without a break, some milliseconds. */
 const STREAM_PAGE = 500
@@ -41,7 +43,12 @@ export function readEvents(
   toMs: number,
 ): AsyncGenerator<never[]> {
   const events = { db: connection.db, collection: COLLECTION_OF_KIND[kind], filter: OWN_IDS }
-  return pagesInOrder({ ...events, fromMs, toMs, pageDocuments: STREAM_PAGE }) as AsyncGenerator<never[]>
+  return pagesInOrder({ ...events, fromMs, toMs, pageDocuments: STREAM_PAGE, read: eventOf }) as AsyncGenerator<never[]>
+}
+
+/** A document as its event: without what only reading needs. */
+function eventOf(bytes: Buffer, start: number): Document {
+  return withoutReach(documentOf(bytes, start))
 }
 
 export async function listEvents(
@@ -62,6 +69,7 @@ export async function listEvents(
     // One more than is returned, to see that there is more, and one behind it, to see that it has no ties.
     pageDocuments: limit + 2,
     maxTimeMs: connection.queryTimeMs,
+    read: eventOf,
   }
   for await (const document of eventsInOrder(range)) {
     if (items.length === limit) {

@@ -4,12 +4,14 @@
 // stored already, since it makes an object per error.
 
 import { BSON, type Document } from 'mongodb'
-import type { GpuDocument, TokenDocument } from '../../../domain/events/event.ts'
-import { StoreError, type WriteResult } from '../../event-store.ts'
+import type { EventKind, GpuDocument, TokenDocument } from '../../../domain/events/event.ts'
+import { type EventPlace, StoreError, type WriteResult } from '../../event-store.ts'
 import { COLLECTION_OF_KIND } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
 import { isHopeless, type ServerFault } from '../errors.ts'
 import { chunksOf, fitsOneCommand, MAX_DOCUMENTS } from './command-size.ts'
+import { placesOf } from './event-places.ts'
+import { withReach } from './reach.ts'
 
 const DUPLICATE_KEY = 11_000
 
@@ -21,16 +23,17 @@ export async function writeDocuments(
 ): Promise<WriteResult> {
   // Both are awaited in any case: no write is still under way when this call fails.
   const results = await Promise.allSettled([
-    insertDocuments(connection, COLLECTION_OF_KIND.gpu, samples, jsonBytes),
-    insertDocuments(connection, COLLECTION_OF_KIND.token, tokens, jsonBytes),
+    insertEvents(connection, 'gpu', samples, jsonBytes),
+    insertEvents(connection, 'token', tokens.map(withReach), jsonBytes),
   ])
-  const total: WriteResult = { stored: 0, duplicate: 0 }
+  const total: WriteResult = { stored: 0, duplicate: 0, existing: { samples: [], tokens: [] } }
   const errors: StoreError[] = []
-  for (const result of results) {
+  for (const [i, result] of results.entries()) {
     if (result.status === 'rejected') errors.push(connection.failure('write documents', result.reason))
     else {
       total.stored += result.value.stored
       total.duplicate += result.value.duplicate
+      total.existing[i === 0 ? 'samples' : 'tokens'] = result.value.existing
     }
   }
   // Of two failures the retriable one: repeating the call reveals what else is wrong, giving up would not.
@@ -38,14 +41,25 @@ export async function writeDocuments(
   return total
 }
 
-/** Inserts documents in any order; one whose `_id` exists counts as a duplicate and changes nothing. */
-export async function insertDocuments(
+async function insertEvents(
+  connection: MongoConnection,
+  kind: EventKind,
+  events: readonly (GpuDocument | TokenDocument)[],
+  jsonBytes?: number,
+): Promise<{ stored: number; duplicate: number; existing: EventPlace[] }> {
+  const { stored, duplicates } = await insertDocuments(connection, COLLECTION_OF_KIND[kind], events, jsonBytes)
+  const existing = await placesOf(connection, kind, [...new Set(duplicates.map(({ _id }) => _id))])
+  return { stored, duplicate: duplicates.length, existing }
+}
+
+/** Inserts documents in any order; one whose `_id` exists is a duplicate and changes nothing. */
+export async function insertDocuments<T extends object>(
   connection: MongoConnection,
   collection: string,
-  documents: readonly object[],
+  documents: readonly T[],
   jsonBytes = Number.POSITIVE_INFINITY,
-): Promise<WriteResult> {
-  const total: WriteResult = { stored: 0, duplicate: 0 }
+): Promise<{ stored: number; duplicates: T[] }> {
+  const total = { stored: 0, duplicates: [] as T[] }
   if (documents.length === 0) return total
   for (const chunk of fitsOneCommand(documents.length, jsonBytes) ? [documents] : chunksOf(documents)) {
     const reply = await sendInsert(connection, collection, chunk)
@@ -58,7 +72,7 @@ export async function insertDocuments(
       throw new StoreError(`Cannot trust the reply to an insert into ${collection}: ${sum}`, { retriable: true })
     }
     total.stored += stored
-    total.duplicate += faults.length
+    for (const { index } of faults) total.duplicates.push(chunk[index!]!)
   }
   return total
 }

@@ -88,6 +88,7 @@ const TOKEN = new BsonReader<LedgerToken>(
     completion_tokens: 'number',
     cached_prompt_tokens: 'number',
     requests: 'number',
+    interval_s: 'number',
   } satisfies Record<keyof LedgerToken, FieldKind>,
   () => ({}) as LedgerToken,
 )

@@ -15,6 +15,7 @@ import { advanceDay, readDayStates } from './day-states.ts'
 import { countMarks, deleteMarks, dirtyBuckets, insertMarks, readMarks } from './marks.ts'
 import { insertBook, insertRevision, readBooks, readRevisions, updateRevisionSummary } from './price-book.ts'
 import { purge } from './purge.ts'
+import { readReachingTokens } from './reaching-tokens.ts'
 import { TokenTotalsReader } from './token-totals.ts'
 
 export class MongoLedger extends MongoOperations implements LedgerStore {
@@ -29,6 +30,7 @@ export class MongoLedger extends MongoOperations implements LedgerStore {
   readonly replaceBuckets = this.named('write the ledger', replaceBuckets)
   readonly readLedgerSamples = this.streamed('read samples', readLedgerSamples)
   readonly readLedgerTokens = this.streamed('read token usage', readLedgerTokens)
+  readonly readReachingTokens = this.streamed('read token usage', readReachingTokens)
   readonly tokenTotals = this.named('sum token usage', new TokenTotalsReader().read)
   readonly rawRange = this.named('read the range of events', rawRange)
   readonly readBooks = this.named('read the price book', readBooks)

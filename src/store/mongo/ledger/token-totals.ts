@@ -3,7 +3,7 @@
 // pipelines, the cheaper ones for the usual events: a slice of time goes to the cheapest first, its groups show whether
 // that was sufficient, and if not the slice goes to the next. A slice is a minute, whose start then need not be in the
 // key (0.5 to 2 µs); less where a minute takes the server more than about a second, more where there are very few
-// events. Slices of a minute are merged here.
+// events. Slices of a minute are merged here, and the few events that are counted in several minutes are added.
 
 import { type Document, MongoServerError } from 'mongodb'
 import { CELL_MS, floorTo, HOUR_MS } from '../../../domain/ledger/buckets.ts'
@@ -11,7 +11,9 @@ import type { TokenCounts } from '../../../domain/ledger/types.ts'
 import { type TokenGroup, TokenGroups, toCount } from '../../token-groups.ts'
 import { COLLECTION_OF_KIND } from '../collections.ts'
 import type { MongoConnection } from '../connection.ts'
+import { REACH } from '../events/reach.ts'
 import { OWN_IDS } from '../reading/ordered-scan.ts'
+import { readReachingTokens } from './reaching-tokens.ts'
 
 /** The server's time for a slice from which slices become shorter, and the events that are too few for a round trip. */
 const LONG_MS = 1_000
@@ -83,6 +85,9 @@ export class TokenTotalsReader {
       const growth = Math.min(GROWTH, LONG_MS / tookMs)
       lengthMs = Math.min(isFew ? HOUR_MS : CELL_MS, Math.ceil(lengthMs * growth))
     }
+    for await (const events of readReachingTokens(connection, fromMs, toMs, hosts)) {
+      for (const event of events) groups.addParts(event, fromMs, toMs)
+    }
     return groups.list()
   }
 
@@ -114,7 +119,14 @@ async function aggregate(
   const isOneMinute = floorTo(CELL_MS, fromMs) === floorTo(CELL_MS, toMs - 1)
   const minute = isOneMinute ? {} : { minute: { $dateTrunc: { date: '$ts', unit: 'minute' } } }
   const pipeline = [
-    { $match: { ...OWN_IDS, ts: { $gte: new Date(fromMs), $lt: new Date(toMs) }, host: { $in: [...hosts] } } },
+    {
+      $match: {
+        ...OWN_IDS,
+        ts: { $gte: new Date(fromMs), $lt: new Date(toMs) },
+        host: { $in: [...hosts] },
+        [REACH]: null,
+      },
+    },
     { $group: { _id: { ...minute, ...KEY, ...sums.key }, ...sums.values } },
   ]
   const tokens = connection.db.collection(COLLECTION_OF_KIND.token)

@@ -2,7 +2,8 @@
 // row that violates another constraint, and an event would be lost silently.
 
 import type { EventKind, GpuDocument, TokenDocument } from '../../../domain/events/event.ts'
-import type { WriteResult } from '../../event-store.ts'
+import { reachMinutes } from '../../../domain/ledger/buckets.ts'
+import type { EventPlace, WriteResult } from '../../event-store.ts'
 import type { StoreDatabase } from '../store-database.ts'
 
 /** Name of the table of each kind. */
@@ -18,7 +19,7 @@ export interface EventRow {
 const INSERT_SAMPLE = `INSERT INTO gpu_metrics (_id, ts, host, gpu_index, body) VALUES (?, ?, ?, ?, ?)
   ON CONFLICT (_id) DO NOTHING`
 const INSERT_TOKEN = `INSERT INTO token_usage (_id, ts, host, gpu_index, gpus, model, tenant, prompt_tokens,
-  completion_tokens, cached_prompt_tokens, requests, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  completion_tokens, cached_prompt_tokens, requests, reach, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
   ON CONFLICT (_id) DO NOTHING`
 
 const UPSERT_SLOT = `INSERT INTO slots (host, gpu_index, ts, sample_id) VALUES (?, ?, ?, ?)
@@ -30,23 +31,25 @@ export async function writeDocuments(
   samples: readonly GpuDocument[],
   tokens: readonly TokenDocument[],
 ): Promise<WriteResult> {
-  const total = samples.length + tokens.length
-  if (total === 0) return { stored: 0, duplicate: 0 }
-  const insert = () => insertSamples(file, samples) + insertTokens(file, tokens)
-  const stored = await file.transaction('Writing events failed', insert)
-  return { stored, duplicate: total - stored }
+  if (samples.length + tokens.length === 0) return { stored: 0, duplicate: 0, existing: { samples: [], tokens: [] } }
+  const insert = () => ({ samples: insertSamples(file, samples), tokens: insertTokens(file, tokens) })
+  const existing = await file.transaction('Writing events failed', insert)
+  const duplicate = existing.samples.length + existing.tokens.length
+  return { stored: samples.length + tokens.length - duplicate, duplicate, existing }
 }
 
-/** Returns how many were new. */
-function insertSamples(file: StoreDatabase, samples: readonly GpuDocument[]): number {
-  if (samples.length === 0) return 0
+/** Returns where those lie that existed. */
+function insertSamples(file: StoreDatabase, samples: readonly GpuDocument[]): EventPlace[] {
+  if (samples.length === 0) return []
   const insert = file.statement(INSERT_SAMPLE)
   const newest = new Map<string, GpuDocument>()
-  let stored = 0
+  const existing: EventPlace[] = []
   for (const sample of samples) {
     const { _id, ts, host, gpu_index } = sample
-    if (insert.run(_id, ts.getTime(), host, gpu_index, toBody(sample)).changes === 0) continue
-    stored += 1
+    if (insert.run(_id, ts.getTime(), host, gpu_index, toBody(sample)).changes === 0) {
+      existing.push(placeOf(file, 'gpu', _id))
+      continue
+    }
     const slot = `${gpu_index} ${slotHost(host)}`
     const before = newest.get(slot)
     if (before === undefined || isAfter(sample, before)) newest.set(slot, sample)
@@ -54,15 +57,15 @@ function insertSamples(file: StoreDatabase, samples: readonly GpuDocument[]): nu
   for (const { host, gpu_index, ts, _id } of newest.values()) {
     file.run(UPSERT_SLOT, slotHost(host), gpu_index, ts.getTime(), _id)
   }
-  addToCounter(file, 'gpu', stored)
-  return stored
+  addToCounter(file, 'gpu', samples.length - existing.length)
+  return existing
 }
 
-/** Returns how many were new. */
-function insertTokens(file: StoreDatabase, tokens: readonly TokenDocument[]): number {
-  if (tokens.length === 0) return 0
+/** Returns where those lie that existed. */
+function insertTokens(file: StoreDatabase, tokens: readonly TokenDocument[]): EventPlace[] {
+  if (tokens.length === 0) return []
   const insert = file.statement(INSERT_TOKEN)
-  let stored = 0
+  const existing: EventPlace[] = []
   for (const token of tokens) {
     const { changes } = insert.run(
       token._id,
@@ -76,12 +79,22 @@ function insertTokens(file: StoreDatabase, tokens: readonly TokenDocument[]): nu
       token.completion_tokens,
       token.cached_prompt_tokens ?? 0,
       token.requests ?? 1,
+      reachMinutes(token),
       toBody(token),
     )
-    stored += Number(changes)
+    if (changes === 0) existing.push(placeOf(file, 'token', token._id))
   }
-  addToCounter(file, 'token', stored)
-  return stored
+  addToCounter(file, 'token', tokens.length - existing.length)
+  return existing
+}
+
+function placeOf(file: StoreDatabase, kind: EventKind, id: string): EventPlace {
+  const row = file.get<{ host: string | null; ts: number; body: string }>(
+    `SELECT host, ts, body FROM ${TABLE_OF[kind]} WHERE _id = ?`,
+    id,
+  )!
+  const { interval_s } = JSON.parse(row.body) as { interval_s?: number }
+  return { host: row.host, ts: new Date(row.ts), ...(interval_s === undefined ? {} : { interval_s }) }
 }
 
 /**

@@ -3,7 +3,7 @@
 import type { LedgerStore } from '../../ledger-store.ts'
 import { SqliteOperations } from '../operations.ts'
 import { readBuckets, readRevs, readTotals, replaceBuckets } from './buckets.ts'
-import { rawRange, readLedgerSamples, readLedgerTokens } from './cell-events.ts'
+import { rawRange, readLedgerSamples, readLedgerTokens, readReachingTokens } from './cell-events.ts'
 import { advanceDay, readDayStates } from './day-states.ts'
 import { countMarks, deleteMarks, dirtyBuckets, insertMarks, readMarks } from './marks.ts'
 import { insertBook, insertRevision, readBooks, readRevisions, updateRevisionSummary } from './price-book.ts'
@@ -22,6 +22,7 @@ export class SqliteLedger extends SqliteOperations implements LedgerStore {
   readonly replaceBuckets = this.bound(replaceBuckets)
   readonly readLedgerSamples = this.streamed(readLedgerSamples)
   readonly readLedgerTokens = this.streamed(readLedgerTokens)
+  readonly readReachingTokens = this.streamed(readReachingTokens)
   readonly tokenTotals = this.bound(tokenTotals)
   readonly rawRange = this.bound(rawRange)
   readonly readBooks = this.bound(readBooks)

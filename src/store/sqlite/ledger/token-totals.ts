@@ -1,12 +1,13 @@
 // Token usage grouped by SQLite. A statement blocks the event loop, so grouping passes a range in steps of a bounded
 // number of events; the groups of a minute that several steps contribute to are merged here. Sums are read as BigInt,
-// since a double holds them only up to 2⁵³.
+// since a double holds them only up to 2⁵³. Events of several minutes are read one by one and cut at the minutes.
 
 import { setImmediate as afterImmediate } from 'node:timers/promises'
 import { CELL_MS } from '../../../domain/ledger/buckets.ts'
 import type { TokenCounts } from '../../../domain/ledger/types.ts'
 import { type TokenGroup, TokenGroups, toCount } from '../../token-groups.ts'
 import type { StoreDatabase } from '../store-database.ts'
+import { readReachingTokens } from './cell-events.ts'
 
 /** Events that one statement groups, about 10 ms. */
 const STEP_EVENTS = 8_000
@@ -40,7 +41,7 @@ const GROUP = `SELECT ts / ${CELL_MS} AS minute, host, gpu_index, gpus, model, t
     ${eachOf('prompt_tokens - cached_prompt_tokens')} AS each_uncached,
     ${eachOf('cached_prompt_tokens')} AS each_cached,
     ${eachOf('completion_tokens')} AS each_completion
-  FROM token_usage INDEXED BY token_usage_ts WHERE ts >= ? AND ts < ?
+  FROM token_usage INDEXED BY token_usage_ts WHERE ts >= ? AND ts < ? AND reach = 0
     AND (host IN (SELECT value FROM json_each(?)) OR (? AND host IS NULL))
   GROUP BY ts / ${CELL_MS}, gpu_index, tenant, model, host, gpus`
 const STEP_END = `SELECT ts FROM token_usage INDEXED BY token_usage_ts WHERE ts >= ? AND ts < ?
@@ -66,6 +67,10 @@ export async function tokenTotals(
       return stepEnd
     })
     if (startMs < toMs) await afterImmediate()
+  }
+  const wanted = new Set(hosts)
+  for await (const events of readReachingTokens(file, fromMs, toMs)) {
+    for (const event of events) if (wanted.has(event.host)) groups.addParts(event, fromMs, toMs)
   }
   return groups.list()
 }

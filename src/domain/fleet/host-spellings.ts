@@ -40,6 +40,17 @@ export function hostSpellings(
   return [...found.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, spelling]) => spelling)
 }
 
+/** A spelling as a sentence with what to do. */
+export function spellingText({ tokenHost, sampleHost, gpu_indexes: indexes }: HostSpelling): string {
+  const more = indexes.length > MAX_LISTED ? ` and ${indexes.length - MAX_LISTED} more` : ''
+  const gpus = `GPU ${indexes.slice(0, MAX_LISTED).join(', ')}${more}`
+  const found = `Tokens name host "${tokenHost}", of which no sample came; "${sampleHost}" has samples of ${gpus}`
+  const entry = `hosts: [{ name: ${JSON.stringify(sampleHost)}, aliases: [${JSON.stringify(tokenHost)}] }]`
+  return `${found}: if it is one host, its time is paid for twice; join them in the price book: ${entry}`
+}
+
+const MAX_LISTED = 5
+
 /** Names compare without case and without the root's dot, as DNS does. */
 function plain(host: string): string {
   return host.toLowerCase().replace(/\.$/, '')

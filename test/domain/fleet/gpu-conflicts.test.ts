@@ -3,8 +3,8 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type GpuConflict, GpuConflicts } from '../../../src/domain/ledger/gpu-conflicts.ts'
-import { hostSpellings } from '../../../src/domain/ledger/host-spellings.ts'
+import { type GpuConflict, GpuConflicts } from '../../../src/domain/fleet/gpu-conflicts.ts'
+import { hostSpellings } from '../../../src/domain/fleet/host-spellings.ts'
 
 type Seen = Parameters<GpuConflicts['add']>[0]
 const seen = (seconds: number, uuid: string, more: Partial<Seen> = {}): Seen => ({
