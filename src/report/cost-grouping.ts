@@ -5,14 +5,7 @@
 // meanwhile.
 
 import { floorTo, HOUR_MS } from '../domain/ledger/buckets.ts'
-import {
-  addAmounts,
-  compareText,
-  isNothingToReport,
-  noAmounts,
-  RowAccumulator,
-  spreadNullIdle,
-} from '../domain/ledger/rows.ts'
+import { addAmounts, compareText, isNothingToReport, noAmounts, spreadNullIdle } from '../domain/ledger/rows.ts'
 import type { CellRow, LedgerAmounts } from '../domain/ledger/types.ts'
 import type { PriceKind } from '../domain/prices/price-rule.ts'
 import { type CostQuery, type Grouping, stepEnd, stepStart } from './cost-query.ts'
@@ -77,7 +70,7 @@ export class CostGrouping {
   #groups = new Map<string, CostRow>()
   /** Rows of one hour by host, for idle that is spread over slot-hours; an hour comes whole or in minutes. */
   #hourMs = Number.NaN
-  #hour = new Map<string | null, RowAccumulator>()
+  #hour = new Map<string | null, CellRow[]>()
 
   constructor(query: CostQuery, maxRows = MAX_ROWS_PER_STEP) {
     this.#query = query
@@ -98,9 +91,9 @@ export class CostGrouping {
     const hourMs = floorTo(HOUR_MS, bucket.startMs)
     const complete = hourMs === this.#hourMs ? [] : this.#spreadHour()
     this.#hourMs = hourMs
-    const sums = this.#hour.get(bucket.host) ?? new RowAccumulator()
-    sums.add(bucket.rows)
-    this.#hour.set(bucket.host, sums)
+    const rows = this.#hour.get(bucket.host)
+    if (rows === undefined) this.#hour.set(bucket.host, [...bucket.rows])
+    else rows.push(...bucket.rows)
     return complete
   }
 
@@ -111,10 +104,10 @@ export class CostGrouping {
 
   #spreadHour(): CostRow[] {
     const complete: CostRow[] = []
-    for (const [host, sums] of this.#hour) {
+    for (const [host, rows] of this.#hour) {
       // An hour at the edge of the range begins with the range.
       const startMs = Math.max(this.#hourMs, this.#query.fromMs)
-      complete.push(...this.#addRows(startMs, host, spreadNullIdle(sums.rows())))
+      complete.push(...this.#addRows(startMs, host, spreadNullIdle(rows)))
     }
     this.#hour.clear()
     return complete

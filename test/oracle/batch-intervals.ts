@@ -48,6 +48,8 @@ export const MINUTE = 60_000
 export const DENOMINATOR = 3_600_000n * 10_000n
 
 export interface Interval {
+  /** Its first instant. */
+  at: number
   ms: number
   price: bigint
   kind: string
@@ -99,6 +101,7 @@ export function intervalsOf(samples: OracleSample[], index: number, { book, star
     const kind = rule === null ? (nearPrice === null ? 'default' : 'sample') : rule.kind
     const busy = price * BigInt(ms) * 10_000n
     const interval: Interval = {
+      at,
       ms,
       price,
       kind,
@@ -171,6 +174,7 @@ function coveredSpan(
   const used = (until: number) => (microjoules! * BigInt(until - before.ts.getTime())) / (BigInt(over) * 1000n)
   const total = after.mem_total_mb ?? 0
   return {
+    at,
     ms,
     price,
     kind,

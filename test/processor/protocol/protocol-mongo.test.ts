@@ -23,6 +23,7 @@ import {
   T0,
   token,
 } from '../ledger/ledger-place.ts'
+import { sameAnswerContract } from '../same-answer.contract.ts'
 import { makeCall, puppetStore } from './interleavings.ts'
 import { type Batch, deliver, deliverMarkingInferred, MUTATIONS } from './protocol.ts'
 
@@ -37,6 +38,7 @@ const open = async () => {
 
 if (skip === false) keeperContract('mongodb', open, { runs: 6 })
 if (skip === false) joinedHostsContract('mongodb', open, { runs: 6 })
+if (skip === false) sameAnswerContract('mongodb', open, { runs: 4 })
 
 /** Numbers from 0 to 1, the same for the same seed. */
 function randomOf(seed: number): () => number {
