@@ -25,6 +25,8 @@ class FakeEngine {
   shown = 0
   lost = 0
   looks = 0
+  asked = 0
+  cached: number | null = null
   startMs = Date.now()
   delayMs = 0
   status = 200
@@ -35,7 +37,8 @@ class FakeEngine {
 
   constructor() {
     this.#server = createServer(async ({ url }, response) => {
-      if (this.delayMs > 0) await sleep(this.delayMs)
+      this.asked += 1
+      if (this.delayMs > 0) await sleep(this.delayMs, undefined, { ref: false })
       response.writeHead(this.status)
       if (url === '/v1/models') return response.end(JSON.stringify({ data: [{ id: this.model }] }))
       response.end(this.#page())
@@ -80,6 +83,7 @@ class FakeEngine {
       `process_start_time_seconds ${this.startMs / 1000}`,
       `vllm:prompt_tokens_total{model_name="${this.model}"} ${this.prompt}`,
       `vllm:generation_tokens_total{model_name="${this.model}"} ${this.completion}`,
+      ...(this.cached === null ? [] : [`vllm:prompt_tokens_cached_total{model_name="${this.model}"} ${this.cached}`]),
       `vllm:num_requests_running{model_name="${this.model}"} 1`,
       '',
     ].join('\n')
@@ -215,6 +219,7 @@ test('a slow engine, a dead one and one that is no engine delay no other, and ea
   assert.match(running.state.faults.map(({ message }) => message).join('\n'), /ECONNREFUSED[^\n]*\n.*answered 500/)
   const states = running.watch.health().map(({ state }) => state)
   assert.deepEqual(states, ['ok', 'starting', 'failing', 'failing'])
+  assert.equal(slow!.asked, 1, 'one look at a time')
   const startedMs = performance.now()
   await running.stop()
   assert.ok(performance.now() - startedMs < 2000, 'stopping waits for no engine')
@@ -270,4 +275,27 @@ test('while the spool takes nothing the tokens stay with the engine, and come on
   await looked(running, engine)
   await running.stop()
   assert.equal(total(await taken(real)), 30)
+})
+
+test('cached tokens that are counted before their prompt are reported with it', async (t) => {
+  const spool = await spoolAt(join(temporaryDirectory(t), 'spool.sqlite'))
+  t.after(() => spool.close())
+  const engine = await new FakeEngine().listen(t)
+  engine.cached = 0
+  const running = start(spool, [engine])
+  await looked(running, engine)
+  engine.cached = 5
+  engine.work(2, 1)
+  await looked(running, engine)
+  engine.work(10, 0)
+  await looked(running, engine)
+  await running.stop()
+  const events = await taken(spool)
+  assert.deepEqual(
+    events.map(({ prompt_tokens, cached_prompt_tokens }) => [prompt_tokens, cached_prompt_tokens]),
+    [
+      [2, 2],
+      [10, 3],
+    ],
+  )
 })
