@@ -5,6 +5,7 @@
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import type { AgentState } from './agent-state.ts'
 import type { Spool, SpoolStatus } from './spool.ts'
+import type { EngineHealth } from './watch/watched-engine.ts'
 
 /** What the server shows of a running agent. */
 export interface AgentView {
@@ -17,6 +18,8 @@ export interface AgentView {
   /** Bound of the spool, bytes. */
   maxSpoolBytes: number
   version: string
+  /** The engines under watch; absent: none are watched. */
+  engines?: (() => readonly EngineHealth[]) | undefined
 }
 
 const MAX_CONNECTIONS = 32
@@ -63,9 +66,15 @@ export function healthOf(view: AgentView, status: SpoolStatus | null): object {
       refused: state.counters.refused,
       unspooled: state.counters.unspooled,
     },
+    ...(view.engines === undefined ? {} : engineFields(view.engines(), state)),
     spool: { records: status?.records ?? null, bytes: status?.bytes ?? null, max_bytes: maxSpoolBytes },
     version,
   }
+}
+
+function engineFields(engines: readonly EngineHealth[], { counters }: AgentState): object {
+  const { tokenEventsSpooled: spooled, tokenEventsSent: sent, tokenEventsRefused: refused } = counters
+  return { engines, token_events: { spooled, sent, refused } }
 }
 
 /** The text of /metrics. */
@@ -95,6 +104,13 @@ export function metricsText(view: AgentView, status: SpoolStatus | null): string
   add('spool_max_bytes', 'gauge', 'Bound of the spool', maxSpoolBytes)
   add('last_read_timestamp_seconds', 'gauge', 'When GPUs were last read', seconds(state.lastReadMs))
   add('last_sent_timestamp_seconds', 'gauge', 'When the other side last confirmed samples', seconds(state.lastSentMs))
+  if (view.engines !== undefined) {
+    add('engines', 'gauge', 'Inference engines under watch', view.engines().length)
+    const { tokenEventsSpooled, tokenEventsSent, tokenEventsRefused } = counters
+    add('token_events_spooled_total', 'counter', 'Token events that are safe in the spool', tokenEventsSpooled)
+    add('token_events_sent_total', 'counter', 'Token events that the other side has confirmed', tokenEventsSent)
+    add('token_events_refused_total', 'counter', 'Token events that the other side calls wrong', tokenEventsRefused)
+  }
   return `${lines.join('\n')}\n`
 }
 

@@ -5,7 +5,7 @@
 import type { Logger } from '../runtime/logger.ts'
 
 /** What a fault is in. */
-export type Component = 'source' | 'clock' | 'spool' | 'spool-full' | 'sink'
+export type Component = 'source' | 'clock' | 'spool' | 'spool-full' | 'sink' | 'engine'
 
 export interface AgentCounters {
   /** GPU readings that the source returned. */
@@ -26,6 +26,10 @@ export interface AgentCounters {
   sendFailures: number
   /** How often the clock was set back. */
   clockSteps: number
+  /** Token events of engines that the spool has stored, the sink has confirmed, the sink rejected. */
+  tokenEventsSpooled: number
+  tokenEventsSent: number
+  tokenEventsRefused: number
 }
 
 export interface Fault {
@@ -38,6 +42,8 @@ export interface AgentState {
   readonly counters: AgentCounters
   /** GPUs of the last reading. */
   gpus: number
+  /** Their indexes. */
+  gpuIndexes: readonly number[]
   /** Epoch milliseconds; null before the first. */
   lastReadMs: number | null
   lastSentMs: number | null
@@ -45,8 +51,8 @@ export interface AgentState {
   /** Replaces the faults of one component; an empty list when it has none. */
   report(part: Component, messages: readonly string[], level?: 'warn' | 'error'): void
   readonly notices: readonly string[]
-  /** Replaces the notices of the GPU source. */
-  note(messages: readonly string[]): void
+  /** Replaces the notices of the GPU source, or of the engines. */
+  note(messages: readonly string[], part?: 'source' | 'engine'): void
 }
 
 /** The same line is not logged again within this time, even if the fault was over in between. */
@@ -55,8 +61,7 @@ const QUIET_MS = 60_000
 export function createState(logger: Logger, nowMs: () => number = Date.now): AgentState {
   const faults = new Map<string, Fault>()
   const loggedAtMs = new Map<string, number>()
-  let notices: readonly string[] = []
-  let noted: ReadonlySet<string> = new Set()
+  const notices = new Map<string, { messages: readonly string[]; keys: ReadonlySet<string> }>()
   const once = (line: string, write: () => void) => {
     const atMs = nowMs()
     for (const [old, thenMs] of loggedAtMs) if (Math.abs(atMs - thenMs) >= QUIET_MS) loggedAtMs.delete(old)
@@ -75,8 +80,12 @@ export function createState(logger: Logger, nowMs: () => number = Date.now): Age
       refused: 0,
       sendFailures: 0,
       clockSteps: 0,
+      tokenEventsSpooled: 0,
+      tokenEventsSent: 0,
+      tokenEventsRefused: 0,
     },
     gpus: 0,
+    gpuIndexes: [],
     lastReadMs: null,
     lastSentMs: null,
     get faults() {
@@ -97,17 +106,17 @@ export function createState(logger: Logger, nowMs: () => number = Date.now): Age
       }
     },
     get notices() {
-      return notices
+      return [...notices.values()].flatMap(({ messages }) => messages)
     },
-    note(messages) {
+    note(messages, part = 'source') {
+      const noted = notices.get(part)?.keys
       const keys = new Set<string>()
       for (const message of messages) {
         const key = noticeKey(message, keys)
         keys.add(key)
-        if (!noted.has(key)) once(`note: ${key}`, () => logger.warn({ part: 'source' }, message))
+        if (noted?.has(key) !== true) once(`note: ${part} ${key}`, () => logger.warn({ part }, message))
       }
-      notices = messages
-      noted = keys
+      notices.set(part, { messages, keys })
     },
   }
 }

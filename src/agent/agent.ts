@@ -1,6 +1,6 @@
-// The agent as a whole: sampler → spool → forwarder → sink. Two loops that share only the spool: sampling continues
-// while the network is down, sending continues while a driver hangs. Stopping ends sampling, sends the spooled samples
-// for at most a few seconds, and leaves the rest in the spool for the next start.
+// The agent as a whole: sampler and watch of engines → spool → forwarder → sink. Loops that share only the spool:
+// sampling continues while the network is down or an engine hangs, sending continues while a driver hangs. Stopping
+// ends sampling, sends what is spooled for at most a few seconds, and leaves the rest for the next start.
 
 import type { Logger } from '../runtime/logger.ts'
 import { runForwarder } from './forwarder.ts'
@@ -11,6 +11,8 @@ import type { Spool } from './spool.ts'
 export interface AgentOptions extends Pick<SamplerOptions, 'source' | 'settings' | 'intervalMs' | 'clock' | 'state'> {
   spool: Spool
   sink: Sink
+  /** Puts token events into the spool until the signal aborts. */
+  watch?: { run(signal: AbortSignal): Promise<void> } | null
   logger: Logger
   /** Stops and drains. */
   signal: AbortSignal
@@ -32,7 +34,8 @@ export async function runAgent(options: AgentOptions): Promise<void> {
   }
   if (signal.aborted) onStop()
   else signal.addEventListener('abort', onStop, { once: true })
-  const sampling = runSampler({ ...options, signal: AbortSignal.any([signal, failed.signal]) })
+  const stopping = AbortSignal.any([signal, failed.signal])
+  const sampling = Promise.all([runSampler({ ...options, signal: stopping }), options.watch?.run(stopping)])
   const forwarding = runForwarder({ spool, sink, state, logger, draining: draining.signal, aborted: aborted.signal })
   try {
     // Neither returns on its own; one that throws (a bug, for faults are reported) must not leave the other running.

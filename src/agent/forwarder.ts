@@ -65,11 +65,11 @@ function deliverer(options: ForwarderOptions): (run: SpoolRun) => Promise<void> 
         continue
       }
       failures = 0
-      if (result.kind === 'rejected') pending = discard(options, result.rejected, pending)
+      if (result.kind === 'rejected') pending = discard(options, result.rejected, { ...run, records: pending })
       else {
         pending = pending.slice(batch.length)
         limit = Math.min(sink.maxRecords, limit + 1)
-        state.counters.sent += batch.length
+        state.counters[run.kind === 'token' ? 'tokenEventsSent' : 'sent'] += batch.length
         state.lastSentMs = Date.now()
         state.report('sink', [])
         state.report('spool-full', [])
@@ -83,9 +83,9 @@ function deliverer(options: ForwarderOptions): (run: SpoolRun) => Promise<void> 
 function discard(
   { state, logger }: ForwarderOptions,
   rejected: readonly { index: number; message: string }[],
-  records: readonly SpoolRecord[],
+  { kind, records }: Pick<SpoolRun, 'kind' | 'records'>,
 ): SpoolRecord[] {
-  state.counters.refused += rejected.length
+  state.counters[kind === 'token' ? 'tokenEventsRefused' : 'refused'] += rejected.length
   for (const { index, message } of rejected.slice(0, MAX_SHOWN)) {
     const event = records[index]!.value.toString('utf8').slice(0, 1000)
     logger.error({ event }, `An event is given up: the other side calls it wrong (${message})`)

@@ -1,5 +1,6 @@
 // A spool in memory, for a processor that publishes its own host's samples and writes no file for them. Its records are
 // lost with the process, and the oldest are dropped when it is full: either is only a gap in this one host's samples.
+// It takes no token events: these would be lost for good.
 
 import { Notifier } from '../runtime/waiting.ts'
 import type { AgentState } from './agent-state.ts'
@@ -31,6 +32,10 @@ export function memorySpool(state: AgentState, maxRecords = MAX_RECORDS): Spool 
       }
       added.notify()
     },
+    async addTokens() {
+      throw new Error('A spool in memory takes no token events')
+    },
+    lastState: async () => null,
     async next(signal) {
       if (waiting.length === 0) await added.wait(IDLE_MS, signal)
       return waiting.length === 0 ? null : { kind: 'gpu', records: [...waiting], nextOffset }

@@ -69,6 +69,7 @@ async function read({ source, state, signal, clock = SYSTEM_CLOCK }: SamplerOpti
     if (readings === null) return null
     state.counters.read += readings.length
     state.gpus = readings.length
+    state.gpuIndexes = readings.map(({ gpuIndex }) => gpuIndex)
     state.lastReadMs = clock.wallMs()
     state.report('source', source.faults)
     state.note(source.notices ?? [])

@@ -1,7 +1,9 @@
-// The agent's spool: samples that the sink has not confirmed yet, on disk, so that neither an outage nor a kill -9
+// The agent's spool: events that the sink has not confirmed yet, on disk, so that neither an outage nor a kill -9
 // loses them. It is the embedded log with one reader. The log enforces its bound: when full, the oldest GPU samples are
-// dropped first, and counted (a gap of old samples costs little, as a sample covers up to 90 s, and new ones are worth
-// more). Topics have names of their own here, so that renaming a topic strands no records.
+// dropped, and counted (a gap of old samples costs little, as a sample covers up to 90 s, and new ones are worth more).
+// Token events are never dropped: they are refused, and their tokens stay in the engine's counters until there is room.
+// With them, in one write, goes the state that they bring their reader to: neither is ever without the other. Topics
+// have names of their own here, so that renaming a topic strands no records.
 
 import type { EventKind } from '../domain/events/event.ts'
 import type { EventLog, NewRecord } from '../log/event-log.ts'
@@ -26,6 +28,10 @@ export interface SpoolRun {
 export interface Spool {
   /** Resolves when the records are stored. Rejects when they cannot be: the disk is full or broken. */
   add(kind: EventKind, records: readonly NewRecord[]): Promise<void>
+  /** Stores token events, none as well, and the state that they lead to, in one write. Rejects as `add` does. */
+  addTokens(records: readonly NewRecord[], state: Buffer): Promise<void>
+  /** The state of the last `addTokens`; null: there was none. */
+  lastState(): Promise<Buffer | null>
   /** The next run; null when there is none within a second, and at once when the signal aborts. */
   next(signal: AbortSignal): Promise<SpoolRun | null>
   /** Marks the records of the run before this offset as confirmed. */
@@ -41,8 +47,11 @@ export interface SpoolStatus {
   bytes: number
 }
 
-/** Topics of the spool by kind, in the order in which a full spool drops them: token usage, if it is spooled, last. */
-export const SPOOL_TOPICS: Readonly<Partial<Record<EventKind, string>>> = { gpu: 'gpu' }
+/** Topics of the spool by kind. */
+const SPOOL_TOPICS: Readonly<Record<EventKind, string>> = { gpu: 'gpu', token: 'token' }
+/** Topics that a full spool drops the oldest records of. */
+export const DROPPED_TOPICS: readonly string[] = [SPOOL_TOPICS.gpu]
+const STATE_TOPIC = 'engine-state'
 
 const GROUP = 'agent'
 const IDLE_MS = 1000
@@ -51,6 +60,12 @@ const READ_BYTES = 1024 * 1024
 
 /** The part of the embedded log that a spool needs. */
 export interface SpoolLog extends EventLog {
+  appendReplacing(
+    topic: string,
+    records: readonly NewRecord[],
+    replacement: { topic: string; value: Buffer },
+  ): Promise<void>
+  lastValue(topic: string): Promise<Buffer | null>
   /** Bytes that it holds. */
   heldBytes(): number
 }
@@ -59,7 +74,7 @@ export interface SpoolLog extends EventLog {
 export async function openSpool(log: SpoolLog): Promise<Spool> {
   const kinds = Object.entries(SPOOL_TOPICS) as [EventKind, string][]
   const names = kinds.map(([, name]) => name)
-  await log.ensureTopics(names.map((name) => ({ name, partitions: 1 })))
+  await log.ensureTopics([...names, STATE_TOPIC].map((name) => ({ name, partitions: 1 })))
   const closing = new AbortController()
   const subscription = log.subscribe({
     group: GROUP,
@@ -78,10 +93,16 @@ export async function openSpool(log: SpoolLog): Promise<Spool> {
 
   return {
     async add(kind, records) {
-      await log.append(SPOOL_TOPICS[kind]!, records)
+      await log.append(SPOOL_TOPICS[kind], records)
       mayHoldMore = true
       added.notify()
     },
+    async addTokens(records, state) {
+      await log.appendReplacing(SPOOL_TOPICS.token, records, { topic: STATE_TOPIC, value: state })
+      mayHoldMore = true
+      added.notify()
+    },
+    lastState: () => log.lastValue(STATE_TOPIC),
     async next(signal) {
       if (waiting.length === 0) {
         // Records are added in this process only, so the file need not be polled.
@@ -102,7 +123,7 @@ export async function openSpool(log: SpoolLog): Promise<Spool> {
       return waiting.shift() ?? null
     },
     async done({ kind }, offset) {
-      await subscription.commit([{ topic: SPOOL_TOPICS[kind]!, topicId: topicIds.get(kind)!, partition: 0, offset }])
+      await subscription.commit([{ topic: SPOOL_TOPICS[kind], topicId: topicIds.get(kind)!, partition: 0, offset }])
     },
     async status() {
       let records = 0

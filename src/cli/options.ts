@@ -155,6 +155,25 @@ export const OPTIONS = {
     unit: 'USD/h',
     help: 'Price of each GPU of this host, put into its samples; unset: the price book decides',
   },
+  AGENT_ENGINE: {
+    kind: 'text',
+    default: null,
+    secret: true,
+    help: 'Engines whose tokens agent counts: auto, off, or their pages, http[s]://[NAME:PASSWORD@]host:port[/metrics][,…]; unset: auto, those that are found on this host',
+  },
+  AGENT_GPUS: {
+    kind: 'text',
+    default: null,
+    help: 'GPUs of the engines that AGENT_ENGINE names, or whose GPUs cannot be found: indexes, as in 0,1',
+  },
+  AGENT_ENGINE_INTERVAL_SEC: {
+    kind: 'number',
+    default: 5,
+    min: 0.2,
+    max: 60,
+    unit: 's',
+    help: 'Time between two looks at an engine: an engine that dies loses at most what it did in it',
+  },
   AGENT_PORT: { kind: 'integer', default: 8419, min: 0, max: 65_535, help: 'Loopback port of agent; 0: any free one' },
   AGENT_SPOOL_MB: {
     kind: 'integer',

@@ -15,7 +15,12 @@ const SEED = new URL('../../examples/gpu_seed.json', import.meta.url).pathname
 
 /** A machine without GPUs, whatever this one has. */
 function bare(directory: string): Env {
-  return { DATA_DIR: join(directory, 'data'), NVML_LIBRARY: '/none/libnvidia-ml.so.1', NVIDIA_SMI: '/none/nvidia-smi' }
+  return {
+    AGENT_ENGINE: 'off',
+    DATA_DIR: join(directory, 'data'),
+    NVML_LIBRARY: '/none/libnvidia-ml.so.1',
+    NVIDIA_SMI: '/none/nvidia-smi',
+  }
 }
 
 /** A machine with one GPU that only nvidia-smi tells of. */

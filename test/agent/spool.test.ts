@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { createState } from '../../src/agent/agent-state.ts'
 import { memorySpool } from '../../src/agent/memory-spool.ts'
-import { openSpool, SPOOL_TOPICS, type Spool, type SpoolRun } from '../../src/agent/spool.ts'
+import { DROPPED_TOPICS, openSpool, type Spool, type SpoolRun } from '../../src/agent/spool.ts'
 import type { NewRecord } from '../../src/log/event-log.ts'
 import { SqliteLog, type SqliteLogOptions } from '../../src/log/sqlite/sqlite-log.ts'
 import { quietLogger, temporaryDirectory, until } from './agent-fixture.ts'
@@ -84,7 +84,7 @@ test('a full spool drops the oldest, says how many, keeps the newest and stays w
   const { spool, log } = await open(join(temporaryDirectory(t), 'spool.sqlite'), {
     maxBytes,
     keepBytes: 50_000,
-    dropOldest: { topics: Object.values(SPOOL_TOPICS), onDropped: (topic, count) => void drops.push([topic, count]) },
+    dropOldest: { topics: DROPPED_TOPICS, onDropped: (topic, count) => void drops.push([topic, count]) },
   })
   t.after(() => spool.close())
   for (let i = 0; i < 2000; i += 8) await spool.add('gpu', numbered(i, 8, 400))
@@ -141,4 +141,38 @@ test('a spool in memory drops the oldest as well, counted and said', async () =>
   assert.match(lines[0]!, /oldest are dropped/)
   await spool.done(run, run.nextOffset)
   assert.deepEqual(numbers(await nextRun(spool)), [8, 9, 10, 11, 12, 13, 14, 15])
+})
+
+test('token events and the state that they lead to are stored together, and the state has one record', async (t) => {
+  const path = join(temporaryDirectory(t), 'spool.sqlite')
+  const { spool, log } = await open(path)
+  assert.equal(await spool.lastState(), null)
+  await spool.add('gpu', numbered(0, 1))
+  for (let i = 1; i <= 50; i += 1) await spool.addTokens(numbered(i, 1), Buffer.from(`state ${i}`))
+  await spool.addTokens([], Buffer.from('state without events'))
+  const [state] = await log.describe(['engine-state'])
+  assert.equal(state!.partitions[0]!.endOffset - state!.partitions[0]!.earliestOffset, 1)
+  await spool.close()
+  const { spool: again } = await open(path)
+  t.after(() => again.close())
+  assert.equal(String(await again.lastState()), 'state without events')
+  const runs = [await nextRun(again), await nextRun(again)]
+  assert.deepEqual(new Set(runs.map(({ kind }) => kind)), new Set(['gpu', 'token']))
+  assert.deepEqual(
+    numbers(runs.find(({ kind }) => kind === 'token')!),
+    Array.from({ length: 50 }, (_, i) => i + 1),
+  )
+})
+
+test('a spool that is full of token events refuses more, and keeps the state as it was', async (t) => {
+  const { spool } = await open(join(temporaryDirectory(t), 'spool.sqlite'), {
+    maxBytes: 400_000,
+    dropOldest: { topics: DROPPED_TOPICS, onDropped: () => {} },
+  })
+  t.after(() => spool.close())
+  let stored = 0
+  await assert.rejects(async () => {
+    for (; stored < 1000; stored += 1) await spool.addTokens(numbered(stored, 1, 2000), Buffer.from(`${stored}`))
+  }, /Log is full/)
+  assert.equal(Number(String(await spool.lastState())), stored - 1)
 })

@@ -55,7 +55,7 @@ test('a few pipelined requests of one connection are all answered, in order', as
   assert.equal(text.split('HTTP/1.1 200 OK').length - 1, 6)
 })
 
-test('beyond 256 requests in flight others are refused for now, and probes are served', async (t) => {
+test('beyond 512 requests in flight others are refused for now, and probes are served', async (t) => {
   const app = Fastify({ logger: false })
   app.setErrorHandler(handleError({ debug() {}, info() {}, warn() {}, error() {} }))
   limitInFlight(app)
@@ -63,14 +63,14 @@ test('beyond 256 requests in flight others are refused for now, and probes are s
   let waiting = 0
   const { promise: full, resolve: isFull } = Promise.withResolvers<void>()
   app.get('/slow', { config: { scope: 'read' } }, async () => {
-    if (++waiting === 256) isFull()
+    if (++waiting === 512) isFull()
     await released
     return 'slow'
   })
   app.get('/livez', { config: { scope: 'probe' } }, () => 'ok')
   t.after(() => app.close())
   const url = await app.listen({ host: '127.0.0.1', port: 0 })
-  const slow = Array.from({ length: 256 }, () => fetch(`${url}/slow`))
+  const slow = Array.from({ length: 512 }, () => fetch(`${url}/slow`))
   await full
   const refused = await fetch(`${url}/slow`)
   assert.equal(refused.status, 503)

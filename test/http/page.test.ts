@@ -105,10 +105,10 @@ test('the page shows live figures, in order, follows them, and fits a phone', { 
     const quotient = (price! / (tokens! * 3600)) * 1e6
     assert.ok(Math.abs(cost! / quotient - 1) < 0.006, `${texts}: the first is not the quotient of the others`)
   }
-  state.live.slots = [liveSlot('node-b', 0, { tokens_per_second: 33.3, too_few_tokens: true })]
+  state.live.slots = [liveSlot('node-b', 0, { tokens_per_second: 3.3, too_few_tokens: true })]
   await shows(page, '#cost', 'too few tokens')
   await shows(page, '#busy-cost', 'too few tokens')
-  await shows(page, '#speed', '33.3')
+  await shows(page, '#speed', '3.3')
   assert.match((await rowsOf(page, '#slots'))[0]!, /too few tokens$/)
   state.live.models = [{ ...liveModel('qwen', 50, 0.123456), too_few_tokens: true }]
   await page.locator('#models tbody tr').nth(1).waitFor({ state: 'detached' })

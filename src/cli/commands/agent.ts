@@ -1,5 +1,6 @@
-// `pertoken agent`: samples the GPUs of this host and sends the samples, through a spool on disk, to Kafka (or the
-// embedded log) or by HTTP to another pertoken. Loads only what it uses, because it shares the machine with a model.
+// `pertoken agent`: samples the GPUs of this host, counts the tokens of its engines, and sends both, through a spool on
+// disk, to Kafka (or the embedded log) or by HTTP to another pertoken. Loads only what it uses, because it shares the
+// machine with a model.
 
 import type { Server } from 'node:http'
 import { join } from 'node:path'
@@ -10,11 +11,12 @@ import { type AgentState, createState } from '../../agent/agent-state.ts'
 import type { GpuSource } from '../../agent/gpu/gpu-source.ts'
 import type { AgentSample, SampleSettings } from '../../agent/gpu-sample.ts'
 import { sampleMaker } from '../../agent/sampler.ts'
-import { openSpool, SPOOL_TOPICS, type Spool } from '../../agent/spool.ts'
+import { DROPPED_TOPICS, openSpool, type Spool } from '../../agent/spool.ts'
 import { type Command, type CommandContext, UsageError } from '../command.ts'
 import type { Config } from '../options.ts'
 import { version } from '../version.ts'
 import { openSink, tokenReader } from '../wiring/agent-sink.ts'
+import { type EngineSettings, engineSettings, makeEngineWatch } from '../wiring/engine-watch.ts'
 import { findGpuSource, GPU_FLAGS, GPU_OPTIONS, noGpuLine, sampleSettings, seedPathOf } from '../wiring/gpu-sources.ts'
 import { makeLogger } from '../wiring/wire.ts'
 
@@ -36,6 +38,12 @@ export const agent: Command = {
     ca: { option: 'AGENT_CA', value: 'FILE', help: 'PEM file of the authority to trust for --to' },
     model: { option: 'AGENT_MODEL', value: 'NAME', help: 'Model that the GPUs hold: NAME, or 0=NAME,1=NAME' },
     ...GPU_FLAGS,
+    engine: {
+      option: 'AGENT_ENGINE',
+      value: 'WHICH',
+      help: 'Engines whose tokens are counted: auto, off, or URL[,URL]',
+    },
+    gpus: { option: 'AGENT_GPUS', value: 'LIST', help: 'GPUs of the engines that --engine names: 0,1' },
     price: { option: 'AGENT_PRICE', value: 'USD', help: 'What one GPU of this host costs an hour' },
     interval: { option: 'AGENT_INTERVAL_SEC', value: 'SECONDS', help: 'Time between two samples' },
     port: { option: 'AGENT_PORT', value: 'PORT', help: 'Loopback port of its own /health and /metrics' },
@@ -59,13 +67,14 @@ export const agent: Command = {
     setFlagsFromString('--semi-space-growth-factor=1')
     if (words.length > 0) throw new UsageError(`Unexpected word "${words[0]}"\nSee: pertoken agent --help`)
     const settings = sampleSettings(config)
+    const engines = engineSettings(config)
     const token = tokenReader(context)
     const { source, tried } = await findGpuSource(config, seedPathOf(config))
     if (source === null) throw new Error(noGpuLine(tried))
     try {
       return flags['once'] === true
         ? await once(context, source, settings)
-        : await sample(context, source, { settings, token, tried })
+        : await sample(context, source, { settings, engines, token, tried })
     } finally {
       await closeInTime(source)
     }
@@ -89,10 +98,12 @@ async function sample(
   source: GpuSource,
   {
     settings,
+    engines,
     token,
     tried,
   }: {
     settings: Omit<SampleSettings, 'source'>
+    engines: EngineSettings | null
     token: () => string | null
     tried: { name: string; ok: boolean; message: string }[]
   },
@@ -105,10 +116,11 @@ async function sample(
   try {
     spool = await openAgentSpool(config, state)
     const maxSpoolBytes = config.AGENT_SPOOL_MB * 1024 * 1024
-    server = await listen(
-      { state, source: source.name, sink: sink.description, spool, maxSpoolBytes, version: version() },
-      config,
-    )
+    const { models } = settings
+    const parts = { config, source, spool, state, models, ownPorts: [config.AGENT_PORT] }
+    const watch = engines === null ? null : makeEngineWatch(engines, parts)
+    const shown = { state, source: source.name, sink: sink.description, spool, maxSpoolBytes, version: version() }
+    server = await listen({ ...shown, engines: watch === null ? undefined : () => watch.health() }, config)
     const { port } = server.address() as { port: number }
     for (const { name, ok, message } of tried) say(`${ok ? 'GPUs by' : 'Not by'} ${name}: ${message}\n`)
     say(
@@ -116,7 +128,9 @@ async function sample(
     )
     await runAgent({
       source,
-      settings,
+      // What the operator names goes before what an engine states.
+      settings: { ...settings, models: (gpu) => models(gpu) ?? watch?.modelOn(gpu) ?? null },
+      watch,
       intervalMs: config.AGENT_INTERVAL_SEC * 1000,
       state,
       spool,
@@ -144,7 +158,7 @@ async function openAgentSpool(config: Config, state: AgentState): Promise<Spool>
       keepBytes: KEEP_BYTES,
       leaseMs: SPOOL_LEASE_MS,
       dropOldest: {
-        topics: Object.values(SPOOL_TOPICS),
+        topics: DROPPED_TOPICS,
         onDropped: (_topic, records) => {
           state.counters.dropped += records
           state.report(

@@ -3,7 +3,7 @@
 // window empties.
 
 import type { GpuDocument } from '../events/event.ts'
-import { areTooFew } from './few-tokens.ts'
+import { areTooFewLive } from './few-tokens.ts'
 import { type LiveTotals, liveTotals } from './live-totals.ts'
 import type { Slot } from './panes.ts'
 
@@ -36,7 +36,7 @@ export interface LiveSlot {
   price_basis: LivePrice['basis']
   tokens_per_second: number
   cost_per_token: number | null
-  /** Fewer than 1,000 tokens in the window. */
+  /** Fewer than 100 tokens in the window. */
   too_few_tokens: boolean
   last_sample: string | null
   /** False where neither a recent sample nor a token of the window shows the GPU. */
@@ -86,7 +86,7 @@ export function liveFigures(
       price_basis: basis,
       tokens_per_second: tokens / windowSeconds,
       cost_per_token: tokens === 0 ? null : windowUsd / tokens,
-      too_few_tokens: areTooFew(tokens),
+      too_few_tokens: areTooFewLive(tokens),
       monitored: tokens > 0 || (slot.sample !== null && sampleMs(slot) >= silentBeforeMs),
     })
     if (tokens === 0) continue
@@ -138,6 +138,6 @@ function liveModel(
     completion_tokens_per_second: sum.completion / seconds,
     cost_per_token: sum.usd / tokens,
     usd_per_million_tokens: (sum.usd / tokens) * 1e6,
-    too_few_tokens: areTooFew(tokens),
+    too_few_tokens: areTooFewLive(tokens),
   }
 }

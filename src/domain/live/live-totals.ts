@@ -2,7 +2,7 @@
 // fully loaded: USD per hour ÷ (tokens per second × 3600). A GPU of which neither samples nor tokens come is not
 // monitored: like the ledger's uncovered time it stands beside the total, not in it.
 
-import { areTooFew } from './few-tokens.ts'
+import { areTooFewLive } from './few-tokens.ts'
 
 /** What of a slot goes into the totals. */
 interface SlotFigures {
@@ -26,7 +26,7 @@ export interface LiveTotals {
   /** Fully loaded: `usd_per_hour` ÷ tokens per hour × 10⁶; null without tokens. */
   usd_per_million_tokens: number | null
   usd_per_million_tokens_busy: number | null
-  /** Fewer than 1,000 tokens in the window. */
+  /** Fewer than 100 tokens in the window. */
   too_few_tokens: boolean
 }
 
@@ -50,6 +50,6 @@ export function liveTotals(slots: readonly SlotFigures[], windowSeconds: number)
     tokens_per_second: tokens,
     usd_per_million_tokens: perMillion(busy + idle),
     usd_per_million_tokens_busy: perMillion(busy),
-    too_few_tokens: areTooFew(Math.round(tokens * windowSeconds)),
+    too_few_tokens: areTooFewLive(Math.round(tokens * windowSeconds)),
   }
 }

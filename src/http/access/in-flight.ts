@@ -10,7 +10,7 @@ import { HttpProblem } from '../problem.ts'
 /** Requests that one connection may have in flight: browsers pipeline none, HTTP clients a few. */
 const MAX_OF_CONNECTION = 8
 /** Requests in flight of all connections, without probes. */
-const MAX_IN_FLIGHT = 256
+const MAX_IN_FLIGHT = 512
 /** How often connections with waiting answers are looked at, and how much each must take off meanwhile. */
 const DRAIN_CHECK_MS = 30_000
 const MIN_DRAINED_BYTES = 64 * 1024

@@ -14,7 +14,7 @@ import { gpuIndexParameter, hostParameter } from '../parameters.ts'
 import { HttpProblem } from '../problem.ts'
 import { defined, NO_QUERY, optional, Query } from '../query.ts'
 
-const tooFewTokens = { type: 'boolean', description: 'The cost is over fewer than 1,000 tokens of the window' }
+const tooFewTokens = { type: 'boolean', description: 'The cost is over fewer than 100 tokens of the window' }
 const slotName = { host: nullable('string', 'Host'), gpu_index: { type: 'integer' } }
 const LiveSlotSchema = object({
   ...slotName,

@@ -44,9 +44,16 @@ const RECORDS_PER_TRANSACTION = 2000
 /** Records that offsetsAt scans without a pause. */
 const RECORDS_PER_SCAN = 20_000
 
+/** The one record of a topic that takes the place of all before it: a state. */
+export interface Replacement {
+  topic: string
+  value: Buffer
+}
+
 interface Append {
   topic: string
   records: readonly NewRecord[]
+  replacement: Replacement | null
   resolve(): void
   reject(error: unknown): void
 }
@@ -87,11 +94,19 @@ export class SqliteLog implements EventLog {
     })
   }
 
-  async append(topic: string, records: readonly NewRecord[]): Promise<void> {
+  append(topic: string, records: readonly NewRecord[]): Promise<void> {
+    return this.appendReplacing(topic, records, null)
+  }
+
+  /** Appends records, none as well, and replaces a topic's only record, in one transaction. */
+  async appendReplacing(topic: string, records: readonly NewRecord[], replacement: Replacement | null): Promise<void> {
     // Checked here, so that a caller's invalid append does not fail the shared transaction.
-    this.#database.use('Appending failed', () => checkAppend(this.#database, topic, records))
+    this.#database.use('Appending failed', () => {
+      checkAppend(this.#database, topic, records)
+      if (replacement !== null) checkAppend(this.#database, replacement.topic, [])
+    })
     return new Promise((resolve, reject) => {
-      this.#queue.push({ topic, records, resolve, reject })
+      this.#queue.push({ topic, records, replacement, resolve, reject })
       this.#flushing ??= this.#flush()
     })
   }
@@ -145,6 +160,17 @@ export class SqliteLog implements EventLog {
     return this.#database.use('Measuring the log failed', () => this.#database.liveBytes())
   }
 
+  /** Value of the newest record of a topic's first partition; null: there is none. */
+  async lastValue(topic: string): Promise<Buffer | null> {
+    return this.#database.use('Reading the log failed', () => {
+      const [first] = this.#database.partitions(topic)
+      if (first === undefined) return null
+      const sql = `SELECT value FROM records_${first.id} ORDER BY offset DESC LIMIT 1`
+      const value = this.#database.get<{ value: Uint8Array | null }>(sql)?.value ?? null
+      return value === null ? null : Buffer.from(value)
+    })
+  }
+
   async close(): Promise<void> {
     await this.#flushing
     for (const subscription of this.#subscriptions) await subscription.close()
@@ -196,7 +222,10 @@ export class SqliteLog implements EventLog {
     const database = this.#database
     const droppedByTopic = await database.transaction('Appending failed', () => {
       const dropped = makeRoom(database, this.#limits)
-      for (const { topic, records } of appends) this.#insert(topic, records)
+      for (const { topic, records, replacement } of appends) {
+        this.#insert(topic, records)
+        if (replacement !== null) this.#replace(replacement)
+      }
       return dropped
     })
     for (const [topic, count] of droppedByTopic) this.#limits.dropOldest?.onDropped(topic, count)
@@ -216,6 +245,11 @@ export class SqliteLog implements EventLog {
       writers[partition]!.run(rows[partition]!.nextOffset++, nowMs, key, record.value, encodeHeaders(record.headers))
     }
     for (const { id, nextOffset } of rows) database.setEndOffset(id, nextOffset)
+  }
+
+  #replace({ topic, value }: Replacement): void {
+    for (const { id } of this.#database.partitions(topic)) this.#database.run(`DELETE FROM records_${id}`)
+    this.#insert(topic, [{ key: null, value, partition: 0 }])
   }
 
   #partitionFor(key: Buffer | null, partitions: number): number {

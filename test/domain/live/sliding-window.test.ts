@@ -174,7 +174,7 @@ test('the totals are all the money of the fleet over all its tokens: idle GPUs c
   assert.equal(past.live(T0 + 3e10, 90_000).totals.idle_usd_per_hour, 3.6)
 })
 
-test('fewer than 1,000 tokens in the window are too few for a price, of a slot, a model and the fleet', () => {
+test('fewer than 100 tokens in the window are too few for a price, of a slot, a model and the fleet', () => {
   const few = (tokens: number) => {
     const window = makeWindow()
     // Over two slots that have half of it each: the fleet and the model have all.
@@ -184,9 +184,9 @@ test('fewer than 1,000 tokens in the window are too few for a price, of a slot, 
     const { totals, models, slots } = window.live(T0, 90_000)
     return [...slots, ...models, totals].map(({ too_few_tokens }) => too_few_tokens)
   }
-  assert.deepEqual(few(999), [true, true, true, true])
-  assert.deepEqual(few(1000), [true, true, false, false])
-  assert.deepEqual(few(2000), [false, false, false, false])
+  assert.deepEqual(few(99), [true, true, true, true])
+  assert.deepEqual(few(100), [true, true, false, false])
+  assert.deepEqual(few(200), [false, false, false, false])
   const { totals, slots } = makeWindow().live(T0, 90_000)
   assert.deepEqual([totals.too_few_tokens, slots], [false, []], 'without tokens there is no figure')
 })

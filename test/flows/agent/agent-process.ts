@@ -26,6 +26,8 @@ export function startAt(
     LOG_LEVEL: 'warn',
     PORT: `${port}`,
     AGENT_PORT: `${port}`,
+    // Other tests' engines may listen on this machine.
+    AGENT_ENGINE: 'off',
   }
   const [command, ...rest] = [...wrapper, process.execPath, BIN, ...words]
   const child = spawn(command!, rest, {

@@ -6,7 +6,7 @@ import { existsSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
 import { chromium } from 'playwright-core'
-import { liveModel, openServer } from '../fixture.ts'
+import { liveModel, liveSlot, openServer } from '../fixture.ts'
 import { accessOf, makeToken, writeTokens } from './tokens-fixture.ts'
 
 const CHROMIUM = '/usr/bin/chromium'
@@ -18,6 +18,7 @@ test('the page asks for a token, refuses a wrong one, and shows its figures with
   const access = accessOf(t, [reader, sender])
   const { app, state } = await openServer(t, () => ({ access }))
   state.live.models = [liveModel('qwen', 40, 3.5)]
+  state.live.slots = [liveSlot('h1', 0, { tokens_per_second: 40, price_per_hour_usd: 0.504 })]
   await app.listen({ host: '127.0.0.1', port: 0 })
   const args = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--disable-background-networking']
   const browser = await chromium.launch({ executablePath: CHROMIUM, args })
