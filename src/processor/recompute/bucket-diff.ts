@@ -31,7 +31,8 @@ export interface Difference {
   start: string
   host: string | null
   /**
-   * `missing`, `rows`, `book version`, `capped`, `sum` (an hour or day), `sums` (by model or tenant), `token totals`.
+   * `missing`, `rows`, `book version`, `capped`, `sum` (an hour or day), `sums` (by model or tenant), `token totals`,
+   * `grouping` (the store's columns are not what its documents are).
    */
   what: string
   expected: string

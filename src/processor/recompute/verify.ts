@@ -1,9 +1,9 @@
 // Verifies the ledger against the single raw documents: every cell of a range is computed from documents that are read
 // one by one, not as the store groups them, and compared to the last unit; hours are compared with the sums of the
-// cells, days with the sums of the hours, and the tokens of all events with the tokens of all cells. Streamed: memory
-// holds the groups of a minute, the samples of four and the sums of a day. What differs is compared again on its own,
-// since a keeper may be at work: with marks pending it is `pending`, and only what no keeper will correct is a
-// difference.
+// cells, days with the sums of the hours, the tokens of all events with the tokens of all cells, and the documents with
+// the store's groups, from which cells will be computed. Streamed: memory holds the groups of an hour, the samples of
+// four minutes and the sums of a day. What differs is compared again on its own, since a keeper may be at work: with
+// marks pending it is `pending`, and only what no keeper will correct is a difference.
 
 import { type BucketLevel, CELL_MS, DAY_MS, HOUR_MS, LEVELS, type RollupLevel } from '../../domain/ledger/buckets.ts'
 import type { LedgerBucket, LedgerStore } from '../../store/ledger-store.ts'
@@ -15,6 +15,7 @@ import { LAG_MS } from '../ledger/schedule.ts'
 import { type EventCounts, noCounts } from '../ledger/token-aggregator.ts'
 import { PriceBookVersions } from '../prices/price-book-versions.ts'
 import { type Difference, expectedCell, MismatchRecheck, mismatchOf } from './bucket-diff.ts'
+import { GroupingCheck } from './grouping-check.ts'
 import { type Minute, minutesOf } from './minutes-of.ts'
 
 export interface VerifyOptions {
@@ -42,7 +43,7 @@ export interface VerifyResult {
   cellsCompared: number
   hoursCompared: number
   daysCompared: number
-  /** The first 20. */
+  /** The first 20, and of groupings as many. */
   differences: Difference[]
   differenceCount: number
   /** Buckets that differ and have marks pending, or changed meanwhile: the keeper is about to compute them. */
@@ -76,6 +77,7 @@ class Verification {
   readonly #options: VerifyOptions
   readonly #books: PriceBookVersions
   readonly #recheck: MismatchRecheck
+  readonly #grouping: GroupingCheck
   readonly #compared: Record<BucketLevel, number> = { minute: 0, hour: 0, day: 0 }
   readonly #ofEvents = noCounts()
   readonly #ofCells = noCounts()
@@ -85,6 +87,7 @@ class Verification {
     this.#options = options
     this.#books = books
     this.#recheck = new MismatchRecheck(options, books)
+    this.#grouping = new GroupingCheck(options.ledger)
   }
 
   /** Compares a range outside frozen days. */
@@ -103,15 +106,18 @@ class Verification {
         signal?.throwIfAborted()
         const { startMs, inputs } = minute
         if (startMs % HOUR_MS === 0) {
+          await this.#grouping.compare()
           await this.#compareRollups(hours, startMs, days)
           if (startMs % DAY_MS === 0) await this.#compareRollups(days, startMs, null)
           this.#report(startMs)
         }
         const stored = await cells.at(startMs)
         await this.#compareMinute(minute, stored)
+        this.#grouping.add(startMs, inputs.tokens)
         for (const cell of stored.values()) hours.add(cell)
         this.#events = before + inputs.tokens.count + inputs.samples.count
       }
+      await this.#grouping.compare()
       await this.#compareRollups(hours, toMs, days)
       await this.#compareRollups(days, toMs, null)
     } finally {
@@ -122,8 +128,9 @@ class Verification {
 
   async finish(skippedDays: string[]): Promise<VerifyResult> {
     await this.#recheck.settle()
-    const { differences, pending, repaired } = this.#recheck
-    let { differenceCount } = this.#recheck
+    const { pending, repaired } = this.#recheck
+    const differences = [...this.#recheck.differences, ...this.#grouping.differences]
+    let differenceCount = this.#recheck.differenceCount + this.#grouping.differenceCount
     const { fromMs, toMs } = this.#options
     const range = { from: new Date(fromMs).toISOString(), to: new Date(toMs).toISOString() }
     const expected = countsText(this.#ofEvents)

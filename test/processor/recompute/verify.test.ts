@@ -2,6 +2,7 @@
 // it; and after repair and the keeper it has to find nothing. What a keeper is about to do is no difference.
 
 import assert from 'node:assert/strict'
+import { DatabaseSync } from 'node:sqlite'
 import { test } from 'node:test'
 import { type BucketLevel, DAY_MS, HOUR_MS } from '../../../src/domain/ledger/buckets.ts'
 import type { LedgerBucket } from '../../../src/store/ledger-store.ts'
@@ -41,6 +42,34 @@ test('a right ledger has no differences, and everything was compared', () =>
     assert.ok(cellsCompared > 225 && hoursCompared >= 8)
     assert.equal(daysCompared, 2)
     assert.equal(progress.at(-1), range.toMs)
+  }))
+
+test('columns that are not what their document is are named, before any cell is computed from them', () =>
+  onPlace(async (place) => {
+    await place.settle()
+    const path = place.store.description.replace('embedded store ', '')
+    const file = new DatabaseSync(path)
+    const at = T0 + 10 * 90_000
+    const changes = [
+      ['prompt_tokens = prompt_tokens + 1', /uncached_prompt_tokens=100\/100/, /uncached_prompt_tokens=101\/101/],
+      ["model = 'other'", /model=m1 /, /no such group/],
+      ["host = 'elsewhere'", /events=1 /, /no such group/],
+    ] as const
+    for (const [change, expected, found] of changes) {
+      const columns = file.prepare('SELECT * FROM token_usage WHERE ts = ?').get(at) as Record<string, string>
+      file.exec(`UPDATE token_usage SET ${change} WHERE ts = ${at}`)
+      const { differences, differenceCount } = await place.verify(range)
+      assert.equal(differenceCount, 1, change)
+      assert.deepEqual([differences[0]!.what, differences[0]!.host], ['grouping', 'a'])
+      assert.equal(differences[0]!.start, new Date(Math.floor(at / MINUTE) * MINUTE).toISOString())
+      assert.match(differences[0]!.expected, expected)
+      assert.match(differences[0]!.found, found)
+      file
+        .prepare('UPDATE token_usage SET prompt_tokens = ?, model = ?, host = ? WHERE ts = ?')
+        .run(columns['prompt_tokens']!, columns['model']!, columns['host']!, at)
+    }
+    file.close()
+    assert.equal((await place.verify(range)).differenceCount, 0)
   }))
 
 test('without a keeper all cells are pending, and once the marks are gone they are missing', () =>
