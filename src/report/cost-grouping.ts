@@ -9,7 +9,6 @@ import { addAmounts, compareText, isNothingToReport, noAmounts, spreadNullIdle }
 import type { CellRow, LedgerAmounts } from '../domain/ledger/types.ts'
 import type { PriceKind } from '../domain/prices/price-rule.ts'
 import { type CostQuery, type Grouping, stepEnd, stepStart } from './cost-query.ts'
-import { oneRowPerGpu } from './one-row-per-gpu.ts'
 
 /** What a row is about; null where unknown, or where the question does not group by it. */
 export interface CostKey {
@@ -153,8 +152,7 @@ export class CostGrouping {
 
   #closeStep(): CostRow[] {
     // A share of time and money that is rounded to nothing has no basis, and no line of an invoice.
-    const groups = this.#has.gpu ? oneRowPerGpu([...this.#groups.values()]) : [...this.#groups.values()]
-    const rows = groups.filter(({ amounts }) => !isNothingToReport(amounts))
+    const rows = [...this.#groups.values()].filter(({ amounts }) => !isNothingToReport(amounts))
     rows.sort((a, b) => compareKeys(a.key, b.key))
     for (const row of rows) addAmounts(this.totals, row.amounts)
     this.#groups = new Map()

@@ -5,7 +5,6 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DAY_MS, HOUR_MS } from '../../src/domain/ledger/buckets.ts'
 import { AMOUNT_FIELDS, noAmounts, rowTotalsOf, totalNanoUsd } from '../../src/domain/ledger/rows.ts'
-import type { CellRow } from '../../src/domain/ledger/types.ts'
 import { FIGURE_NAMES, figuresOf } from '../../src/report/cost-figures.ts'
 import {
   CostGrouping,
@@ -176,31 +175,6 @@ test('grouping by gpu gives host, index and uuid; names that look like each othe
   ])
   const { key } = groupBuckets(question({ by: [] }), spans).rows[0]!
   assert.deepEqual(key, { model: null, tenant: null, host: null, gpu_index: null, gpu_uuid: null, price_kind: null })
-})
-
-test('a GPU is one row: time that is not monitored is that of the only GPU that its slot had', () => {
-  const dark = (change = {}) => row({ uncovered_ms: 60_000n, uncovered_nano_usd: 60_000_000n, ...change })
-  const gpus = (rows: CellRow[], step: CostQueryInput['step'] = 'all') =>
-    groupBuckets(question({ by: ['gpu'], step }), [
-      { startMs: at(0), host: 'h', rows: rows.slice(0, 2) },
-      { startMs: at(0, 1), host: 'h', rows: rows.slice(2) },
-    ]).rows.map(({ key, amounts }) => [key.gpu_index, key.gpu_uuid, amounts.covered_ms, amounts.uncovered_ms])
-  const seen = usedRow({ gpu_uuid: 'GPU-1' })
-  assert.deepEqual(gpus([dark(), seen, dark()]), [[0, 'GPU-1', 60_000n, 120_000n]])
-  const swapped = usedRow({ gpu_uuid: 'GPU-2' })
-  const three = [
-    [0, null, 0n, 60_000n],
-    [0, 'GPU-1', 60_000n, 0n],
-    [0, 'GPU-2', 60_000n, 0n],
-  ]
-  assert.deepEqual(gpus([dark(), seen, swapped]), three, 'of two none is guessed')
-  assert.deepEqual(gpus([dark({ gpu_index: 1 }), seen]).length, 2, 'another slot is another GPU')
-  assert.deepEqual(gpus([usedRow(), seen]).length, 2, 'tokens of an unknown GPU stay its own')
-  const hours = [
-    [0, 'GPU-1', 60_000n, 60_000n],
-    [0, null, 0n, 60_000n],
-  ]
-  assert.deepEqual(gpus([dark(), seen, dark()], '1h'), hours, 'a step knows its own samples only')
 })
 
 test('idle is spread alike over an hour and over its first 59 minutes with the same money', () => {
