@@ -88,8 +88,10 @@ export function sameAnswerContract(name: string, open: OpenStore, { runs }: { ru
       }),
       { numRuns: runs },
     )
+    // What a few runs draw is chance.
+    if (runs < 20) return
     assert.ok(seen.repriced > runs / 4, `${seen.repriced} repricings changed money`)
-    if (runs >= 20) assert.deepEqual([...seen.times].sort(), ['assumed', 'covered', 'none', 'uncovered'])
+    assert.deepEqual([...seen.times].sort(), ['assumed', 'covered', 'none', 'uncovered'])
   })
 }
 
