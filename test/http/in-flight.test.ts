@@ -55,6 +55,21 @@ test('a few pipelined requests of one connection are all answered, in order', as
   assert.equal(text.split('HTTP/1.1 200 OK').length - 1, 6)
 })
 
+test('a connection that is kept alive leaves nothing behind with each of its requests', async (t) => {
+  const { app } = await openServer(t)
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const accepted: Socket[] = []
+  app.server.on('connection', (socket) => accepted.push(socket))
+  const socket = await opened(app)
+  for (let i = 0; i < 30; i++) {
+    socket.write(PROBE)
+    await once(socket, 'data')
+  }
+  assert.equal(accepted.length, 1)
+  assert.ok(accepted[0]!.listenerCount('close') < 10, `${accepted[0]!.listenerCount('close')} listeners`)
+  socket.destroy()
+})
+
 test('beyond 512 requests in flight others are refused for now, and probes are served', async (t) => {
   const app = Fastify({ logger: false })
   app.setErrorHandler(handleError({ debug() {}, info() {}, warn() {}, error() {} }))

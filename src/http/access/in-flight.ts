@@ -27,7 +27,10 @@ interface Connection {
 
 /** Adds the limits to all routes. To be called before hooks that do work. */
 export function limitInFlight(app: FastifyInstance, checkMs = DRAIN_CHECK_MS): void {
+  /** Connections with requests in flight. */
   const connections = new Map<Socket, Connection>()
+  /** A connection comes and goes there with each request, and is heard of once when it closes. */
+  const watched = new WeakSet<Socket>()
   let inFlight = 0
   const end = (socket: Socket, count: number) => {
     const connection = connections.get(socket)
@@ -48,6 +51,9 @@ export function limitInFlight(app: FastifyInstance, checkMs = DRAIN_CHECK_MS): v
     if (connection === undefined) {
       connection = { requests: 0, leftBytes: 0, stuckLooks: 0 }
       connections.set(socket, connection)
+    }
+    if (!watched.has(socket)) {
+      watched.add(socket)
       // Answers that wait for one before them are not closed with their connection.
       socket.once('close', () => end(socket, connections.get(socket)?.requests ?? 0))
     }
