@@ -2,8 +2,8 @@
 // (what repricing the last day would change) and by `reprice` (what the past costs from now on). Also what to do where
 // a version cannot correct the past, because it keeps the older default for it.
 
+import { defaultsOf } from '../domain/prices/book-defaults.ts'
 import { usd } from '../domain/prices/money.ts'
-import { defaultsOf } from '../domain/prices/price-book.ts'
 import type { PriceBookDocument } from '../domain/prices/price-book-schema.ts'
 import type { MoneyChange, PriceChange } from '../processor/recompute/price-change.ts'
 import { textTable } from '../report/table.ts'

@@ -4,8 +4,9 @@
 // which rules fit no GPU; `pertoken reprice` corrects the past.
 
 import { CELL_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import { defaultsOf } from '../../domain/prices/book-defaults.ts'
 import { usd } from '../../domain/prices/money.ts'
-import { defaultsOf, PriceBook } from '../../domain/prices/price-book.ts'
+import { PriceBook } from '../../domain/prices/price-book.ts'
 import { problemText } from '../../domain/prices/price-book-check.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import { fitOfVersion, priceListing } from '../../http/routes/price-routes.ts'

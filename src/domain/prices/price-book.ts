@@ -3,15 +3,11 @@
 // ranked (uuid with slot, uuid, slot, host, name pattern) and the first with an effective rule wins. Look-ups go
 // through maps, so that ten thousand rules cost a cell no more than ten. Rules: docs/cost-model.md.
 
+import { defaultsOf } from './book-defaults.ts'
 import { HostNames } from './host-names.ts'
 import { nanoUsd } from './money.ts'
 import { NamePattern } from './name-pattern.ts'
-import {
-  DEFAULT_USD_PER_HOUR,
-  type DefaultPrice,
-  type PriceBookDocument,
-  type PriceMatch,
-} from './price-book-schema.ts'
+import type { PriceBookDocument, PriceMatch } from './price-book-schema.ts'
 import { MATCH_LEVELS, type MatchLevel, matchKey, type PricedSlot, PriceRule } from './price-rule.ts'
 
 /** A part of a range over which rule and default stay the same; `toMs` is exclusive. */
@@ -264,39 +260,6 @@ function inLowestTerms({ input, cached, output }: TokenWeights): TokenWeights {
   }
   if (divisor === 0n) return { input, cached, output }
   return { input: input / divisor, cached: cached / divisor, output: output / divisor }
-}
-
-/** The default over time of a book, in order of time; the first entry has no start. */
-export function defaultsOf(data: PriceBookDocument): DefaultPrice[] {
-  if (data.defaults === undefined) {
-    return [{ from_ms: null, usd_per_hour: data.default_usd_per_hour ?? DEFAULT_USD_PER_HOUR }]
-  }
-  return data.defaults.toSorted((a, b) => (a.from_ms ?? -1) - (b.from_ms ?? -1))
-}
-
-/** The book of a new store: no rules, and this default for all time. */
-export function initialBook(usdPerHour: number): PriceBookDocument {
-  return { currency: 'USD', default_usd_per_hour: usdPerHour, rules: [] }
-}
-
-/**
- * The book with another default from an instant on, or null when that is its default then already: the past keeps its
- * price. `PRICE_PER_HOUR_USD` at start is such a change. Changes planned for later instants are dropped.
- */
-export function withDefault(data: PriceBookDocument, usdPerHour: number, fromMs: number): PriceBookDocument | null {
-  const { default_usd_per_hour: _, ...rest } = data
-  const kept = defaultsOf(data).filter((entry) => entry.from_ms === null || entry.from_ms <= fromMs)
-  if (kept.at(-1)!.usd_per_hour === usdPerHour) return null
-  const before = kept.filter((entry) => entry.from_ms !== fromMs)
-  return { ...rest, defaults: [...before, { from_ms: fromMs, usd_per_hour: usdPerHour }] }
-}
-
-/** A new book in place of an old one: the default's history continues, a new default counts from `atMs`. */
-export function succeed(old: PriceBookDocument, next: PriceBookDocument, atMs: number): PriceBookDocument {
-  if (next.defaults !== undefined) return next
-  const { default_usd_per_hour: usdPerHour, ...rest } = next
-  const carried = { ...rest, defaults: defaultsOf(old) }
-  return usdPerHour === undefined ? carried : (withDefault(carried, usdPerHour, atMs) ?? carried)
 }
 
 /** The first effective rule of ranked groups; null when there is none. */

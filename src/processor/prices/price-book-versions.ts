@@ -6,8 +6,9 @@
 
 import { parseInstantMs } from '../../domain/events/timestamp.ts'
 import { CELL_MS, DAY_MS, floorTo } from '../../domain/ledger/buckets.ts'
+import { defaultsOf, initialBook, succeed, withDefault } from '../../domain/prices/book-defaults.ts'
 import { HostNames } from '../../domain/prices/host-names.ts'
-import { defaultsOf, initialBook, PriceBook, succeed, withDefault } from '../../domain/prices/price-book.ts'
+import { PriceBook } from '../../domain/prices/price-book.ts'
 import { checkPriceBook, problemText } from '../../domain/prices/price-book-check.ts'
 import type { PriceBookDocument } from '../../domain/prices/price-book-schema.ts'
 import type { Problem } from '../../domain/prices/schema-errors.ts'

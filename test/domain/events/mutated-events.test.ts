@@ -15,7 +15,8 @@ import { REASON_CODES, Rejection } from '../../../src/domain/events/rejection.ts
 import { computeCell } from '../../../src/domain/ledger/cell.ts'
 import { totalsOfEvent } from '../../../src/domain/ledger/token-totals.ts'
 import { SlidingWindow } from '../../../src/domain/live/sliding-window.ts'
-import { initialBook, PriceBook } from '../../../src/domain/prices/price-book.ts'
+import { initialBook } from '../../../src/domain/prices/book-defaults.ts'
+import { PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { goodSample, goodToken } from '../../bad-records.ts'
 import { openSqlite } from '../../processor/ledger/ledger-place.ts'
 

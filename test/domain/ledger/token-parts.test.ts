@@ -8,7 +8,8 @@ import { reachMinutes, TouchedCells } from '../../../src/domain/ledger/buckets.t
 import { totalNanoUsd } from '../../../src/domain/ledger/rows.ts'
 import { partsOf } from '../../../src/domain/ledger/token-parts.ts'
 import type { CellRow, LedgerToken } from '../../../src/domain/ledger/types.ts'
-import { initialBook, PriceBook } from '../../../src/domain/prices/price-book.ts'
+import { initialBook } from '../../../src/domain/prices/book-defaults.ts'
+import { PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { ledgerRows, type Sample, type Usage } from '../../oracle/ledger-harness.ts'
 
 const MINUTE = 60_000

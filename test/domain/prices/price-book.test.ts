@@ -5,8 +5,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { Compile } from 'typebox/compile'
+import { defaultsOf, initialBook, succeed, withDefault } from '../../../src/domain/prices/book-defaults.ts'
 import { NamePattern } from '../../../src/domain/prices/name-pattern.ts'
-import { defaultsOf, initialBook, PriceBook, succeed, withDefault } from '../../../src/domain/prices/price-book.ts'
+import { PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { checkPriceBook, problemText } from '../../../src/domain/prices/price-book-check.ts'
 import {
   type PriceBookDocument,

@@ -5,7 +5,8 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { initialBook, PriceBook } from '../../../src/domain/prices/price-book.ts'
+import { initialBook } from '../../../src/domain/prices/book-defaults.ts'
+import { PriceBook } from '../../../src/domain/prices/price-book.ts'
 import { Keeper } from '../../../src/processor/ledger/keeper.ts'
 import { PriceBookVersions } from '../../../src/processor/prices/price-book-versions.ts'
 import {
